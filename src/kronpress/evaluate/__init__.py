@@ -1,0 +1,19 @@
+"""What was lost and what was gained: perplexity by named protocols, size, speed and samples."""
+
+from kronpress.evaluate.footprint import Footprint, footprint, peak_rss_bytes
+from kronpress.evaluate.perplexity import PROTOCOLS, PerplexityProtocol, PerplexityResult
+from kronpress.evaluate.samples import generate_samples
+from kronpress.evaluate.speed import SpeedComparison, SpeedRow, compare_speed
+
+__all__ = [
+    "PROTOCOLS",
+    "Footprint",
+    "PerplexityProtocol",
+    "PerplexityResult",
+    "SpeedComparison",
+    "SpeedRow",
+    "compare_speed",
+    "footprint",
+    "generate_samples",
+    "peak_rss_bytes",
+]

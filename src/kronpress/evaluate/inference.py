@@ -1,0 +1,53 @@
+"""What every measurement needs to know of a model: whether it predicts the next token, and how far it can see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from transformers import PreTrainedModel
+
+from kronpress.errors import KronpressError
+
+
+@contextmanager
+def evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Run the block in evaluation mode without gradients; each module's mode is restored afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def is_causal(model: PreTrainedModel) -> bool:
+    """Tell whether the model is a decoder with a language-model head."""
+    return bool(model.can_generate()) and not model.config.is_encoder_decoder
+
+
+def require_causal(model: PreTrainedModel, what: str) -> None:
+    """Stop where `what` (perplexity, samples) is asked of a model that does not predict the next token.
+
+    Raises:
+        KronpressError: for encoders, encoder-decoders and decoders without their head.
+    """
+    if not is_causal(model):
+        raise KronpressError(
+            f"{what} needs a causal language model with its head, and {type(model).__name__} is none; "
+            "load a decoder with AutoModelForCausalLM, or measure an encoder by a task and its footprint"
+        )
+
+
+def vocabulary_size(model: PreTrainedModel) -> int:
+    """Return how many token ids the model knows."""
+    return int(model.config.get_text_config().vocab_size)
+
+
+def position_limit(model: PreTrainedModel) -> int | None:
+    """Return the longest input in tokens that the configuration allows, or None where it names none."""
+    limit: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return limit

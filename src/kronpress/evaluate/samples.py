@@ -1,0 +1,62 @@
+"""Text that a model writes, for the reader who trusts no single number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from kronpress.errors import KronpressError
+from kronpress.evaluate.inference import evaluating, position_limit, require_causal
+
+
+def generate_samples(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], *, max_new_tokens: int = 40
+) -> list[str]:
+    """Return what the model writes greedily after each prompt, without the prompt.
+
+    The prompts run one by one, so no padding token is needed.
+
+    Raises:
+        KronpressError: where the model is no decoder, or a prompt is empty or leaves no room for the new tokens.
+    """
+    require_causal(model, "writing samples")
+    with evaluating(model):
+        return [_continue(model, tokenizer, prompt, max_new_tokens) for prompt in prompts]
+
+
+def _continue(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, max_new_tokens: int) -> str:
+    ids = _prompt_ids(model, tokenizer, prompt, max_new_tokens).to(model.device)
+    generate: Any = model.generate
+    config = _greedy(model, tokenizer, max_new_tokens)
+    output = generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config)
+    return str(tokenizer.decode(output[0, ids.shape[1] :].tolist(), skip_special_tokens=True))
+
+
+def _prompt_ids(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, max_new_tokens: int
+) -> Int[Tensor, "1 tokens"]:
+    ids = torch.tensor([tokenizer(prompt, verbose=False)["input_ids"]], dtype=torch.long)
+    limit, count = position_limit(model), ids.shape[1]
+    if count == 0:
+        raise KronpressError(f"the prompt '{prompt}' has no tokens; write at least one word")
+    if limit is not None and count + max_new_tokens > limit:
+        raise KronpressError(
+            f"the prompt '{prompt[:40]}' has {count} tokens, and {max_new_tokens} more outgrow the {limit} positions "
+            f"of {type(model).__name__}; shorten it or lower max_new_tokens"
+        )
+    return ids
+
+
+def _greedy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int) -> GenerationConfig:
+    own = model.generation_config.eos_token_id
+    end = tokenizer.eos_token_id if own is None else own
+    last = end[0] if isinstance(end, list) and end else end
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else last
+    return GenerationConfig(
+        do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=end, pad_token_id=0 if pad is None else pad
+    )

@@ -1,0 +1,21 @@
+"""From dense weights to factors; one file for each way to choose them."""
+
+from kronpress.factorize.calibrated_pruning import CalibratedPruning
+from kronpress.factorize.initialization import INITIALIZATIONS, Initialization, MatrixInitialization
+from kronpress.factorize.kronecker import Pruning, VanLoan, VanLoanNormalized
+from kronpress.factorize.low_rank import Svd
+from kronpress.factorize.request import Request
+from kronpress.factorize.step import Factorize
+
+__all__ = [
+    "INITIALIZATIONS",
+    "CalibratedPruning",
+    "Factorize",
+    "Initialization",
+    "MatrixInitialization",
+    "Pruning",
+    "Request",
+    "Svd",
+    "VanLoan",
+    "VanLoanNormalized",
+]

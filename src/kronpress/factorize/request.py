@@ -1,0 +1,63 @@
+"""Which modules to factorize, and into what shapes."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kronpress.errors import KronpressError
+from kronpress.families import Site
+from kronpress.linalg import KroneckerShape
+
+Pair = tuple[int, int]
+
+
+class Request(BaseModel):
+    """The part of a factorize step that is the same for each initialization.
+
+    Attributes:
+        sites: a role, a group of roles, a glob or `re:` expression (see `kronpress inspect`).
+        skip_blocks: blocks left dense.
+        left: (m1, n1) of the left factors, for matrices as out × in; swapped for `down`, whose matrix
+            has the transposed shape (KroneckerBERT and Krony-PT name their shapes so).
+        right: (m2, n2) of the right factors, swapped likewise; give either this or `left`.
+        terms: Kronecker products in the sum.
+        scales: keep a learnable scale per term apart from the factors.
+        ratio: parameters to keep, as a fraction, for low-rank factors.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sites: str = "feed_forward"
+    skip_blocks: tuple[int, ...] = ()
+    left: Pair | None = None
+    right: Pair | None = None
+    terms: int = Field(default=1, ge=1)
+    scales: bool = False
+    ratio: float = Field(default=0.5, gt=0, lt=1)
+
+    def shape(self, matrix: Pair, *, site: Site) -> KroneckerShape:
+        """Return the factors' shapes for the matrix (out, in) at `site`.
+
+        Raises:
+            KronpressError: no shape is given, or it does not divide the matrix.
+        """
+        if (self.left is None) == (self.right is None):
+            raise KronpressError(
+                "a Kronecker factorization needs either left: [m1, n1] or right: [m2, n2], for instance "
+                "right: [1, 2], which halves a matrix; `kronpress inspect MODEL` lists the shapes"
+            )
+        try:
+            if self.left is not None:
+                return KroneckerShape.of_left(matrix, left=_oriented(self.left, site))
+            assert self.right is not None
+            return KroneckerShape.of_right(matrix, right=_oriented(self.right, site))
+        except KronpressError as error:
+            raise KronpressError(f"{site.path} ({matrix[0]} × {matrix[1]}): {error}") from error
+
+    def rank(self, matrix: Pair) -> int:
+        """Return the rank whose two factors hold `ratio` of the numbers of the matrix."""
+        return max(1, int(self.ratio * matrix[0] * matrix[1] / sum(matrix)))
+
+
+def _oriented(pair: Pair, site: Site) -> Pair:
+    return (pair[1], pair[0]) if site.role == "down" else pair

@@ -1,0 +1,46 @@
+"""The factorize step of a recipe."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import SerializeAsAny, field_validator
+
+from kronpress.errors import KronpressError
+from kronpress.factorize.initialization import INITIALIZATIONS, Initialization
+from kronpress.factorize.request import Request
+from kronpress.step import STEPS, Step, Workbench
+from kronpress.validation import parse
+
+
+@STEPS.register("factorize")
+class Factorize(Step, Request):
+    """Replace dense modules of the student by layers with factors.
+
+    Attributes:
+        init: the initialization, by name or as a mapping with `name` and its fields.
+    """
+
+    kind: ClassVar[str] = "factorize"
+    init: SerializeAsAny[Initialization]
+
+    @field_validator("init", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Initialization:
+        fields = {"name": value} if isinstance(value, str) else value
+        if isinstance(fields, Initialization):
+            return fields
+        if not isinstance(fields, dict) or "name" not in fields:
+            raise KronpressError(f"init is {value!r}; give a name or a mapping with one: {', '.join(INITIALIZATIONS)}")
+        method = INITIALIZATIONS[str(fields["name"])]
+        return parse(method, {key: item for key, item in fields.items() if key != "name"}, place=f"init {method.kind}")
+
+    def run(self, bench: Workbench) -> dict[str, Any]:
+        """Apply the initialization to the student."""
+        request = Request(**{name: getattr(self, name) for name in Request.model_fields})
+        modules = self.init.apply(bench, request)
+        return {
+            "init": {"name": self.init.kind, **self.init.model_dump(mode="json")},
+            "modules": modules,
+            "parameters": sum(parameter.numel() for parameter in bench.student.parameters()),
+        }

@@ -1,0 +1,30 @@
+"""Model families as data: where their parts are."""
+
+from kronpress.families import bert, gpt2, llama  # noqa: F401  (each puts its families on the shelf)
+from kronpress.families.family import (
+    FAMILIES,
+    Family,
+    FeedForward,
+    Layout,
+    Site,
+    base_prefix,
+    family_of,
+    has_module,
+    layout,
+    replace_module,
+)
+from kronpress.families.selection import select_sites
+
+__all__ = [
+    "FAMILIES",
+    "Family",
+    "FeedForward",
+    "Layout",
+    "Site",
+    "base_prefix",
+    "family_of",
+    "has_module",
+    "layout",
+    "replace_module",
+    "select_sites",
+]

@@ -1,0 +1,52 @@
+"""Choose sites of a model by role, glob or regular expression."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+
+from transformers import PreTrainedModel
+
+from kronpress.errors import KronpressError
+from kronpress.families.family import ATTENTION_ROLES, FEED_FORWARD_ROLES, Layout, Site, layout
+
+_GROUPS = {"attention": ("qkv", *ATTENTION_ROLES), "feed_forward": FEED_FORWARD_ROLES}
+
+
+def select_sites(model: PreTrainedModel, pattern: str, *, skip_blocks: tuple[int, ...] = ()) -> list[Site]:
+    """Return the sites that `pattern` names.
+
+    A pattern is a role (`up`), a group of roles (`feed_forward`, `attention`, `all`), a glob over module
+    paths (`*.mlp.*`) or `re:` with a regular expression; several are joined by commas.
+
+    Raises:
+        KronpressError: the pattern matches nothing or is not a regular expression.
+    """
+    plan = layout(model)
+    chosen = [
+        site
+        for site in plan.sites
+        if site.block not in skip_blocks and any(_matches(part.strip(), site) for part in pattern.split(","))
+    ]
+    if not chosen:
+        raise KronpressError(f"the pattern '{pattern}' matches no module of the model; {_offer(plan)}")
+    return chosen
+
+
+def _matches(pattern: str, site: Site) -> bool:
+    if pattern == "all":
+        return site.block is not None
+    if pattern == site.role or site.role in _GROUPS.get(pattern, ()):
+        return True
+    if pattern.startswith("re:"):
+        try:
+            return re.search(pattern[3:], site.path) is not None
+        except re.error as error:
+            raise KronpressError(f"'{pattern}' is not a regular expression: {error}") from error
+    return fnmatch.fnmatchcase(site.path, pattern)
+
+
+def _offer(plan: Layout) -> str:
+    roles = sorted({site.role for site in plan.sites})
+    example = plan.sites[-2].path
+    return f"use a role ({', '.join(roles)}), a group ({', '.join(_GROUPS)}, all) or a glob over paths like {example}"

@@ -1,0 +1,71 @@
+"""What every layer that computes with factors has in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from kronpress.registry import Shelf
+
+
+class StructuredLayer(nn.Module, ABC):
+    """A layer that stores factors in place of a dense weight, and knows its dense twin.
+
+    None of them subclasses `nn.Linear`: other tools would take its missing `weight` for a dense one.
+    """
+
+    kind: ClassVar[str]
+
+    @abstractmethod
+    def to_dense(self) -> nn.Module:
+        """Return the dense layer that computes the same function."""
+
+    @abstractmethod
+    def spec(self) -> dict[str, Any]:
+        """Return what `from_spec` needs to build an empty layer of the same form, as JSON values."""
+
+    @property
+    @abstractmethod
+    def flops_per_token(self) -> int:
+        """Floating-point operations for one token, counting 2 for a multiply-add."""
+
+    @property
+    def parameter_count(self) -> int:
+        """Numbers stored."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @property
+    def byte_count(self) -> int:
+        """Bytes stored."""
+        return sum(parameter.numel() * parameter.element_size() for parameter in self.parameters())
+
+
+LAYERS: Shelf[type[StructuredLayer]] = Shelf("layer kind")
+
+
+def from_spec(
+    spec: dict[str, Any], *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> StructuredLayer:
+    """Build an empty layer from what its `spec()` returned.
+
+    Raises:
+        KronpressError: the kind is not known to this version.
+    """
+    fields = dict(spec)
+    kind: Any = LAYERS[fields.pop("kind")]
+    layer: StructuredLayer = kind(**fields, device=device, dtype=dtype)
+    return layer
+
+
+def empty(*shape: int, device: torch.device | str | None, dtype: torch.dtype | None) -> nn.Parameter:
+    """Return an uninitialized parameter."""
+    return nn.Parameter(torch.empty(*shape, device=device, dtype=dtype))
+
+
+def bias_of(layer: nn.Module) -> Tensor | None:
+    """Return the layer's bias, if it has one."""
+    bias = getattr(layer, "bias", None)
+    return bias if isinstance(bias, Tensor) else None

@@ -1,0 +1,45 @@
+"""Reports of a run: an HTML page, a model card, a few lines in the terminal.
+
+All of them read one `RunSummary` and know nothing of how it came about.
+"""
+
+from kronpress.report.card import model_card
+from kronpress.report.html import render, write_report
+from kronpress.report.summary import (
+    DISK,
+    FLOPS,
+    PARAMETERS,
+    PARAMETERS_UNTIED,
+    PARAMETERS_WITHOUT_HEAD,
+    PEAK_MEMORY,
+    LayerError,
+    PerplexityRow,
+    Quantity,
+    RunSummary,
+    Sample,
+    SpeedRow,
+    StepTime,
+    TrainingPoint,
+)
+from kronpress.report.terminal import print_summary
+
+__all__ = [
+    "DISK",
+    "FLOPS",
+    "PARAMETERS",
+    "PARAMETERS_UNTIED",
+    "PARAMETERS_WITHOUT_HEAD",
+    "PEAK_MEMORY",
+    "LayerError",
+    "PerplexityRow",
+    "Quantity",
+    "RunSummary",
+    "Sample",
+    "SpeedRow",
+    "StepTime",
+    "TrainingPoint",
+    "model_card",
+    "print_summary",
+    "render",
+    "write_report",
+]

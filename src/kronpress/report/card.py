@@ -1,0 +1,101 @@
+"""The model card: a README.md that lies beside the weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+import yaml
+
+from kronpress.report.headline import first_and_last
+from kronpress.report.numbers import ratio, significant
+from kronpress.report.rows import footprint_rows, perplexity_rows, speed_rows
+from kronpress.report.summary import RunSummary
+
+_AUTO_CLASSES = {
+    "text-generation": "AutoModelForCausalLM",
+    "fill-mask": "AutoModelForMaskedLM",
+    "text-classification": "AutoModelForSequenceClassification",
+    "question-answering": "AutoModelForQuestionAnswering",
+}
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def _front_matter(summary: RunSummary, *, plain: bool) -> str:
+    fields: dict[str, object] = {"library_name": "transformers" if plain else "kronpress"}
+    if _HUB_NAME.fullmatch(summary.base_model):
+        fields["base_model"] = summary.base_model
+    fields["tags"] = ["kronpress", "model-compression", "knowledge-distillation"]
+    fields["pipeline_tag"] = summary.pipeline_tag
+    return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}---\n"
+
+
+def _line(text: str) -> str:
+    """Return `text` on one line, so that it cannot end a heading or a table row."""
+    return " ".join(text.split()).replace("<", "&lt;")
+
+
+def _table(head: Sequence[str], *, rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return ""
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(_line(cell).replace("|", "\\|") for cell in row) + " |" for row in lines) + "\n"
+
+
+def _numbers(summary: RunSummary) -> str:
+    rows = footprint_rows(summary)
+    if summary.perplexity:
+        dense, final = first_and_last(list(summary.perplexity))
+        first, last = significant(dense.perplexity), significant(final.perplexity)
+        rows.append((f"perplexity, {final.text}, {final.protocol}", first, last, ratio(final.ratio)))
+    rows += [row[:4] for row in speed_rows(summary)]
+    return _table(("", "before", "after", "change or ratio"), rows=rows)
+
+
+def _stages(summary: RunSummary) -> str:
+    return _table(("stage", "text", "protocol", "perplexity", "vs. dense"), rows=perplexity_rows(summary))
+
+
+def _loading(summary: RunSummary, *, plain: bool) -> str:
+    auto = _AUTO_CLASSES.get(summary.pipeline_tag, "AutoModel")
+    first = "" if plain else "import kronpress  # teaches transformers to open this checkpoint\n"
+    code = (
+        f"{first}from transformers import {auto}, AutoTokenizer\n\n"
+        f'folder = "path/to/this/folder"\nmodel = {auto}.from_pretrained(folder)\n'
+        "tokenizer = AutoTokenizer.from_pretrained(folder)\n"
+    )
+    word = (
+        "The checkpoint is a plain one: nothing but transformers is needed."
+        if plain
+        else (
+            "Install kronpress and import it before loading; without it, transformers stops with an unknown model type."
+        )
+    )
+    return f"{word}\n\n```python\n{code}```\n"
+
+
+def _limits(summary: RunSummary) -> str:
+    fixed = [
+        "It inherits the license, the biases and the knowledge of its base model, and may have lost more of what the "
+        "texts above do not show, such as rare languages, facts and long contexts.",
+        "Perplexities compare only under the protocol named beside them. Speed ratios hold for the machine and the "
+        "batch they were measured with.",
+    ]
+    return "".join(f"- {_line(item)}\n" for item in [*fixed, *summary.notes])
+
+
+def _sections(summary: RunSummary, *, plain: bool) -> Iterator[tuple[str, str]]:
+    yield "Size, quality, speed", _numbers(summary)
+    yield "Perplexity after each stage", _stages(summary)
+    yield "How to load", _loading(summary, plain=plain)
+    yield "Limits", _limits(summary)
+    recipe = summary.recipe_yaml.strip("\n")
+    fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", recipe))])
+    yield "What was done", f"{fence}yaml\n{recipe}\n{fence}\n" if recipe else ""
+
+
+def model_card(summary: RunSummary, *, plain: bool) -> str:
+    """Return the card in Markdown; `plain` says that the checkpoint opens without kronpress."""
+    lead = f"Made from {_line(summary.base_model)} with kronpress. {_line(summary.description)}".rstrip()
+    body = "".join(f"\n## {name}\n\n{text}" for name, text in _sections(summary, plain=plain) if text)
+    return f"{_front_matter(summary, plain=plain)}\n# {_line(summary.title)}\n\n{lead}\n{body}"

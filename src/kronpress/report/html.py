@@ -1,0 +1,150 @@
+"""One self-contained HTML page: no scripts, nothing loaded from elsewhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from kronpress.report import plots
+from kronpress.report.headline import headlines
+from kronpress.report.markup import NUMBER, PATH, TEXT, bar, caption, pair, plot, section, spread, table
+from kronpress.report.numbers import abbreviated, duration, ratio, significant
+from kronpress.report.rows import footprint_rows, perplexity_rows, speed_rows
+from kronpress.report.summary import RunSummary, Sample
+
+WORST_LAYERS = 8
+
+
+def _lead(summary: RunSummary) -> str:
+    words = f'<p class="lead">{escape(summary.description)}</p>\n' if summary.description else ""
+    facts = {"Base model": summary.base_model, "Created": summary.created}
+    if summary.steps:
+        facts["Time"] = duration(sum(step.seconds for step in summary.steps))
+    items = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items() if value)
+    return f'{words}<dl class="facts">{items}</dl>'
+
+
+def _headlines(summary: RunSummary) -> str:
+    cards = [
+        f'<div class="headline"><p>{escape(item.label)}</p><p class="value">{escape(item.value)}</p>'
+        f"<p>{escape(item.detail)}</p></div>"
+        for item in headlines(summary)
+    ]
+    return f'<div class="headlines">{"".join(cards)}</div>' if cards else ""
+
+
+def _quality(summary: RunSummary) -> str:
+    head = ("Stage", "Text", "Protocol", "Perplexity", "vs. dense")
+    numbers = table(head, kinds=(TEXT, TEXT, TEXT, NUMBER, NUMBER), rows=perplexity_rows(summary))
+    picture = plot(plots.perplexity_bars(summary.perplexity), caption="Lower is better.")
+    return section("Perplexity", parts=[pair(numbers, right=picture)])
+
+
+def _size(summary: RunSummary) -> str:
+    numbers = table(
+        ("", "Before", "After", "Change"), kinds=(TEXT, NUMBER, NUMBER, NUMBER), rows=footprint_rows(summary)
+    )
+    picture = plot(plots.parameter_bars(summary), caption="Parameters before (gray) and after (blue).")
+    return section("Footprint", parts=[pair(numbers, right=picture)])
+
+
+def _speed(summary: RunSummary) -> str:
+    full = max([2.0, *(1.1 * row.high for row in summary.speed)])
+    scales = [spread(row.low, high=row.high, full=full) for row in summary.speed]
+    rows = [(*row, scale) for row, scale in zip(speed_rows(summary), scales, strict=True)]
+    head = ("", "Dense", "Student", "Ratio", "Spread", "0 … " + ratio(full))
+    numbers = table(head, kinds=(TEXT, NUMBER, NUMBER, NUMBER, NUMBER, TEXT), rows=rows)
+    note = "Dense and student were measured alternating in one process; above 1× the student is faster. The mark is 1×."
+    return section("Speed", parts=[numbers, caption(note)] if numbers else [])
+
+
+def _errors(summary: RunSummary) -> str:
+    worst = sorted(summary.layer_errors, key=lambda error: error.relative_error, reverse=True)[:WORST_LAYERS]
+    rows = [(error.path, error.role, significant(error.relative_error)) for error in worst]
+    numbers = table(("Largest errors", "Role", "Error"), kinds=(PATH, TEXT, NUMBER), rows=rows)
+    note = f"Relative error of {len(summary.layer_errors)} replaced layers, before training."
+    picture = plot(plots.layer_errors(summary.layer_errors), caption=note)
+    return section("What replacing the layers changed", parts=[pair(picture, right=numbers)])
+
+
+def _training(summary: RunSummary) -> str:
+    series = {"Training": summary.training, "Validation": summary.validation}
+    rows = [
+        (name, abbreviated(points[-1].tokens), significant(points[0].loss), significant(points[-1].loss))
+        for name, points in series.items()
+        if points
+    ]
+    numbers = table(("Loss (nats)", "Tokens", "First", "Last"), kinds=(TEXT, NUMBER, NUMBER, NUMBER), rows=rows)
+    curve = plots.training_curve(summary.training, validation=summary.validation)
+    return section("Training", parts=[pair(plot(curve, caption="Loss against training tokens."), right=numbers)])
+
+
+def _sample(sample: Sample) -> str:
+    sides = "".join(
+        f"<div><h4>{side}</h4><p>{escape(text)}</p></div>"
+        for side, text in (("Before", sample.before), ("After", sample.after))
+    )
+    return f'<div class="sample"><h3>{escape(sample.prompt)}</h3><div class="pair">{sides}</div></div>'
+
+
+def _notes(summary: RunSummary) -> str:
+    items = "".join(f"<li>{escape(note)}</li>" for note in summary.notes)
+    return section("Notes", parts=[f"<ul>{items}</ul>"] if items else [])
+
+
+def _times(summary: RunSummary) -> str:
+    whole = sum(step.seconds for step in summary.steps) or 1.0
+    rows = [(step.name, duration(step.seconds), bar(step.seconds / whole)) for step in summary.steps]
+    return section("Time", parts=[table(("Step", "Took", ""), kinds=(TEXT, NUMBER, TEXT), rows=rows)])
+
+
+def _recipe(summary: RunSummary) -> str:
+    text = summary.recipe_yaml.strip("\n")
+    return section("Recipe", parts=[f"<pre>{escape(text)}</pre>"] if text else [])
+
+
+def _environment(summary: RunSummary) -> str:
+    rows = list(summary.environment.items())
+    return section("Environment", parts=[table(("", ""), kinds=(TEXT, PATH), rows=rows)])
+
+
+def _sections(summary: RunSummary) -> Iterator[str]:
+    yield _quality(summary)
+    yield _size(summary)
+    yield _speed(summary)
+    yield _training(summary)
+    yield _errors(summary)
+    yield section("Samples", parts=[_sample(sample) for sample in summary.samples])
+    yield _notes(summary)
+    yield _times(summary)
+    yield _recipe(summary)
+    yield _environment(summary)
+
+
+def render(summary: RunSummary) -> str:
+    """Return the whole report as one HTML page; parts without data are left out."""
+    folder = files("kronpress.report")
+    return Template(folder.joinpath("page.html").read_text(encoding="utf-8")).substitute(
+        title=escape(summary.title),
+        style=folder.joinpath("style.css").read_text(encoding="utf-8").strip(),
+        lead=_lead(summary),
+        headlines=_headlines(summary),
+        sections="\n".join(part for part in _sections(summary) if part),
+    )
+
+
+def write_report(path: str | Path, *, summary: RunSummary) -> Path:
+    """Write the report to `path` in one move, so that a reader never sees half a page; return the path."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
+    try:
+        draft.write_text(render(summary), encoding="utf-8")
+        os.replace(draft, target)
+    finally:
+        draft.unlink(missing_ok=True)
+    return target

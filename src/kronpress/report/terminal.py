@@ -1,0 +1,41 @@
+"""The short form of a report, for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from kronpress.report.rows import footprint_rows, perplexity_rows, speed_rows
+from kronpress.report.summary import RunSummary
+
+
+def _table(title: str, *, head: Sequence[str], texts: int, rows: Sequence[Sequence[str]]) -> Table:
+    """Return a table whose first `texts` columns are words and whose other columns are numbers."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for index, name in enumerate(head):
+        table.add_column(name, justify="left" if index < texts else "right")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table
+
+
+def _tables(summary: RunSummary) -> Iterator[Table]:
+    rows = footprint_rows(summary)
+    yield _table("Footprint", head=("", "before", "after", "change"), texts=1, rows=rows)
+    head = ("stage", "text", "protocol", "perplexity", "vs. dense")
+    yield _table("Perplexity", head=head, texts=3, rows=perplexity_rows(summary))
+    yield _table("Speed", head=("", "dense", "student", "ratio", "spread"), texts=1, rows=speed_rows(summary))
+
+
+def print_summary(summary: RunSummary, *, console: Console | None = None) -> None:
+    """Print footprint, perplexity and speed as tables, and the notes; parts without data are left out."""
+    target = console or Console()
+    target.print(f"[bold]{escape(summary.title)}[/bold]  {escape(summary.base_model)}")
+    for table in _tables(summary):
+        if table.row_count:
+            target.print(table)
+    for note in summary.notes:
+        target.print(f"• {escape(note)}")

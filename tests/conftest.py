@@ -1,0 +1,32 @@
+"""Settings that every test shares: offline, shapes checked, one thread per worker."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import jaxtyping
+import pytest
+
+from tests import typecheck
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+jaxtyping.install_import_hook("kronpress", f"{typecheck.__name__}.checked")  # before the first import of the package
+
+
+def pytest_configure() -> None:
+    """Give each xdist worker one thread, so that two workers do not fight for the cores."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        import torch
+
+        torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """Return the folder of test data sets, or skip where there is none."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("KRONPRESS_TEST_DATA") or default)
+    if not folder.is_dir():
+        pytest.skip(f"no test data at {folder}; set KRONPRESS_TEST_DATA")
+    return folder

@@ -1,0 +1,108 @@
+"""A run with realistic, invented numbers."""
+
+from __future__ import annotations
+
+import math
+import random
+
+from kronpress.report import (
+    DISK,
+    FLOPS,
+    PARAMETERS,
+    PARAMETERS_UNTIED,
+    PARAMETERS_WITHOUT_HEAD,
+    PEAK_MEMORY,
+    LayerError,
+    PerplexityRow,
+    Quantity,
+    RunSummary,
+    Sample,
+    SpeedRow,
+    StepTime,
+    TrainingPoint,
+)
+
+RECIPE = """\
+# Half of every feed-forward, then train back.
+model: smollm2-135m
+steps:
+  - calibrate: {tokens: 32768}
+  - prune: {target: feed-forward, keep: 0.5, score: surgeon}
+  - distill:
+      loss: {kind: kl, temperature: 1.0}
+      tokens: 250000
+      learning_rate: 3.0e-4
+  - evaluate: {texts: [wikitext-2], windows: 12}
+"""
+
+
+def footprint(scale: float) -> dict[str, Quantity]:
+    sizes = {PARAMETERS: 134_515_008, PARAMETERS_UNTIED: 162_826_560, PARAMETERS_WITHOUT_HEAD: 106_203_456}
+    return {
+        **{label: Quantity(round(count * scale), "parameters") for label, count in sizes.items()},
+        FLOPS: Quantity(2.69e8 * scale, "FLOPs"),
+        DISK: Quantity(269_060_552 * scale, "bytes"),
+        PEAK_MEMORY: Quantity(712 * 2**20 * (0.4 + 0.6 * scale), "bytes"),
+    }
+
+
+def errors() -> list[LayerError]:
+    chance = random.Random(0)
+    return [
+        LayerError(
+            path=f"model.layers.{block}.mlp.{role}_proj",
+            role=f"{role}_proj",
+            relative_error=start + 0.12 * math.sin(block / 9) + 0.02 * chance.random(),
+        )
+        for role, start in (("gate", 0.31), ("up", 0.34), ("down", 0.22))
+        for block in range(30)
+    ]
+
+
+def training() -> list[TrainingPoint]:
+    chance = random.Random(1)
+    return [
+        TrainingPoint(tokens=2048 * step, loss=0.9 * math.exp(-step / 25) + 0.42 + 0.05 * chance.gauss(0, 1))
+        for step in range(1, 121)
+    ]
+
+
+def full() -> RunSummary:
+    protocol, text = "windows-512", "wikitext-2 test"
+    return RunSummary(
+        title="SmolLM2-135M, half of every feed-forward",
+        description="Hidden neurons chosen by activation, down-projection re-solved, trained back by distillation.",
+        base_model="HuggingFaceTB/SmolLM2-135M-Instruct",
+        created="2026-03-14 15:09 UTC",
+        recipe_yaml=RECIPE,
+        environment={"kronpress": "0.1.0", "torch": "2.13.0", "device": "cpu, 2 threads, bfloat16"},
+        steps=[StepTime("calibrate", 41.2), StepTime("prune", 7.4), StepTime("distill", 498), StepTime("evaluate", 63)],
+        footprint_before=footprint(1.0),
+        footprint_after=footprint(0.704),
+        layer_errors=errors(),
+        training=training(),
+        validation=[TrainingPoint(tokens=61_440 * i, loss=0.62 - 0.045 * i) for i in range(1, 5)],
+        perplexity=[
+            PerplexityRow("dense", protocol, text, 30.1, 1.0),
+            PerplexityRow("pruned", protocol, text, 50.9, 1.69),
+            PerplexityRow("distilled", protocol, text, 40.3, 1.34),
+            PerplexityRow("dense", protocol, "LAMBADA", 41.7, 1.0),
+            PerplexityRow("pruned", protocol, "LAMBADA", 77.0, 1.85),
+            PerplexityRow("distilled", protocol, "LAMBADA", 58.2, 1.40),
+        ],
+        speed=[
+            SpeedRow("prefill, 512 tokens", 1843, 2396, 1.30, 1.26, 1.35),
+            SpeedRow("decode, batch 1", 31.4, 39.2, 1.25, 1.17, 1.29),
+        ],
+        samples=[
+            Sample(
+                "The capital of France is", " Paris, a city on the Seine.", " Paris, the largest city of the country."
+            ),
+            Sample("def add(a, b):", "\n    return a + b", '\n    """Add."""\n    return a + b'),
+        ],
+        notes=["The embedding and the head are tied and were left alone.", "30 of 30 feed-forwards were pruned."],
+    )
+
+
+def empty() -> RunSummary:
+    return RunSummary(title="Nothing yet", base_model="tiny", created="")

@@ -1,0 +1,72 @@
+"""The model card has front matter that parses and says how to load the model."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import yaml
+
+from kronpress.report import RunSummary, model_card
+from tests.report.examples import RECIPE, empty, full
+
+
+def front_matter(card: str) -> dict[str, object]:
+    start, text, body = card.split("---\n", 2)
+    assert start == ""
+    assert body.startswith("\n# ")
+    fields = yaml.safe_load(text)
+    assert isinstance(fields, dict)
+    return fields
+
+
+@pytest.mark.parametrize(("plain", "library"), [(True, "transformers"), (False, "kronpress")])
+def test_front_matter_parses(plain: bool, library: str) -> None:
+    fields = front_matter(model_card(full(), plain=plain))
+    assert fields["library_name"] == library
+    assert fields["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert fields["pipeline_tag"] == "text-generation"
+    assert "kronpress" in fields["tags"]  # type: ignore[operator]
+
+
+def test_only_a_compressed_checkpoint_needs_the_import() -> None:
+    assert "\nimport kronpress" in model_card(full(), plain=False)
+    assert "import kronpress" not in model_card(full(), plain=True)
+
+
+def test_a_local_path_is_no_base_model_of_the_hub() -> None:
+    summary = dataclasses.replace(full(), base_model="/data/models/mine")
+    assert "base_model" not in front_matter(model_card(summary, plain=False))
+
+
+@pytest.mark.parametrize(
+    ("tag", "auto"),
+    [
+        ("text-classification", "AutoModelForSequenceClassification"),
+        ("feature-extraction", "AutoModel"),
+    ],
+)
+def test_the_class_to_load_follows_the_pipeline(tag: str, auto: str) -> None:
+    assert f"model = {auto}.from_pretrained" in model_card(dataclasses.replace(full(), pipeline_tag=tag), plain=True)
+
+
+def test_numbers_stand_with_their_protocol() -> None:
+    card = model_card(full(), plain=False)
+    for expected in ("perplexity, wikitext-2 test, windows-512 | 30.1 | 40.3 | 1.34×", "| 134.5 M | 94.7 M |", RECIPE):
+        assert expected in card
+
+
+@pytest.mark.parametrize("summary", [full(), empty()])
+def test_every_table_row_has_as_many_cells_as_its_head(summary: RunSummary) -> None:
+    noted = dataclasses.replace(
+        summary, perplexity=[dataclasses.replace(row, stage="a|b\nc") for row in summary.perplexity]
+    )
+    tables = [block for block in model_card(noted, plain=False).split("\n\n") if block.startswith("|")]
+    assert bool(tables) == bool(summary.perplexity)
+    for table in tables:
+        assert len({line.replace("\\|", "").count("|") for line in table.strip().splitlines()}) == 1
+
+
+def test_a_recipe_with_fences_stays_in_its_block() -> None:
+    card = model_card(dataclasses.replace(full(), recipe_yaml="# ```\nmodel: x"), plain=False)
+    assert "````yaml\n# ```\nmodel: x\n````" in card

@@ -1,0 +1,60 @@
+"""Each plot is one element that takes its colors from the page, and nothing where there is nothing to show."""
+
+from __future__ import annotations
+
+import dataclasses
+from xml.etree import ElementTree
+
+import matplotlib
+import pytest
+
+from kronpress.report import LayerError, PerplexityRow, RunSummary, TrainingPoint, plots
+from tests.report.examples import empty, errors, full, training
+
+
+def every_plot(summary: RunSummary) -> dict[str, str]:
+    return {
+        "parameters": plots.parameter_bars(summary),
+        "errors": plots.layer_errors(summary.layer_errors),
+        "training": plots.training_curve(summary.training, validation=summary.validation),
+        "perplexity": plots.perplexity_bars(summary.perplexity),
+    }
+
+
+@pytest.mark.parametrize(("name", "svg"), every_plot(full()).items())
+def test_a_plot_is_one_element_with_its_own_ids(name: str, svg: str) -> None:
+    root = ElementTree.fromstring(svg)
+    assert root.get("viewBox")
+    assert all(item.get("id", name).startswith(name) for item in root.iter())
+    assert "var(--ink, #" in svg
+    assert "var(--sans, sans-serif)" in svg
+    assert not [item for item in root.iter() if item.tag.endswith(("style", "metadata"))]
+
+
+def test_without_data_there_is_no_plot() -> None:
+    assert set(every_plot(empty()).values()) == {""}
+
+
+def test_errors_outside_numbered_blocks_are_not_plotted() -> None:
+    assert plots.layer_errors([LayerError("lm_head", "head", 0.1)]) == ""
+
+
+def test_one_training_point_is_not_a_curve() -> None:
+    assert plots.training_curve([TrainingPoint(1, 1.0)]) == ""
+
+
+@pytest.mark.parametrize(("worst", "log"), [(149.0, False), (151.0, True), (2.7e7, True)])
+def test_the_axis_is_logarithmic_above_five_times_the_best(worst: float, log: bool) -> None:
+    rows = [PerplexityRow("dense", "p", "t", 30.0, 1.0), PerplexityRow("bad", "p", "t", worst, worst / 30)]
+    svg = plots.perplexity_bars(rows)
+    assert ("perplexity-matplotlib.axis_1" in svg and ">100<" in svg) == log
+
+
+def test_dollar_signs_are_text() -> None:
+    assert "$up$" in plots.layer_errors([dataclasses.replace(error, role="$up$") for error in errors()])
+
+
+def test_global_settings_stay_as_they_were() -> None:
+    before = dict(matplotlib.rcParams)
+    plots.training_curve(training())
+    assert dict(matplotlib.rcParams) == before
