@@ -26,7 +26,7 @@ class Moments:
 
     def __init__(self, inputs: int, targets: int, *, centered: bool, device: torch.device) -> None:
         def zeros(*shape: int) -> Tensor:
-            return torch.zeros(*shape, dtype=torch.float64, device=device)
+            return torch.zeros(shape, dtype=torch.float64, device=device)
 
         self.centered, self.count = centered, 0
         self.second, self.cross = zeros(inputs, inputs), zeros(targets, inputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from kronpress.checkpoint.files import read_json, write_json
 from kronpress.data import Corpus, tokenize, windows
 from kronpress.registry import Shelf
 
@@ -26,8 +28,8 @@ class Workbench:
         train: text for calibration and training.
         held_out: text for measuring, never trained on.
         folder: the step's own folder, for what it needs to resume.
+        memory: file with measurements of the teacher, which are taken once per run.
         seed: of this step.
-        final: whether this is the last step.
     """
 
     student: PreTrainedModel
@@ -36,8 +38,18 @@ class Workbench:
     train: Corpus
     held_out: Corpus
     folder: Path
+    memory: Path | None = None
     seed: int = 0
-    final: bool = True
+
+    def remember(self, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return what `measure` gives, from the run's memory where it was measured before."""
+        known: dict[str, Any] = read_json(self.memory) if self.memory and self.memory.exists() else {}
+        if key not in known:
+            known[key] = measure()
+            if self.memory:
+                write_json(self.memory, known)
+        value: dict[str, Any] = known[key]
+        return value
 
     def training_windows(self, *, size: int) -> Int[Tensor, "windows size"]:
         """Return the training text as windows of token ids, in the order of the text."""
@@ -49,6 +61,7 @@ class Step(BaseModel, ABC):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: ClassVar[str]
+    changes_student: ClassVar[bool] = True
 
     @abstractmethod
     def run(self, bench: Workbench) -> dict[str, Any]:

@@ -89,7 +89,9 @@ def test_a_text_shorter_than_the_window_is_kept_or_refused(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_chunks_equal_cross_entropy(dtype: torch.dtype) -> None:
     logits, targets = torch.randn(600, 50).to(dtype), torch.randint(50, (600,))
-    assert torch.equal(chunked_nats(logits, targets), F.cross_entropy(logits.float(), targets, reduction="none"))
+    assert torch.equal(
+        chunked_nats(logits, targets=targets), F.cross_entropy(logits.float(), targets, reduction="none")
+    )
 
 
 def test_rows_are_joined_as_the_data_set_does(llama: LlamaForCausalLM, letters: PreTrainedTokenizerFast) -> None:

@@ -29,7 +29,7 @@ def is_causal(model: PreTrainedModel) -> bool:
     return bool(model.can_generate()) and not model.config.is_encoder_decoder
 
 
-def require_causal(model: PreTrainedModel, what: str) -> None:
+def require_causal(model: PreTrainedModel, *, what: str) -> None:
     """Stop where `what` (perplexity, samples) is asked of a model that does not predict the next token.
 
     Raises:

@@ -79,7 +79,7 @@ class PerplexityProtocol:
         Raises:
             KronpressError: where the model, the tokenizer, the text and the protocol do not fit together.
         """
-        require_causal(model, "perplexity")
+        require_causal(model, what="perplexity")
         self._check(model, text, name=name, max_windows=max_windows)
         start = time.perf_counter()
         batches = self._batches(text, tokenizer, name=name, max_windows=max_windows)
@@ -126,7 +126,7 @@ class PerplexityProtocol:
 
 
 def chunked_nats(
-    logits: Float[Tensor, "tokens vocabulary"], targets: Int[Tensor, " tokens"]
+    logits: Float[Tensor, "tokens vocabulary"], *, targets: Int[Tensor, " tokens"]
 ) -> Float[Tensor, " tokens"]:
     """Return -log softmax(logits)[target] in nats, in fp32 over chunks of tokens, without an fp32 copy of the whole."""
     pairs = zip(logits.split(_TOKENS_PER_CHUNK), targets.split(_TOKENS_PER_CHUNK), strict=True)
@@ -143,7 +143,7 @@ def _window_nats(
         for batch in batches:
             ids = batch.to(model.device)
             logits = model(input_ids=ids, use_cache=False).logits
-            nats = [chunked_nats(row[:-1], targets[1:]) for row, targets in zip(logits, ids, strict=True)]
+            nats = [chunked_nats(row[:-1], targets=targets[1:]) for row, targets in zip(logits, ids, strict=True)]
             sums.append(torch.stack(nats).double().sum(dim=1).cpu())
             bar.update(len(batch))
     return torch.cat(sums)

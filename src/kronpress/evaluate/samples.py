@@ -24,7 +24,7 @@ def generate_samples(
     Raises:
         KronpressError: where the model is no decoder, or a prompt is empty or leaves no room for the new tokens.
     """
-    require_causal(model, "writing samples")
+    require_causal(model, what="writing samples")
     with evaluating(model):
         return [_continue(model, tokenizer, prompt, max_new_tokens) for prompt in prompts]
 

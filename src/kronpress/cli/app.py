@@ -1,0 +1,57 @@
+"""The `kronpress` command: exit code 0 for success, 1 for a mistake that the message explains, 130 if interrupted."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from transformers.utils import logging as transformers_logging
+
+from kronpress import __version__
+from kronpress.errors import KronpressError
+
+app = typer.Typer(
+    name="kronpress",
+    help="Make pre-trained Transformers smaller and faster, and say honestly what was lost.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+_errors = Console(stderr=True)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"kronpress {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the libraries below log.")] = False,
+) -> None:
+    """Options of every command."""
+    if not verbose:
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+        logging.getLogger("transformers").setLevel(logging.ERROR)
+
+
+def main() -> None:
+    """Run the command line; a mistake of the user's gets one paragraph and no traceback."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        app()
+    except KronpressError as error:
+        _errors.print("[bold red]error:[/bold red] ", end="")
+        _errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        _errors.print("interrupted; `--resume` goes on from here", markup=False)
+        sys.exit(130)

@@ -1,0 +1,101 @@
+"""Commands that look: inspect and recipes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Annotated
+
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+from transformers import PreTrainedModel
+
+from kronpress.checkpoint import load
+from kronpress.cli.app import app
+from kronpress.evaluate import footprint
+from kronpress.families import Site, layout
+from kronpress.layers import StructuredLayer, weight_of
+from kronpress.linalg import KroneckerShape, divisors
+from kronpress.recipe import shipped
+
+
+@app.command()
+def recipes() -> None:
+    """List the shipped recipes."""
+    table = Table("recipe", "what it does", show_lines=True)
+    for name, path in shipped().items():
+        table.add_row(name, str(yaml.safe_load(path.read_text(encoding="utf-8")).get("description", "")))
+    Console().print(table)
+
+
+@app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(help="A folder, a hub id, a GGUF file or bundled:smollm2-135m.")],
+    shapes: Annotated[int, typer.Option(min=1, help="Kronecker shapes to list for each matrix.")] = 6,
+) -> None:
+    """Show a model's family, its replaceable sites, and what Kronecker factors of them would cost."""
+    opened = load(model)
+    plan = layout(opened)
+    size = footprint(opened)
+    console = Console()
+    console.print(
+        f"{type(opened).__name__}: {', '.join(plan.family.model_types)} family, {len(plan.block_paths)} blocks, "
+        f"{size.parameters:,} parameters (untied {size.parameters_untied:,}, without head {size.parameters_without_head:,}), "
+        f"{size.flops_per_token / 1e6:,.1f} MFLOPs per token",
+        highlight=False,
+    )
+    console.print(_sites(opened, plan.sites))
+    console.print(_shapes(opened, plan.sites, shapes))
+
+
+def _sites(model: PreTrainedModel, sites: tuple[Site, ...]) -> Table:
+    groups: dict[tuple[str, str], list[Site]] = defaultdict(list)
+    for site in sites:
+        groups[(site.role, _describe(model, site))].append(site)
+    table = Table("role", "layer", "how many", "parameters in all", "first path")
+    for (role, layer), members in groups.items():
+        total = sum(p.numel() for site in members for p in model.get_submodule(site.path).parameters())
+        table.add_row(role, layer, str(len(members)), f"{total:,}", members[0].path)
+    return table
+
+
+def _describe(model: PreTrainedModel, site: Site) -> str:
+    layer = model.get_submodule(site.path)
+    if isinstance(layer, StructuredLayer):
+        return f"{layer.kind}: {layer.extra_repr()}"
+    rows, columns = weight_of(layer).shape
+    return f"{type(layer).__name__} {rows} × {columns}"
+
+
+def _shapes(model: PreTrainedModel, sites: tuple[Site, ...], count: int) -> Table:
+    table = Table("role", "matrix", "right: [m2, n2]", "parameters of a term", "share", "FLOPs share", "exact at terms")
+    seen: set[tuple[str, tuple[int, ...]]] = set()
+    for site in sites:
+        layer = model.get_submodule(site.path)
+        if isinstance(layer, StructuredLayer) or (site.role, tuple(weight_of(layer).shape)) in seen:
+            continue
+        rows, columns = weight_of(layer).shape
+        seen.add((site.role, (rows, columns)))
+        for shape in _choices((rows, columns), count):
+            dense = rows * columns
+            share = f"{shape.parameters / dense:.2%}"
+            flops = f"{shape.flops() / ((2 * columns - 1) * rows):.2%}"
+            right = f"[{shape.m2}, {shape.n2}]"
+            table.add_row(site.role, f"{rows} × {columns}", right, f"{shape.parameters:,}", share, flops, str(shape.max_terms))
+    return table
+
+
+def _choices(matrix: tuple[int, int], count: int) -> list[KroneckerShape]:
+    """Return shapes spread over the possible sizes, the largest first."""
+    every = [
+        KroneckerShape.of_right(matrix, right=(m2, n2))
+        for m2 in divisors(matrix[0])
+        for n2 in divisors(matrix[1])
+        if m2 * n2 > 1
+    ]
+    by_size: dict[int, KroneckerShape] = {}
+    for shape in sorted(every, key=lambda shape: (shape.flops(), shape.max_terms)):
+        by_size.setdefault(shape.parameters, shape)
+    ordered = [by_size[size] for size in sorted(by_size, reverse=True) if size < matrix[0] * matrix[1]]
+    return ordered[:: max(1, len(ordered) // count)][:count]

@@ -1,0 +1,91 @@
+"""The evaluate step of a recipe."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+from transformers import PreTrainedModel
+
+from kronpress.data import Corpus, read_text, tokenize, windows
+from kronpress.evaluate.fidelity import fidelity
+from kronpress.evaluate.inference import is_causal, position_limit
+from kronpress.evaluate.perplexity import PROTOCOLS
+from kronpress.evaluate.samples import generate_samples
+from kronpress.evaluate.speed import compare_speed
+from kronpress.precision import mixed_precision
+from kronpress.step import STEPS, Step, Workbench
+
+_FIDELITY_WINDOWS, _FIDELITY_SIZE = 64, 128
+
+
+@STEPS.register("evaluate")
+class Evaluate(Step):
+    """Measure the student against the teacher on held-out text; changes nothing.
+
+    Attributes:
+        stage: what the report calls this point of the recipe.
+        protocols: names of perplexity protocols (`kronpress evaluate --help` lists them).
+        text: another text than the recipe's held-out one.
+        max_windows: measure the first windows only.
+        precision: `auto` computes in bfloat16 where the device is faster at it, both models alike.
+        speed: compare prefill and decode, alternating.
+        prompts: texts that both models continue greedily.
+    """
+
+    kind: ClassVar[str] = "evaluate"
+    changes_student: ClassVar[bool] = False
+    stage: str = "student"
+    protocols: tuple[str, ...] = ("tokens-512",)
+    text: str | None = None
+    max_windows: int | None = Field(default=None, ge=1)
+    precision: Literal["auto", "float32"] = "auto"
+    speed: bool = False
+    prompts: tuple[str, ...] = ()
+
+    @field_validator("protocols")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(PROTOCOLS[name].name for name in names)
+
+    def run(self, bench: Workbench) -> dict[str, Any]:
+        """Measure what the fields ask for and the model can do."""
+        report: dict[str, Any] = {"stage": self.stage, "perplexity": [], "samples": []}
+        corpus = bench.held_out if self.text is None else read_text(self.text)
+        if is_causal(bench.student):
+            report["perplexity"] = [self._perplexity(bench, corpus, name) for name in self.protocols]
+            report["samples"] = self._samples(bench)
+        else:
+            report["fidelity"] = self._fidelity(bench, corpus)
+        if self.speed:
+            report["speed"] = asdict(compare_speed(bench.teacher, bench.student, seed=bench.seed))
+        return report
+
+    def _perplexity(self, bench: Workbench, corpus: Corpus, name: str) -> dict[str, Any]:
+        def measure(model: PreTrainedModel) -> dict[str, Any]:
+            with mixed_precision(model.device) if self.precision == "auto" else nullcontext():
+                result = PROTOCOLS[name].measure(
+                    model, bench.tokenizer, corpus.text, name=Path(corpus.name).name, max_windows=self.max_windows
+                )
+            return asdict(result)
+
+        key = f"{name}/{corpus.fingerprint}/{self.max_windows}/{self.precision}"
+        dense = bench.remember(key, lambda: measure(bench.teacher))
+        student = measure(bench.student)
+        return {"dense": dense, "student": student, "ratio": student["perplexity"] / dense["perplexity"]}
+
+    def _fidelity(self, bench: Workbench, corpus: Corpus) -> dict[str, Any]:
+        size = min(_FIDELITY_SIZE, position_limit(bench.student) or _FIDELITY_SIZE)
+        ids = tokenize(corpus, bench.tokenizer, limit=size * _FIDELITY_WINDOWS)
+        return asdict(fidelity(bench.teacher, bench.student, windows(ids, size=size, name=corpus.name)))
+
+    def _samples(self, bench: Workbench) -> list[dict[str, str]]:
+        if not self.prompts:
+            return []
+        before = generate_samples(bench.teacher, bench.tokenizer, self.prompts)
+        after = generate_samples(bench.student, bench.tokenizer, self.prompts)
+        rows = zip(self.prompts, before, after, strict=True)
+        return [{"prompt": prompt, "before": dense, "after": student} for prompt, dense, student in rows]

@@ -1,0 +1,228 @@
+"""Run a recipe: step after step, with a manifest that says how far it came."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import platform
+import shutil
+import time
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedModel, set_seed
+
+from kronpress.checkpoint import files, load, load_with_tokenizer, save, structured_layers, write_manifest
+from kronpress.data import Corpus, read_text, split_held_out
+from kronpress.errors import KronpressError
+from kronpress.evaluate import footprint, peak_rss_bytes
+from kronpress.recipe import Recipe
+from kronpress.report import RunSummary, model_card, write_report
+from kronpress.step import Workbench
+from kronpress.summary import summarize
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of a run and what stands where in it.
+
+    recipe.yaml, manifest.json, teacher.json, steps/NN-name/ (report.json, logs), checkpoint/, report.html.
+    """
+
+    folder: Path
+    recipe: Recipe
+
+    @property
+    def manifest_path(self) -> Path:
+        """What has been done so far; written last and atomically."""
+        return self.folder / MANIFEST
+
+    @property
+    def checkpoint(self) -> Path:
+        """The finished model."""
+        return self.folder / "checkpoint"
+
+    def step_folder(self, index: int) -> Path:
+        """Where a step keeps its report, its logs and what it needs to resume."""
+        return self.folder / "steps" / f"{index:02d}-{self.recipe.steps[index].kind}"
+
+    def manifest(self) -> dict[str, Any]:
+        """Read the manifest."""
+        value: dict[str, Any] = files.read_json(self.manifest_path)
+        return value
+
+    def summary(self) -> RunSummary:
+        """Return what the run has to say about itself so far."""
+        manifest = self.manifest()
+        reports = [files.read_json(self.step_folder(i) / "report.json") for i in range(len(manifest["steps"]))]
+        return summarize(self.recipe, manifest, reports)
+
+
+def execute(recipe: Recipe, folder: str | Path, *, resume: bool = False) -> Run:
+    """Run a recipe in a folder.
+
+    Args:
+        recipe: what to do.
+        folder: absent or empty, unless `resume`.
+        resume: go on with an interrupted run of the same recipe; a finished one is left as it is.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        KronpressError: the folder holds something else, or a step meets bad input.
+    """
+    run = Run(Path(folder), recipe)
+    if _prepare(run, resume=resume):
+        return run
+    bench = _Bench.open(run)
+    for index in range(len(run.manifest()["steps"]), len(recipe.steps)):
+        bench.do(index)
+    bench.finish()
+    return run
+
+
+def _prepare(run: Run, *, resume: bool) -> bool:
+    """Make the folder ready; return whether the run is finished already."""
+    if resume and run.manifest_path.exists():
+        manifest = run.manifest()
+        if manifest["recipe_sha256"] != _digest(run.recipe):
+            raise KronpressError(
+                f"{run.folder} holds a run of another recipe or other overrides (see its recipe.yaml); "
+                "repeat those, or choose another folder"
+            )
+        return bool(manifest["finished"])
+    if run.folder.is_dir() and (run.folder / MANIFEST).exists() and not resume:
+        raise KronpressError(f"{run.folder} already holds a run, which is left untouched; add --resume or name a new folder")
+    files.require_empty(run.folder)
+    return False
+
+
+def _digest(recipe: Recipe) -> str:
+    return hashlib.sha256(recipe.to_yaml().encode()).hexdigest()
+
+
+@dataclass
+class _Bench:
+    """The models and texts of a run in progress."""
+
+    run: Run
+    manifest: dict[str, Any]
+    bench: Workbench
+
+    @classmethod
+    def open(cls, run: Run) -> _Bench:
+        train, held_out = _texts(run.recipe)
+        teacher, tokenizer = load_with_tokenizer(run.recipe.model, dtype=torch.float32)
+        if tokenizer is None:
+            raise KronpressError(f"the model '{run.recipe.model}' has no tokenizer beside it; add its tokenizer files")
+        _move(teacher)
+        files.require_space(run.folder, needed=_bytes(teacher) * (6 if _trains(run.recipe) else 2))
+        prints = {"train": train.fingerprint, "held_out": held_out.fingerprint}
+        manifest = run.manifest() if run.manifest_path.exists() else _new_manifest(run, prints, teacher)
+        if manifest["data"] != prints:
+            raise KronpressError(f"the text of the run in {run.folder} has changed since it began; start in a new folder")
+        files.write_text(run.folder / "recipe.yaml", run.recipe.to_yaml())
+        files.write_json(run.manifest_path, manifest)
+        student = cls._student(run, manifest, teacher)
+        memory = run.folder / "teacher.json"
+        return cls(run, manifest, Workbench(student, teacher, tokenizer, train, held_out, run.folder, memory))
+
+    @staticmethod
+    def _student(run: Run, manifest: dict[str, Any], teacher: PreTrainedModel) -> PreTrainedModel:
+        latest = manifest["checkpoint"]
+        if latest is None:
+            return copy.deepcopy(teacher)
+        tqdm.write(f"going on after step {len(manifest['steps'])} of {len(run.recipe.steps)}")
+        return _move(load(run.folder / latest))
+
+    def do(self, index: int) -> None:
+        """Run one step; the manifest says so only once everything is on disk."""
+        step, folder = self.run.recipe.steps[index], self.run.step_folder(index)
+        tqdm.write(f"step {index + 1}/{len(self.run.recipe.steps)}: {step.kind}")
+        self.bench.folder, self.bench.seed = folder, self.run.recipe.seed + index
+        set_seed(self.bench.seed)
+        started = time.perf_counter()
+        report = step.run(self.bench)
+        report["peak_rss_bytes"] = peak_rss_bytes()
+        outdated = self.manifest["checkpoint"]
+        if step.changes_student:
+            shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+            save(self.bench.student, folder / "checkpoint", tokenizer=self.bench.tokenizer)
+            self.manifest["checkpoint"] = str((folder / "checkpoint").relative_to(self.run.folder))
+        files.write_json(folder / "report.json", report)
+        self.manifest["steps"].append({"name": step.kind, "seconds": round(time.perf_counter() - started, 2)})
+        files.write_json(self.run.manifest_path, self.manifest)
+        if outdated and step.changes_student:
+            shutil.rmtree(self.run.folder / outdated, ignore_errors=True)
+
+    def finish(self) -> None:
+        """Write checkpoint, card and report; the manifest says finished last."""
+        run, student = self.run, self.bench.student
+        shutil.rmtree(run.checkpoint, ignore_errors=True)
+        save(student, run.checkpoint, tokenizer=self.bench.tokenizer)
+        self.manifest["footprint_after"] = vars(footprint(student, folder=run.checkpoint))
+        self.manifest["plain"] = not structured_layers(student)
+        self.manifest["peak_rss_bytes"] = peak_rss_bytes()
+        files.write_json(run.manifest_path, self.manifest)
+        summary = run.summary()
+        files.write_text(run.checkpoint / "README.md", model_card(summary, plain=self.manifest["plain"]))
+        files.write_text(run.checkpoint / "recipe.yaml", run.recipe.to_yaml())
+        write_manifest(run.checkpoint, plain=self.manifest["plain"])
+        write_report(run.folder / "report.html", summary=summary)
+        latest, self.manifest["checkpoint"], self.manifest["finished"] = self.manifest["checkpoint"], "checkpoint", True
+        files.write_json(run.manifest_path, self.manifest)
+        if latest:
+            shutil.rmtree(run.folder / latest, ignore_errors=True)
+
+
+def _texts(recipe: Recipe) -> tuple[Corpus, Corpus]:
+    train = read_text(recipe.data.train)
+    if recipe.data.held_out is not None:
+        return train, read_text(recipe.data.held_out)
+    return split_held_out(train)
+
+
+def _trains(recipe: Recipe) -> bool:
+    return any(step.kind == "distill" for step in recipe.steps)
+
+
+def _bytes(model: PreTrainedModel) -> int:
+    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+
+
+def _move(model: PreTrainedModel) -> PreTrainedModel:
+    if torch.cuda.is_available():
+        model.to("cuda")
+    return model
+
+
+def _new_manifest(run: Run, data: dict[str, str], teacher: PreTrainedModel) -> dict[str, Any]:
+    return {
+        "recipe_sha256": _digest(run.recipe),
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "data": data,
+        "environment": _environment(teacher),
+        "footprint_before": vars(footprint(teacher)),
+        "steps": [],
+        "checkpoint": None,
+        "finished": False,
+    }
+
+
+def _environment(model: PreTrainedModel) -> dict[str, str]:
+    packages = {name: version(name) for name in ("kronpress", "torch", "transformers")}
+    return {
+        **packages,
+        "python": platform.python_version(),
+        "device": str(model.device),
+        "threads": str(torch.get_num_threads()),
+        "system": f"{platform.system()} {platform.machine()}",
+    }

@@ -1,0 +1,92 @@
+"""From the manifest and the step reports of a run to what a report shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from kronpress import report
+from kronpress.recipe import Recipe
+
+_ROWS = {
+    "parameters": (report.PARAMETERS, "parameters"),
+    "parameters_untied": (report.PARAMETERS_UNTIED, "parameters"),
+    "parameters_without_head": (report.PARAMETERS_WITHOUT_HEAD, "parameters"),
+    "flops_per_token": (report.FLOPS, "FLOPs"),
+    "bytes_on_disk": (report.DISK, "bytes"),
+}
+
+
+def summarize(recipe: Recipe, manifest: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> report.RunSummary:
+    """Gather one summary; `reports` are those of the finished steps, in order."""
+    evaluations = [item for item in reports if "stage" in item]
+    return report.RunSummary(
+        title="kronpress run",
+        base_model=recipe.model,
+        created=str(manifest["created"]),
+        description=recipe.description,
+        recipe_yaml=recipe.to_yaml(),
+        pipeline_tag="text-generation" if any(e["perplexity"] for e in evaluations) else "feature-extraction",
+        environment=manifest["environment"],
+        steps=[report.StepTime(step["name"], step["seconds"]) for step in manifest["steps"]],
+        footprint_before=_footprint(manifest["footprint_before"], bytes_on_disk=True),
+        footprint_after=_footprint(manifest.get("footprint_after", {}), peak=manifest.get("peak_rss_bytes")),
+        layer_errors=[_layer_error(module) for item in reports for module in item.get("modules", [])],
+        training=list(_training(reports)),
+        perplexity=list(_perplexity(evaluations)),
+        speed=[_speed(row) for item in evaluations for row in item.get("speed", {}).get("rows", [])],
+        samples=[report.Sample(**sample) for item in evaluations for sample in item["samples"]],
+        notes=list(_notes(evaluations)),
+    )
+
+
+def _footprint(
+    values: Mapping[str, Any], *, bytes_on_disk: bool = False, peak: int | None = None
+) -> dict[str, report.Quantity]:
+    known = dict(values)
+    if bytes_on_disk and known.get("bytes_on_disk") is None:
+        known["bytes_on_disk"] = known["bytes_in_memory"]  # what saving it would write
+    rows = {label: report.Quantity(known[key], unit) for key, (label, unit) in _ROWS.items() if known.get(key)}
+    if peak:
+        rows[report.PEAK_MEMORY] = report.Quantity(peak, "bytes")
+    return rows
+
+
+def _layer_error(module: Mapping[str, Any]) -> report.LayerError:
+    return report.LayerError(module["path"], module["role"], module["relative_error"])
+
+
+def _training(reports: Iterable[Mapping[str, Any]]) -> Iterable[report.TrainingPoint]:
+    offset = 0
+    for item in reports:
+        for point in item.get("curve", []):
+            yield report.TrainingPoint(offset + point["tokens"], point["loss"])
+        offset += item.get("tokens", 0) if "curve" in item else 0
+
+
+def _perplexity(evaluations: Sequence[Mapping[str, Any]]) -> Iterable[report.PerplexityRow]:
+    first: set[tuple[str, str]] = set()
+    for item in evaluations:
+        for pair in item["perplexity"]:
+            dense, student = pair["dense"], pair["student"]
+            key = (dense["protocol"], dense["text"])
+            if key not in first:
+                first.add(key)
+                yield report.PerplexityRow("dense", *key, dense["perplexity"], 1.0)
+            yield report.PerplexityRow(item["stage"], *key, student["perplexity"], pair["ratio"])
+
+
+def _speed(row: Mapping[str, Any]) -> report.SpeedRow:
+    return report.SpeedRow(
+        row["phase"], row["dense"], row["student"], row["ratio"], low=row["ratio_min"], high=row["ratio_max"]
+    )
+
+
+def _notes(evaluations: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    for item in evaluations:
+        if "fidelity" in item:
+            found = item["fidelity"]
+            yield (
+                f"{item['stage']}: outputs have cosine {found['cosine']:.4f} with the dense model's, "
+                f"relative error {found['relative_error']:.4f}"
+            )
