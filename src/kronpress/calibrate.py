@@ -16,6 +16,7 @@ from kronpress.families import Layout, base_prefix, layout
 from kronpress.precision import mixed_precision
 
 _BATCH_TOKENS = 4096
+_STRIPES = 4
 
 
 class Moments:
@@ -28,7 +29,7 @@ class Moments:
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.float64, device=device)
 
-        self.centered, self.count = centered, 0
+        self.centered, self.count, self._stripe = centered, 0, -(-inputs // _STRIPES)
         self.second, self.cross = zeros(inputs, inputs), zeros(targets, inputs)
         self.inputs, self.targets, self.energy = zeros(inputs), zeros(targets), zeros()
 
@@ -36,7 +37,9 @@ class Moments:
         """Take in a batch."""
         with torch.autocast(inputs.device.type, enabled=False):
             h, t = inputs.float(), targets.float()
-            self.second += h.T @ h
+            for start in range(0, h.shape[1], self._stripe):  # the upper triangle, the lower being its mirror
+                stripe = slice(start, start + self._stripe)
+                self.second[stripe, start:] += h[:, stripe].T @ h[:, start:]
             self.cross += t.T @ h
             self.inputs += h.sum(0, dtype=torch.float64)
             self.targets += t.sum(0, dtype=torch.float64)
@@ -45,7 +48,8 @@ class Moments:
 
     def normal_equations(self) -> tuple[Float[Tensor, "n n"], Float[Tensor, "out n"]]:
         """Return E[h hᵀ] and E[t hᵀ], about the means if centered."""
-        second, cross = self.second / self.count, self.cross / self.count
+        upper = self.second.triu() / self.count
+        second, cross = upper + upper.triu(1).T, self.cross / self.count
         if self.centered:
             mean_h, mean_t = self.inputs / self.count, self.targets / self.count
             second, cross = second - mean_h.outer(mean_h), cross - mean_t.outer(mean_h)
@@ -119,7 +123,7 @@ class BlockStream:
             self.hidden[index] = output
 
 
-class _Reached(Exception):
+class _Reached(Exception):  # noqa: N818  (a signal, not an error)
     pass
 
 

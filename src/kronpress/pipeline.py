@@ -82,10 +82,14 @@ def execute(recipe: Recipe, folder: str | Path, *, resume: bool = False) -> Run:
     run = Run(Path(folder), recipe)
     if _prepare(run, resume=resume):
         return run
-    bench = _Bench.open(run)
-    for index in range(len(run.manifest()["steps"]), len(recipe.steps)):
-        bench.do(index)
-    bench.finish()
+    try:
+        bench = _Bench.open(run)
+        for index in range(len(run.manifest()["steps"]), len(recipe.steps)):
+            bench.do(index)
+        bench.finish()
+    except KronpressError:
+        _forget(run)
+        raise
     return run
 
 
@@ -100,9 +104,18 @@ def _prepare(run: Run, *, resume: bool) -> bool:
             )
         return bool(manifest["finished"])
     if run.folder.is_dir() and (run.folder / MANIFEST).exists() and not resume:
-        raise KronpressError(f"{run.folder} already holds a run, which is left untouched; add --resume or name a new folder")
+        raise KronpressError(
+            f"{run.folder} already holds a run, which is left untouched; add --resume or name a new folder"
+        )
     files.require_empty(run.folder)
     return False
+
+
+def _forget(run: Run) -> None:
+    """Remove a folder in which nothing was achieved, so that a corrected command can use it."""
+    started = run.manifest_path.exists() and run.manifest()["steps"]
+    if not started and not any(run.folder.rglob("*.safetensors")):
+        shutil.rmtree(run.folder, ignore_errors=True)
 
 
 def _digest(recipe: Recipe) -> str:
@@ -120,15 +133,18 @@ class _Bench:
     @classmethod
     def open(cls, run: Run) -> _Bench:
         train, held_out = _texts(run.recipe)
-        teacher, tokenizer = load_with_tokenizer(run.recipe.model, dtype=torch.float32)
+        teacher, tokenizer = load_with_tokenizer(run.recipe.model)
         if tokenizer is None:
             raise KronpressError(f"the model '{run.recipe.model}' has no tokenizer beside it; add its tokenizer files")
+        dtype = str(teacher.dtype).removeprefix("torch.")
         _move(teacher)
         files.require_space(run.folder, needed=_bytes(teacher) * (6 if _trains(run.recipe) else 2))
         prints = {"train": train.fingerprint, "held_out": held_out.fingerprint}
-        manifest = run.manifest() if run.manifest_path.exists() else _new_manifest(run, prints, teacher)
+        manifest = run.manifest() if run.manifest_path.exists() else _new_manifest(run, prints, teacher, dtype)
         if manifest["data"] != prints:
-            raise KronpressError(f"the text of the run in {run.folder} has changed since it began; start in a new folder")
+            raise KronpressError(
+                f"the text of the run in {run.folder} has changed since it began; start in a new folder"
+            )
         files.write_text(run.folder / "recipe.yaml", run.recipe.to_yaml())
         files.write_json(run.manifest_path, manifest)
         student = cls._student(run, manifest, teacher)
@@ -167,6 +183,7 @@ class _Bench:
         """Write checkpoint, card and report; the manifest says finished last."""
         run, student = self.run, self.bench.student
         shutil.rmtree(run.checkpoint, ignore_errors=True)
+        _move(student, dtype=getattr(torch, self.manifest["dtype"]))  # the base model's own; training ran in float32
         save(student, run.checkpoint, tokenizer=self.bench.tokenizer)
         self.manifest["footprint_after"] = vars(footprint(student, folder=run.checkpoint))
         self.manifest["plain"] = not structured_layers(student)
@@ -198,18 +215,19 @@ def _bytes(model: PreTrainedModel) -> int:
     return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
 
 
-def _move(model: PreTrainedModel) -> PreTrainedModel:
-    if torch.cuda.is_available():
-        model.to("cuda")
+def _move(model: PreTrainedModel, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    module: torch.nn.Module = model
+    module.to("cuda" if torch.cuda.is_available() else "cpu", dtype)
     return model
 
 
-def _new_manifest(run: Run, data: dict[str, str], teacher: PreTrainedModel) -> dict[str, Any]:
+def _new_manifest(run: Run, data: dict[str, str], teacher: PreTrainedModel, dtype: str) -> dict[str, Any]:
     return {
         "recipe_sha256": _digest(run.recipe),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "data": data,
         "environment": _environment(teacher),
+        "dtype": dtype,
         "footprint_before": vars(footprint(teacher)),
         "steps": [],
         "checkpoint": None,

@@ -65,7 +65,9 @@ def _step(index: int, item: Any) -> Step:
     if not isinstance(item, dict) or "step" not in item:
         raise KronpressError(f"steps.{index} is {item!r}; it must be a mapping with the key step: {', '.join(STEPS)}")
     kind = STEPS[str(item["step"])]
-    return parse(kind, {key: value for key, value in item.items() if key != "step"}, place=f"steps.{index} ({kind.kind})")
+    return parse(
+        kind, {key: value for key, value in item.items() if key != "step"}, place=f"steps.{index} ({kind.kind})"
+    )
 
 
 def _spelled_out(step: Step) -> dict[str, Any]:

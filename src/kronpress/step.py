@@ -51,9 +51,10 @@ class Workbench:
         value: dict[str, Any] = known[key]
         return value
 
-    def training_windows(self, *, size: int) -> Int[Tensor, "windows size"]:
-        """Return the training text as windows of token ids, in the order of the text."""
-        return windows(tokenize(self.train, self.tokenizer), size=size, name=self.train.name)
+    def training_windows(self, *, size: int, tokens: int | None = None) -> Int[Tensor, "windows size"]:
+        """Return the training text, or about its first `tokens` tokens, as windows of ids in the order of the text."""
+        limit = None if tokens is None else max(size, tokens)
+        return windows(tokenize(self.train, self.tokenizer, limit=limit), size=size, name=self.train.name)
 
 
 class Step(BaseModel, ABC):

@@ -32,4 +32,6 @@ def _explain(model: type[BaseModel], error: dict[str, Any], place: str) -> str:
     if error["type"] == "missing":
         return f"{place}: the key '{path}' is missing"
     message = str(error["msg"]).removeprefix("Value error, ")
-    return f"{place}: {path} is {error['input']!r}: {message}" if not isinstance(error["input"], dict) else f"{place}: {message}"
+    if isinstance(error["input"], dict):
+        return f"{place}: {message}"
+    return f"{place}: {path} is {error['input']!r}: {message}"

@@ -106,7 +106,9 @@ def _resolve(source: str) -> dict[str, Any]:
     if path.is_dir():
         _require_sound(path)
     elif path.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1:
-        raise KronpressError(f"no model at {source}: name a folder with config.json and model.safetensors, or a .gguf file")
+        raise KronpressError(
+            f"no model at {source}: name a folder with config.json and model.safetensors, or a .gguf file"
+        )
     return {"pretrained_model_name_or_path": str(path) if path.is_dir() else source}
 
 
@@ -123,7 +125,7 @@ def _forget_gguf(model: PreTrainedModel) -> None:
     for owner, name in ((model.config, "quantization_config"), (model, "hf_quantizer"), (model, "quantization_method")):
         if hasattr(owner, name):
             delattr(owner, name)
-    model.is_quantized = False
+    setattr(model, "is_quantized", False)  # noqa: B010  (typed as a module by torch)
 
 
 def _require_sound(folder: Path) -> None:
@@ -172,7 +174,9 @@ def _require_complete(source: str, info: dict[str, Any]) -> None:
             "the files are incomplete or of another model: copy or download them again"
         )
     if info.get("mismatched_keys"):
-        raise KronpressError(f"{source}: weights with a shape other than config.json calls for: {info['mismatched_keys']}")
+        raise KronpressError(
+            f"{source}: weights with a shape other than config.json calls for: {info['mismatched_keys']}"
+        )
 
 
 def _is_optional(key: str) -> bool:

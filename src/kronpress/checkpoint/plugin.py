@@ -26,7 +26,7 @@ PREFIX = "kronpress_"
 
 
 @register_quantization_config("kronpress")
-class KronpressConfig(QuantizationConfigMixin):  # type: ignore[misc]
+class KronpressConfig(QuantizationConfigMixin):
     """The `quantization_config` of a checkpoint: what stands at each swapped module path.
 
     Attributes:
@@ -37,7 +37,7 @@ class KronpressConfig(QuantizationConfigMixin):  # type: ignore[misc]
     def __init__(
         self, modules: dict[str, dict[str, Any]] | None = None, format_version: int = FORMAT_VERSION, **unknown: Any
     ) -> None:
-        self.quant_method = "kronpress"
+        self.quant_method: Any = "kronpress"
         self.modules = modules or {}
         self.format_version = format_version
         unknown.pop("quant_method", None)
@@ -49,8 +49,10 @@ class KronpressConfig(QuantizationConfigMixin):  # type: ignore[misc]
 
 
 @register_quantizer("kronpress")
-class KronpressQuantizer(HfQuantizer):  # type: ignore[misc]
+class KronpressQuantizer(HfQuantizer):
     """Swaps the structured layers in before the weights are loaded."""
+
+    quantization_config: KronpressConfig
 
     def _process_model_before_weight_loading(self, model: PreTrainedModel, **_: Any) -> None:
         install(model, self.quantization_config.modules)
@@ -108,15 +110,15 @@ def adopt(model: PreTrainedModel) -> PreTrainedModel:
     if not layers:
         return model
     share_tied_factors(model)
-    plugin_class = _plugin_class(type(model))
-    model.__class__ = plugin_class
-    model.config.__class__ = plugin_class.config_class
-    model.config.model_type = plugin_class.config_class.model_type
+    adopted: Any = model
+    adopted.__class__ = _plugin_class(type(model))
+    adopted.config.__class__ = adopted.config_class
+    adopted.config.model_type = adopted.config_class.model_type
     config = KronpressConfig({path: layer.spec() for path, layer in layers.items()})
-    model.config.quantization_config = config
-    model.hf_quantizer = KronpressQuantizer(config)
-    model.is_quantized = True
-    model.quantization_method = "kronpress"
+    adopted.config.quantization_config = config
+    adopted.hf_quantizer = KronpressQuantizer(config)
+    adopted.is_quantized = True
+    adopted.quantization_method = "kronpress"
     return model
 
 

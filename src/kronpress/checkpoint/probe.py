@@ -77,4 +77,5 @@ def _outputs(model: PreTrainedModel, ids: Tensor) -> Float[Tensor, "1 tokens col
     output = model(input_ids=ids.to(model.device))[0].float().cpu()
     model.train(training)
     output = output.reshape(1, -1, output.shape[-1])
-    return output[..., :: max(1, output.shape[-1] // _COLUMNS)].clone()
+    columns: Tensor = output[..., :: max(1, output.shape[-1] // _COLUMNS)]
+    return columns.clone()

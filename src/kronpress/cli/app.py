@@ -49,9 +49,15 @@ def main() -> None:
     try:
         app()
     except KronpressError as error:
-        _errors.print("[bold red]error:[/bold red] ", end="")
-        _errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        sys.exit(1)
+        _fail(str(error))
+    except OSError as error:  # a full disk, a folder without permission
+        _fail(f"{error.strerror or error}: {error.filename or 'a file of this run'}; nothing finished is lost")
     except KeyboardInterrupt:
         _errors.print("interrupted; `--resume` goes on from here", markup=False)
         sys.exit(130)
+
+
+def _fail(message: str) -> None:
+    _errors.print("[bold red]error:[/bold red] ", end="")
+    _errors.print(message, markup=False, highlight=False, soft_wrap=True)
+    sys.exit(1)

@@ -82,7 +82,9 @@ def _shapes(model: PreTrainedModel, sites: tuple[Site, ...], count: int) -> Tabl
             share = f"{shape.parameters / dense:.2%}"
             flops = f"{shape.flops() / ((2 * columns - 1) * rows):.2%}"
             right = f"[{shape.m2}, {shape.n2}]"
-            table.add_row(site.role, f"{rows} × {columns}", right, f"{shape.parameters:,}", share, flops, str(shape.max_terms))
+            table.add_row(
+                site.role, f"{rows} × {columns}", right, f"{shape.parameters:,}", share, flops, str(shape.max_terms)
+            )
     return table
 
 

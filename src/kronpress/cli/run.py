@@ -16,8 +16,12 @@ from kronpress.pipeline import Run, execute
 from kronpress.recipe import read_recipe
 from kronpress.report import print_summary
 
-Override = Annotated[list[str] | None, typer.Option("--override", "-o", help="Set a value of the recipe: distill.tokens=50000.")]
-Data = Annotated[str | None, typer.Option(help="Text to calibrate and train on: a file, a folder or several with commas.")]
+Override = Annotated[
+    list[str] | None, typer.Option("--override", "-o", help="Set a value of the recipe: distill.tokens=50000.")
+]
+Data = Annotated[
+    str | None, typer.Option(help="Text to calibrate and train on: a file, a folder or several with commas.")
+]
 HeldOut = Annotated[str | None, typer.Option(help="Text to measure on; by default the last tenth of --data.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in the same folder.")]
 
@@ -53,7 +57,12 @@ def compress(
     if not (resume and (out / "run").is_dir()):
         files.require_empty(out)
     fields = _fields(recipe, model, data, held_out)
-    done = execute(read_recipe(recipe, overrides=override or (), fields=fields), out / "run", resume=resume)
+    try:
+        done = execute(read_recipe(recipe, overrides=override or (), fields=fields), out / "run", resume=resume)
+    except KronpressError:
+        if out.is_dir() and not any(out.iterdir()):
+            out.rmdir()
+        raise
     _publish(done, out)
     print_summary(done.summary())
     typer.echo(f"model:  {out}\nreport: {out / 'report.html'}")

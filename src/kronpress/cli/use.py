@@ -26,8 +26,12 @@ Model = Annotated[str, typer.Argument(help="A folder, a hub id, a GGUF file or b
 @app.command()
 def evaluate(
     model: Model,
-    data: Annotated[str | None, typer.Option(help="Text to measure on; by default the last tenth of the bundled one.")] = None,
-    protocol: Annotated[list[str], typer.Option(help=f"One of {', '.join(PROTOCOLS)}; may be repeated.")] = ["tokens-512"],  # noqa: B006
+    data: Annotated[
+        str | None, typer.Option(help="Text to measure on; by default the last tenth of the bundled one.")
+    ] = None,
+    protocol: Annotated[list[str], typer.Option(help=f"One of {', '.join(PROTOCOLS)}; may be repeated.")] = [
+        "tokens-512"
+    ],  # noqa: B006
     against: Annotated[str | None, typer.Option(help="A dense model to compare with, in the same run.")] = None,
     max_windows: Annotated[int | None, typer.Option(help="Measure the first windows only.")] = None,
     float32: Annotated[bool, typer.Option("--float32", help="Never compute in bfloat16.")] = False,
@@ -42,10 +46,16 @@ def evaluate(
     models = {}
     for name in filter(None, (against, model)):
         models[name], tokenizer = load_with_tokenizer(name)
-        results[name] = {"footprint": asdict(footprint(models[name], folder=Path(name) if Path(name).is_dir() else None))}
+        results[name] = {
+            "footprint": asdict(footprint(models[name], folder=Path(name) if Path(name).is_dir() else None))
+        }
         with nullcontext() if float32 else mixed_precision(models[name].device):
             results[name]["perplexity"] = [
-                asdict(PROTOCOLS[each].measure(models[name], tokenizer, corpus.text, name=corpus.name, max_windows=max_windows))
+                asdict(
+                    PROTOCOLS[each].measure(
+                        models[name], tokenizer, corpus.text, name=corpus.name, max_windows=max_windows
+                    )
+                )
                 for each in protocol
             ]
     _print_results(results)

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from kronpress.distill.loss import LOSSES, Loss
 
+Weights = tuple[float, float, float]  # temperature, kl, cross_entropy
+
 IGNORED = -100
 _CHUNK_ELEMENTS = 2**23  # logits per chunk: 32 MB in fp32
 
@@ -44,20 +46,22 @@ class LogitDistillation(Loss):
         """Return the loss in nats per token; the logits at position i are for token i + 1 of `ids`."""
         targets = F.pad(ids[:, 1:], (0, 1), value=IGNORED)
         weights = (self.temperature, self.kl, self.cross_entropy)
-        loss: Tensor = _Chunked.apply(student.flatten(0, 1), teacher.flatten(0, 1), targets.flatten(), weights)
+        apply: Any = _Chunked.apply
+        loss: Tensor = apply(student.flatten(0, 1), teacher.flatten(0, 1), targets.flatten(), weights)
         return loss
 
 
 class _Chunked(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, student: Tensor, teacher: Tensor, targets: Tensor, weights: tuple[float, float, float]) -> Tensor:
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, targets: Tensor, weights: Weights) -> Tensor:
         gradient = torch.empty_like(student)
         size = max(1, _CHUNK_ELEMENTS // student.shape[1])
         predicted = int((targets != IGNORED).sum())
         total = torch.zeros((), dtype=torch.float32, device=student.device)
         for start in range(0, len(student), size):
             rows = slice(start, start + size)
-            loss, slope = _chunk(student[rows].float(), teacher[rows].float(), targets[rows], weights, len(student), predicted)
+            logits = student[rows].float(), teacher[rows].float()
+            loss, slope = _chunk(*logits, targets[rows], weights, len(student), predicted)
             gradient[rows] = slope
             total += loss
         ctx.save_for_backward(gradient)
@@ -70,7 +74,7 @@ class _Chunked(torch.autograd.Function):
 
 
 def _chunk(
-    student: Tensor, teacher: Tensor, targets: Tensor, weights: tuple[float, float, float], tokens: int, predicted: int
+    student: Tensor, teacher: Tensor, targets: Tensor, weights: Weights, tokens: int, predicted: int
 ) -> tuple[Tensor, Tensor]:
     """Return the chunk's part of the loss, and its gradient with respect to the student's logits."""
     temperature, kl, cross_entropy = weights

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from typing_extensions import override
 
 from kronpress.distill.loss import Loss
 from kronpress.precision import mixed_precision
@@ -32,7 +33,7 @@ class Windows(Dataset[dict[str, Tensor]]):
         return {"input_ids": self.ids[index]}
 
 
-class DistillationTrainer(Trainer):  # type: ignore[misc]
+class DistillationTrainer(Trainer):
     """Trains the student on the loss against a teacher, which stays in evaluation mode without gradients.
 
     Matrix products run in bfloat16 where the device is faster at it; weights, optimizer and loss stay fp32.
@@ -44,7 +45,14 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
         self.loss = loss
         self.model_accepts_loss_kwargs = False
 
-    def compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any) -> Any:
+    @override
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor | Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
         """Return the loss of a batch; the models' own losses are never computed."""
         ids = inputs["input_ids"]
         with mixed_precision(ids.device):
@@ -55,10 +63,11 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
         return (loss, outputs) if return_outputs else loss
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
+        chosen: Any = train_dataset if train_dataset is not None else self.train_dataset
+        return SequentialSampler(chosen)
 
 
-class JsonLog(TrainerCallback):  # type: ignore[misc]
+class JsonLog(TrainerCallback):
     """Appends one JSON line per log to a file: step, tokens, loss, learning rate, tokens per second."""
 
     def __init__(self, path: Path, *, tokens_per_step: int) -> None:
@@ -73,7 +82,7 @@ class JsonLog(TrainerCallback):  # type: ignore[misc]
         self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, *, logs: Any = None, **_: Any
     ) -> None:
         """Write the line."""
         if not logs or "loss" not in logs:
@@ -91,12 +100,12 @@ class JsonLog(TrainerCallback):  # type: ignore[misc]
             stream.write(json.dumps(line) + "\n")
 
 
-class MarkComplete(TrainerCallback):  # type: ignore[misc]
+class MarkComplete(TrainerCallback):
     """Marks a checkpoint as whole once it is written, so that one cut short is never resumed from."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Leave the mark."""
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+        (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -125,7 +125,7 @@ def _layer_flops(layer: nn.Module) -> int:
 
 
 def _bytes_on_disk(folder: Path) -> int:
-    files = list(folder.glob("*.safetensors"))
+    files = [path for path in folder.glob("*.safetensors") if not path.name.startswith("kronpress_")]  # the probe
     if not files:
         raise KronpressError(f"'{folder}' holds no *.safetensors file; name the folder of a saved checkpoint")
     return sum(file.stat().st_size for file in files)

@@ -139,7 +139,10 @@ def _window_nats(
     """Return the summed nats of each window."""
     total = sum(len(batch) for batch in batches)
     sums = []
-    with evaluating(model), tqdm(total=total, unit="window", desc="perplexity", disable=not progress) as bar:
+    with (
+        evaluating(model),
+        tqdm(total=total, unit="window", desc="perplexity", disable=None if progress else True) as bar,
+    ):
         for batch in batches:
             ids = batch.to(model.device)
             logits = model(input_ids=ids, use_cache=False).logits

@@ -57,8 +57,7 @@ class CalibratedPruning(Initialization):
         model = bench.student
         plan = layout(model)
         kept = self._check(model, plan, request)
-        windows = bench.training_windows(size=self._window(model))
-        windows = windows[: max(1, self.tokens // windows.shape[1])]
+        windows = bench.training_windows(size=self._window(model), tokens=self.tokens)
         dense, compressed = BlockStream.begin(model, windows), BlockStream.begin(model, windows)
         reports = []
         for block in tqdm(plan.feed_forwards, desc="calibrated pruning", unit="block", disable=None):
@@ -88,7 +87,9 @@ class CalibratedPruning(Initialization):
         kept = round(self.keep * width)
         if kept < 1 or (self.form == "kronecker" and width % kept):
             choices = ", ".join(f"1/{d}" for d in divisors(width)[1:6])
-            raise KronpressError(f"keep: {self.keep} of {width} hidden neurons; the form {self.form} takes {choices}, …")
+            raise KronpressError(
+                f"keep: {self.keep} of {width} hidden neurons; the form {self.form} takes {choices}, …"
+            )
         return kept
 
     def _install(self, model: PreTrainedModel, block: FeedForward, fit: Fit) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kronpress.calibrate import BlockStream, Moments
+from kronpress.errors import KronpressError
 from kronpress.families import FeedForward
 from kronpress.layers import bias_of, weight_of
 from kronpress.linalg import eliminate, refit
@@ -40,8 +41,7 @@ class Observed:
     def solve(self, *, keep: int, ridge: float, rounds: int) -> Fit:
         """Choose `keep` neurons and fit the weight, by ridge regression towards the dense one."""
         moment, cross = self.moments.normal_equations()
-        strength = ridge * moment.diagonal().mean().clamp_min(1e-30)
-        regularized = moment + strength * torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
+        regularized, strength = _positive_definite(moment, ridge=ridge)
         towards = cross + strength * weight_of(self.down).double()
         kept = eliminate(regularized, towards, keep=keep, rounds=rounds)
         weight = refit(regularized, towards, kept=kept)
@@ -62,6 +62,18 @@ class Observed:
             total = total if fit.bias is None else total + fit.bias
             hidden.append(total if self.norm is None else self.norm(total))
         return hidden
+
+
+def _positive_definite(moment: Tensor, *, ridge: float) -> tuple[Tensor, float]:
+    """Add the ridge to the diagonal, ten times as much until rounding no longer shows."""
+    mean = float(moment.diagonal().mean().clamp_min(1e-30))
+    if not torch.isfinite(moment).all():
+        raise KronpressError("the model's activations on the calibration text are not finite; are its weights sound?")
+    while True:
+        regularized = moment + ridge * mean * torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
+        if not torch.linalg.cholesky_ex(regularized).info:
+            return regularized, ridge * mean
+        ridge *= 10
 
 
 @torch.no_grad()

@@ -102,5 +102,5 @@ class Pruning(KroneckerInitialization):
         right = torch.full((1, shape.m2, shape.n2), self.epsilon, dtype=weight.dtype, device=weight.device)
         right[:, 0, 0] = 1.0
         left = weight[:: shape.m2, :: shape.n2][None].clone()
-        value = KroneckerSum(left, right)
-        return KroneckerSum(left, right, error=float(torch.linalg.vector_norm((weight - value.to_dense()).double()))), 1.0
+        missed = weight - KroneckerSum(left, right).to_dense()
+        return KroneckerSum(left, right, error=float(torch.linalg.vector_norm(missed.double()))), 1.0

@@ -91,7 +91,11 @@ class KroneckerLinear(KroneckerFactors):
 
     @classmethod
     def of(
-        cls, value: KroneckerSum, *, bias: Float[Tensor, " m"] | None = None, scales: Float[Tensor, " terms"] | None = None
+        cls,
+        value: KroneckerSum,
+        *,
+        bias: Float[Tensor, " m"] | None = None,
+        scales: Float[Tensor, " terms"] | None = None,
     ) -> KroneckerLinear:
         """Return a layer that computes with the factors of `value`."""
         shape = value.shape
@@ -190,7 +194,10 @@ class KroneckerEmbedding(KroneckerFactors):
 
     def to_dense(self) -> nn.Embedding:
         """Return the table with the factors multiplied out."""
-        return nn.Embedding.from_pretrained(self.dense_weight().detach(), freeze=False, padding_idx=self.padding_idx)
+        table: nn.Embedding = nn.Embedding.from_pretrained(
+            self.dense_weight().detach(), freeze=False, padding_idx=self.padding_idx
+        )
+        return table
 
     def spec(self) -> dict[str, Any]:
         """Return the factors' spec and the padding index."""

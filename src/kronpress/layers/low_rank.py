@@ -40,9 +40,7 @@ class LowRankLinear(StructuredLayer):
     def of(cls, value: LowRank, *, bias: Float[Tensor, " m"] | None = None) -> LowRankLinear:
         """Return a layer that computes with the factors of `value`."""
         (out_features, rank), in_features = value.left.shape, value.right.shape[1]
-        layer = cls(
-            in_features=in_features, out_features=out_features, rank=rank, bias=bias is not None, device="meta"
-        )
+        layer = cls(in_features=in_features, out_features=out_features, rank=rank, bias=bias is not None, device="meta")
         layer.left = nn.Parameter(value.left.contiguous())
         layer.right = nn.Parameter(value.right.contiguous())
         if bias is not None:

@@ -42,9 +42,7 @@ def expand(left: Float[Tensor, "terms m1 n1"], right: Float[Tensor, "terms m2 n2
     return torch.einsum("tij,tkl->ikjl", left, right).reshape(m1 * m2, n1 * n2)
 
 
-def rearrange(
-    matrix: Float[Tensor, "m n"], *, shape: KroneckerShape
-) -> Float[Tensor, "left_size right_size"]:
+def rearrange(matrix: Float[Tensor, "m n"], *, shape: KroneckerShape) -> Float[Tensor, "left_size right_size"]:
     """Return the matrix whose rows are the vectorized (m2, n2) blocks of `matrix`, (m1·n1, m2·n2).
 
     A Kronecker product rearranges to the outer product vec(left) vec(right)ᵀ, and Frobenius norms are
@@ -54,9 +52,7 @@ def rearrange(
     return blocks.reshape(shape.m1 * shape.n1, shape.m2 * shape.n2)
 
 
-def nearest_kronecker_sum(
-    matrix: Float[Tensor, "m n"], *, shape: KroneckerShape, terms: int = 1
-) -> KroneckerSum:
+def nearest_kronecker_sum(matrix: Float[Tensor, "m n"], *, shape: KroneckerShape, terms: int = 1) -> KroneckerSum:
     """Return the sum of `terms` Kronecker products nearest to `matrix` in the Frobenius norm.
 
     Each singular value is shared evenly by its two factors (KroneckerBERT, section 3.1). Computed in

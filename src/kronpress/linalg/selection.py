@@ -19,22 +19,21 @@ def eliminate(
     """
     kept = torch.arange(len(moment), device=moment.device)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(moment))
+    solution = cross @ inverse
     for target in torch.linspace(len(moment), keep, rounds + 1)[1:].round().long().tolist():
-        solution = cross[:, kept] @ inverse
-        cost = solution.square().sum(0) / inverse.diagonal()
-        order = cost.argsort(descending=True)
+        order = (solution.square().sum(0) / inverse.diagonal()).argsort(descending=True)
         stay, leave = order[:target].sort().values, order[target:]
-        inverse = _without(inverse, stay, leave)
+        solution, inverse = _without(solution, inverse, stay=stay, leave=leave)
         kept = kept[stay]
     return kept
 
 
-def _without(inverse: Tensor, stay: Tensor, leave: Tensor) -> Tensor:
-    """Return the inverse of the moment without the leaving rows and columns (Schur complement)."""
+def _without(solution: Tensor, inverse: Tensor, *, stay: Tensor, leave: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the solution and the inverse moment of the problem without the leaving inputs (Schur complement)."""
     if not len(leave):
-        return inverse
-    bridge = inverse[stay][:, leave]
-    return inverse[stay][:, stay] - bridge @ torch.linalg.solve(inverse[leave][:, leave], bridge.T)
+        return solution, inverse
+    repair = torch.linalg.solve(inverse[leave][:, leave], inverse[leave][:, stay])
+    return solution[:, stay] - solution[:, leave] @ repair, inverse[stay][:, stay] - inverse[stay][:, leave] @ repair
 
 
 def refit(
