@@ -84,6 +84,7 @@ def execute(recipe: Recipe, folder: str | Path, *, resume: bool = False) -> Run:
         return run
     try:
         bench = _Bench.open(run)
+        bench.check()
         for index in range(len(run.manifest()["steps"]), len(recipe.steps)):
             bench.do(index)
         bench.finish()
@@ -158,6 +159,12 @@ class _Bench:
             return copy.deepcopy(teacher)
         tqdm.write(f"going on after step {len(manifest['steps'])} of {len(run.recipe.steps)}")
         return _move(load(run.folder / latest))
+
+    def check(self) -> None:
+        """Let every step look for mistakes before the first one runs."""
+        if not self.manifest["steps"]:
+            for step in self.run.recipe.steps:
+                step.check(self.bench)
 
     def do(self, index: int) -> None:
         """Run one step; the manifest says so only once everything is on disk."""

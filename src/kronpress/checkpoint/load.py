@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
 from kronpress.checkpoint import files
+from kronpress.checkpoint.hub import require_hub
 from kronpress.checkpoint.plugin import PREFIX
 from kronpress.checkpoint.probe import Probe
 from kronpress.checkpoint.save import MANIFEST
@@ -82,7 +83,10 @@ def _open(source: str, dtype: torch.dtype | None, verify: bool) -> tuple[PreTrai
     with _plain_errors(source):
         model_class = _model_class(options)
         model, info = model_class.from_pretrained(
-            **options, output_loading_info=True, low_cpu_mem_usage=True, **({"dtype": dtype} if dtype else {})
+            **options,
+            output_loading_info=True,
+            use_safetensors="gguf_file" not in options,
+            **({"dtype": dtype} if dtype else {}),
         )
     _require_complete(source, info)
     if "gguf_file" in options:
@@ -109,6 +113,8 @@ def _resolve(source: str) -> dict[str, Any]:
         raise KronpressError(
             f"no model at {source}: name a folder with config.json and model.safetensors, or a .gguf file"
         )
+    else:
+        require_hub(source)
     return {"pretrained_model_name_or_path": str(path) if path.is_dir() else source}
 
 

@@ -19,6 +19,7 @@ from kronpress.distill.loss import LOSSES, Loss
 from kronpress.distill.progress import Progress
 from kronpress.distill.trainer import DistillationTrainer, JsonLog, MarkComplete, Windows, last_complete, read_log
 from kronpress.errors import KronpressError
+from kronpress.families import is_causal
 from kronpress.step import STEPS, Step, Workbench
 from kronpress.validation import parse
 
@@ -61,11 +62,20 @@ class Distill(Step):
         method = LOSSES[str(fields.pop("name", "logits"))]
         return parse(method, fields, place=f"loss {method.kind}")
 
+    def check(self, bench: Workbench) -> None:
+        """Check that the model predicts the next token, and that the text has a window."""
+        if not is_causal(bench.student):
+            raise KronpressError(
+                f"distill trains causal language models, and {type(bench.student).__name__} is none; "
+                "use a recipe without a distill step, such as halve-ffn-training-free"
+            )
+        bench.training_windows(size=self.window, tokens=self.window)
+
     def run(self, bench: Workbench) -> dict[str, Any]:
         """Train, going on from the last whole checkpoint in the step's folder."""
         keep_freed_memory()
         started = time.perf_counter()
-        self._check(bench)
+        self._check_vocabulary(bench)
         steps = math.ceil(self.tokens / (self.batch * self.window))
         log = bench.folder / "train.jsonl"
         trainer = self._trainer(bench, steps)
@@ -84,7 +94,7 @@ class Distill(Step):
             "curve": [{"tokens": line["tokens"], "loss": line["loss"]} for line in lines],
         }
 
-    def _check(self, bench: Workbench) -> None:
+    def _check_vocabulary(self, bench: Workbench) -> None:
         ours, theirs = int(bench.student.config.vocab_size), int(bench.teacher.config.vocab_size)
         if ours != theirs:
             raise KronpressError(

@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from kronpress.errors import KronpressError
+from kronpress.families import is_causal
 
 
 @contextmanager
@@ -22,11 +23,6 @@ def evaluating(model: PreTrainedModel) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-
-
-def is_causal(model: PreTrainedModel) -> bool:
-    """Tell whether the model is a decoder with a language-model head."""
-    return bool(model.can_generate()) and not model.config.is_encoder_decoder
 
 
 def require_causal(model: PreTrainedModel, *, what: str) -> None:

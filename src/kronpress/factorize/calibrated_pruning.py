@@ -52,11 +52,16 @@ class CalibratedPruning(Initialization):
     rounds: int = Field(default=32, ge=1)
     epsilon: float = 0.1
 
+    def check(self, bench: Workbench, request: Request) -> None:
+        """Check the request, and that the text has a window."""
+        self._kept(bench.student, layout(bench.student), request)
+        bench.training_windows(size=self._window(bench.student), tokens=self._window(bench.student))
+
     def apply(self, bench: Workbench, request: Request) -> list[dict[str, Any]]:
         """Prune every feed-forward block of the student."""
         model = bench.student
         plan = layout(model)
-        kept = self._check(model, plan, request)
+        kept = self._kept(model, plan, request)
         windows = bench.training_windows(size=self._window(model), tokens=self.tokens)
         dense, compressed = BlockStream.begin(model, windows), BlockStream.begin(model, windows)
         reports = []
@@ -74,7 +79,7 @@ class CalibratedPruning(Initialization):
     def _window(self, model: PreTrainedModel) -> int:
         return min(self.window, int(getattr(model.config, "max_position_embeddings", self.window)) - 2)
 
-    def _check(self, model: PreTrainedModel, plan: Layout, request: Request) -> int:
+    def _kept(self, model: PreTrainedModel, plan: Layout, request: Request) -> int:
         if request.sites != "feed_forward" or request.skip_blocks:
             raise KronpressError(
                 "calibrated_pruning prunes the feed-forward blocks as wholes and all alike: "

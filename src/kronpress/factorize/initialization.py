@@ -26,6 +26,14 @@ class Initialization(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: ClassVar[str]
 
+    def check(self, bench: Workbench, request: Request) -> None:
+        """Look for mistakes in the request that the model alone shows.
+
+        Raises:
+            KronpressError: no such sites, or shapes that do not divide.
+        """
+        select_sites(bench.student, request.sites, skip_blocks=request.skip_blocks)
+
     @abstractmethod
     def apply(self, bench: Workbench, request: Request) -> list[dict[str, Any]]:
         """Replace what `request` names in the student; return one report per replaced module.

@@ -13,13 +13,21 @@ from torch import Tensor, nn
 from kronpress.errors import KronpressError
 from kronpress.factorize.initialization import INITIALIZATIONS, MatrixInitialization
 from kronpress.factorize.request import Request
-from kronpress.families import Site
-from kronpress.layers import KroneckerEmbedding, KroneckerLinear, StructuredLayer, bias_of
+from kronpress.families import Site, select_sites
+from kronpress.layers import KroneckerEmbedding, KroneckerLinear, StructuredLayer, bias_of, weight_of
 from kronpress.linalg import KroneckerShape, KroneckerSum, nearest_kronecker_sum
+from kronpress.step import Workbench
 
 
 class KroneckerInitialization(MatrixInitialization):
     """An initialization that writes one matrix as a sum of Kronecker products."""
+
+    def check(self, bench: Workbench, request: Request) -> None:
+        """Check sites and shapes."""
+        for site in select_sites(bench.student, request.sites, skip_blocks=request.skip_blocks):
+            layer = bench.student.get_submodule(site.path)
+            if not isinstance(layer, StructuredLayer):
+                request.shape(_size(weight_of(layer)), site=site)
 
     @abstractmethod
     def approximate(
@@ -31,10 +39,14 @@ class KroneckerInitialization(MatrixInitialization):
         self, weight: Float[Tensor, "out in"], *, site: Site, request: Request, layer: nn.Module
     ) -> tuple[StructuredLayer, float]:
         """Approximate the weight and build the layer."""
-        shape = request.shape((weight.shape[0], weight.shape[1]), site=site)
+        shape = request.shape(_size(weight), site=site)
         value, scale = self.approximate(weight, shape=shape, terms=request.terms)
         structured = _layer(value, scale, keep_scales=request.scales, layer=layer)
         return structured, value.error
+
+
+def _size(weight: Tensor) -> tuple[int, int]:
+    return weight.shape[0], weight.shape[1]
 
 
 def _layer(value: KroneckerSum, scale: float, *, keep_scales: bool, layer: nn.Module) -> StructuredLayer:

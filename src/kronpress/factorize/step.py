@@ -35,10 +35,16 @@ class Factorize(Step, Request):
         method = INITIALIZATIONS[str(fields["name"])]
         return parse(method, {key: item for key, item in fields.items() if key != "name"}, place=f"init {method.kind}")
 
+    def check(self, bench: Workbench) -> None:
+        """Check that the sites exist and that their shapes divide."""
+        self.init.check(bench, self._request())
+
+    def _request(self) -> Request:
+        return Request(**{name: getattr(self, name) for name in Request.model_fields})
+
     def run(self, bench: Workbench) -> dict[str, Any]:
         """Apply the initialization to the student."""
-        request = Request(**{name: getattr(self, name) for name in Request.model_fields})
-        modules = self.init.apply(bench, request)
+        modules = self.init.apply(bench, self._request())
         return {
             "init": {"name": self.init.kind, **self.init.model_dump(mode="json")},
             "modules": modules,

@@ -10,6 +10,7 @@ from kronpress.families.family import (
     base_prefix,
     family_of,
     has_module,
+    is_causal,
     layout,
     replace_module,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "base_prefix",
     "family_of",
     "has_module",
+    "is_causal",
     "layout",
     "replace_module",
     "select_sites",

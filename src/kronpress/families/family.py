@@ -96,6 +96,11 @@ class Layout:
     block_paths: tuple[str, ...]
 
 
+def is_causal(model: PreTrainedModel) -> bool:
+    """Tell whether the model is a decoder with a language-model head."""
+    return bool(model.can_generate()) and not model.config.is_encoder_decoder
+
+
 def base_prefix(model: PreTrainedModel) -> str:
     """Return the path prefix of the base model inside `model`: `model.` in a Llama with a head, else empty."""
     name = model.base_model_prefix

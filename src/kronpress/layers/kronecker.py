@@ -119,7 +119,7 @@ class KroneckerLinear(KroneckerFactors):
         contract = _right_first if self.shape.right_first else _left_first
         y = contract(x.reshape(-1, self.shape.n1, self.shape.n2), *self.factors())
         y = y.reshape(*x.shape[:-1], self.out_features)
-        return y if self.bias is None else y + self.bias
+        return y if self.bias is None else y + self.bias.to(y.dtype)  # which autocast may have made narrower
 
     def to_dense(self) -> nn.Linear:
         """Return the linear layer with the factors multiplied out."""
@@ -179,7 +179,8 @@ class KroneckerEmbedding(KroneckerFactors):
         left, right = self.factors()
         rows_left = left[:, ids // self.shape.m2]
         rows_right = right[:, ids % self.shape.m2]
-        return torch.einsum("t...i,t...j->...ij", rows_left, rows_right).flatten(-2)
+        with torch.autocast(ids.device.type, enabled=False):  # a look-up keeps the precision of the table
+            return torch.einsum("t...i,t...j->...ij", rows_left, rows_right).flatten(-2)
 
     def as_head(self, *, bias: Float[Tensor, " m"] | None = None) -> KroneckerLinear:
         """Return the tied output head: a linear layer whose factors are the very parameters of this table."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.sparse.linalg import eigsh
+from scipy.sparse.linalg import ArpackError, eigsh
 from torch import Tensor
 
 _DENSE_SIDE = 512  # above this, a few eigenpairs are cheaper by Lanczos than all of them by LAPACK
@@ -51,9 +52,10 @@ def truncated_svd(matrix: Float[Tensor, "rows columns"], *, rank: int) -> Trunca
 def _leading_eigenvectors(gram: Float[Tensor, "n n"], rank: int) -> tuple[Float[Tensor, "n rank"], float]:
     """Return eigenvectors by falling eigenvalue, and the square root of the sum of the other eigenvalues."""
     if len(gram) > _DENSE_SIDE and rank <= len(gram) // 16:
-        start = np.ones(len(gram))  # a fixed start makes the result reproducible
-        energy, basis = eigsh(gram.cpu().numpy(), k=rank, v0=start)
-        tail = float(gram.trace()) - float(energy.sum())
-        return torch.from_numpy(basis[:, energy.argsort()[::-1]].copy()).to(gram.device), max(tail, 0.0) ** 0.5
+        start = np.random.default_rng(0).standard_normal(len(gram))  # fixed, so that the result is reproducible
+        with suppress(ArpackError):  # a zero matrix, or no convergence
+            energy, basis = eigsh(gram.cpu().numpy(), k=rank, v0=start)
+            tail = float(gram.trace()) - float(energy.sum())
+            return torch.from_numpy(basis[:, energy.argsort()[::-1]].copy()).to(gram.device), max(tail, 0.0) ** 0.5
     values, vectors = torch.linalg.eigh(gram)  # ascending
     return vectors[:, -rank:].flip(1), float(values[:-rank].clamp_min(0).sum().sqrt())

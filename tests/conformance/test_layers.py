@@ -1,0 +1,174 @@
+"""What every structured layer on the shelf must satisfy: it computes what its dense twin computes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.autograd import gradcheck
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+from kronpress.layers import LAYERS, KroneckerLinear, StructuredLayer, from_spec
+
+FACTORS = [
+    {"left": [3, 2], "right": [2, 5], "terms": 1, "scales": False},
+    {"left": [1, 4], "right": [6, 1], "terms": 3, "scales": True},
+    {"left": [6, 4], "right": [1, 2], "terms": 2, "scales": True},
+    {"left": [2, 1], "right": [3, 4], "terms": 2, "scales": False},
+    {"left": [1, 1], "right": [1, 1], "terms": 1, "scales": True},
+]
+EXAMPLES: dict[str, list[dict[str, Any]]] = {
+    "kronecker_linear": [fields | {"bias": bias} for fields in FACTORS for bias in (True, False)],
+    "kronecker_embedding": [fields | {"padding_idx": None} for fields in FACTORS] + [FACTORS[0] | {"padding_idx": 1}],
+    "low_rank_linear": [
+        {"in_features": n, "out_features": m, "rank": rank, "bias": bias}
+        for m, n, rank, bias in [(5, 3, 2, True), (3, 5, 3, False), (4, 4, 1, True)]
+    ],
+}
+CASES = [{"kind": kind, **fields} for kind, examples in EXAMPLES.items() for fields in examples]
+
+
+def built(spec: dict[str, Any], *, dtype: torch.dtype = torch.float64) -> StructuredLayer:
+    return filled(from_spec(spec, dtype=dtype))
+
+
+def filled(layer: StructuredLayer) -> StructuredLayer:
+    generator = torch.Generator().manual_seed(0)
+    for parameter in layer.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter.dtype)
+    return layer
+
+
+def an_input(layer: StructuredLayer, *, batch: tuple[int, ...] = (2, 3)) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    twin = layer.to_dense()
+    if isinstance(twin, nn.Embedding):
+        return torch.randint(twin.num_embeddings, batch, generator=generator)
+    assert isinstance(twin, nn.Linear)
+    dtype = twin.weight.dtype
+    return torch.randn(*batch, twin.in_features, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+
+
+def assert_computes_as_its_dense_twin(layer: StructuredLayer, *, batch: tuple[int, ...] = (2, 3)) -> None:
+    """Compare outputs and input gradients with the twin, parameter gradients with finite differences."""
+    given, twin = an_input(layer, batch=batch), layer.to_dense()
+    output, expected = layer(given), twin(given)
+    assert output.dtype == expected.dtype
+    torch.testing.assert_close(output, expected)
+    names, values = zip(*layer.named_parameters(), strict=True)
+
+    def answer(x: torch.Tensor, *parameters: torch.Tensor) -> Any:
+        return functional_call(layer, dict(zip(names, parameters, strict=True)), x)
+
+    assert gradcheck(answer, (given, *values))
+    if given.requires_grad:
+        weight = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output)
+        ours, theirs = (torch.autograd.grad(y, given, weight)[0] for y in (output, expected))
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_every_kind_has_examples() -> None:
+    assert set(EXAMPLES) == set(LAYERS)
+
+
+@pytest.mark.parametrize("spec", CASES, ids=str)
+def test_it_computes_as_its_dense_twin(spec: dict[str, Any]) -> None:
+    assert_computes_as_its_dense_twin(built(spec))
+
+
+@pytest.mark.parametrize("kind", list(LAYERS))
+@pytest.mark.parametrize("batch", [(), (1,), (0, 3), (2, 1, 3)], ids=str)
+def test_any_leading_dimensions_do(kind: str, batch: tuple[int, ...]) -> None:
+    layer = built({"kind": kind, **EXAMPLES[kind][0]})
+    given = an_input(layer, batch=batch)
+    torch.testing.assert_close(layer(given), layer.to_dense()(given))
+
+
+@pytest.mark.parametrize("kind", list(LAYERS))
+def test_a_strided_input_does(kind: str) -> None:
+    layer = built({"kind": kind, **EXAMPLES[kind][0]})
+    given = an_input(layer, batch=(4, 3)).transpose(0, 1)
+    torch.testing.assert_close(layer(given), layer.to_dense()(given))
+
+
+@pytest.mark.parametrize("spec", CASES, ids=str)
+def test_mixed_precision_gives_the_number_format_of_the_twin(spec: dict[str, Any]) -> None:
+    layer = built(spec, dtype=torch.float32)
+    given, twin = an_input(layer), layer.to_dense()
+    with torch.autocast("cpu", torch.bfloat16):
+        output, expected = layer(given), twin(given)
+    assert output.dtype == expected.dtype
+    torch.testing.assert_close(output, expected, atol=0.3, rtol=0.1)
+
+
+@pytest.mark.parametrize("spec", CASES, ids=str)
+def test_its_spec_and_state_make_it_again(spec: dict[str, Any]) -> None:
+    layer = built(spec)
+    copy = from_spec(json.loads(json.dumps(layer.spec())), dtype=torch.float64)
+    copy.load_state_dict(layer.state_dict())
+    given = an_input(layer)
+    assert copy.spec() == layer.spec() == spec
+    assert repr(copy) == repr(layer)
+    assert torch.equal(copy(given), layer(given))
+
+
+@pytest.mark.parametrize("spec", CASES, ids=str)
+def test_it_can_be_built_without_memory(spec: dict[str, Any]) -> None:
+    layer = from_spec(spec, device="meta", dtype=torch.bfloat16)
+    assert all(parameter.is_meta and parameter.dtype == torch.bfloat16 for parameter in layer.parameters())
+    assert {name: value.shape for name, value in layer.state_dict().items()} == {
+        name: value.shape for name, value in built(spec).state_dict().items()
+    }
+
+
+@pytest.mark.parametrize("spec", CASES, ids=str)
+def test_it_counts_what_it_stores(spec: dict[str, Any]) -> None:
+    stored = sum(value.numel() for value in built(spec).state_dict().values())
+    assert built(spec).parameter_count == stored
+    assert built(spec).byte_count == 8 * stored
+    assert built(spec, dtype=torch.bfloat16).byte_count == 2 * stored
+
+
+@pytest.mark.parametrize("spec", [spec for spec in CASES if "linear" in spec["kind"]], ids=str)
+def test_it_counts_the_operations_of_its_products(spec: dict[str, Any]) -> None:
+    layer = built(spec)
+    given = an_input(layer, batch=(7,))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        layer(given)
+    assert 7 * layer.flops_per_token == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("kind", list(LAYERS))
+def test_it_does_not_pass_for_a_dense_layer(kind: str) -> None:
+    assert not issubclass(LAYERS[kind], nn.Linear | nn.Embedding)
+    assert LAYERS[kind].kind == kind
+
+
+class Forgetful(KroneckerLinear):
+    """Leaves the last term out."""
+
+    def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        left, right = super().factors()
+        return left, right * (torch.arange(self.terms)[:, None, None] < self.terms - 1)
+
+    def dense_weight(self) -> torch.Tensor:
+        return sum(torch.kron(a, b) for a, b in zip(*super().factors(), strict=True))
+
+
+class Detached(KroneckerLinear):
+    """Gives the right outputs and no gradient to its left factors."""
+
+    def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        left, right = super().factors()
+        return left.detach(), right
+
+
+@pytest.mark.parametrize("broken", [Forgetful, Detached])
+def test_a_broken_layer_is_noticed(broken: type[KroneckerLinear]) -> None:
+    layer = filled(broken(left=(3, 2), right=(2, 5), terms=2, dtype=torch.float64))
+    with pytest.raises((AssertionError, RuntimeError)):
+        assert_computes_as_its_dense_twin(layer)
