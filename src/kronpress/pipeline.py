@@ -7,6 +7,7 @@ import hashlib
 import platform
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -24,7 +25,7 @@ from kronpress.evaluate import footprint, peak_rss_bytes
 from kronpress.recipe import Recipe
 from kronpress.report import RunSummary, model_card, write_report
 from kronpress.step import Workbench
-from kronpress.summary import summarize
+from kronpress.summary import pipeline_tag, summarize
 
 MANIFEST = "manifest.json"
 
@@ -55,7 +56,9 @@ class Run:
 
     def manifest(self) -> dict[str, Any]:
         """Read the manifest."""
-        value: dict[str, Any] = files.read_json(self.manifest_path)
+        value = files.read_json(self.manifest_path)
+        if not isinstance(value, dict) or "recipe_sha256" not in value:
+            raise KronpressError(f"{self.manifest_path} is not the manifest of a run; name another folder")
         return value
 
     def summary(self) -> RunSummary:
@@ -82,14 +85,17 @@ def execute(recipe: Recipe, folder: str | Path, *, resume: bool = False) -> Run:
     run = Run(Path(folder), recipe)
     if _prepare(run, resume=resume):
         return run
+    fresh = not run.manifest_path.exists()
+    missing = [path for path in (run.folder, *run.folder.parents) if not path.exists()]
     try:
         bench = _Bench.open(run)
         bench.check()
         for index in range(len(run.manifest()["steps"]), len(recipe.steps)):
             bench.do(index)
         bench.finish()
-    except KronpressError:
-        _forget(run)
+    except (KronpressError, OSError):
+        if fresh:
+            _forget(run, missing)
         raise
     return run
 
@@ -104,19 +110,29 @@ def _prepare(run: Run, *, resume: bool) -> bool:
                 "repeat those, or choose another folder"
             )
         return bool(manifest["finished"])
-    if run.folder.is_dir() and (run.folder / MANIFEST).exists() and not resume:
+    if run.manifest_path.exists():
         raise KronpressError(
             f"{run.folder} already holds a run, which is left untouched; add --resume or name a new folder"
         )
+    if resume:  # a kill may have come while the manifest was first written
+        run.manifest_path.with_name(f".{MANIFEST}.partial").unlink(missing_ok=True)
     files.require_empty(run.folder)
     return False
 
 
-def _forget(run: Run) -> None:
-    """Remove a folder in which nothing was achieved, so that a corrected command can use it."""
+def _forget(run: Run, missing: Sequence[Path]) -> None:
+    """Empty a folder in which nothing was achieved, so that a corrected command can use it.
+
+    `missing` are the folders that were not there before, the innermost first; they go as well.
+    """
     started = run.manifest_path.exists() and run.manifest()["steps"]
-    if not started and not any(run.folder.rglob("*.safetensors")):
-        shutil.rmtree(run.folder, ignore_errors=True)
+    if started or any(run.folder.rglob("*.safetensors")):
+        return
+    for path in run.folder.iterdir() if run.folder.is_dir() else ():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in missing:
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
 
 
 def _digest(recipe: Recipe) -> str:
@@ -137,17 +153,17 @@ class _Bench:
         teacher, tokenizer = load_with_tokenizer(run.recipe.model)
         if tokenizer is None:
             raise KronpressError(f"the model '{run.recipe.model}' has no tokenizer beside it; add its tokenizer files")
-        dtype = str(teacher.dtype).removeprefix("torch.")
+        facts = {"dtype": str(teacher.dtype).removeprefix("torch."), "footprint_before": vars(footprint(teacher))}
         _move(teacher)
         files.require_space(run.folder, needed=_bytes(teacher) * (6 if _trains(run.recipe) else 2))
         prints = {"train": train.fingerprint, "held_out": held_out.fingerprint}
-        manifest = run.manifest() if run.manifest_path.exists() else _new_manifest(run, prints, teacher, dtype)
+        manifest = run.manifest() if run.manifest_path.exists() else _new_manifest(run, prints, teacher) | facts
         if manifest["data"] != prints:
             raise KronpressError(
                 f"the text of the run in {run.folder} has changed since it began; start in a new folder"
             )
-        files.write_text(run.folder / "recipe.yaml", run.recipe.to_yaml())
         files.write_json(run.manifest_path, manifest)
+        files.write_text(run.folder / "recipe.yaml", run.recipe.to_yaml())
         student = cls._student(run, manifest, teacher)
         memory = run.folder / "teacher.json"
         return cls(run, manifest, Workbench(student, teacher, tokenizer, train, held_out, run.folder, memory))
@@ -194,6 +210,7 @@ class _Bench:
         save(student, run.checkpoint, tokenizer=self.bench.tokenizer)
         self.manifest["footprint_after"] = vars(footprint(student, folder=run.checkpoint))
         self.manifest["plain"] = not structured_layers(student)
+        self.manifest["pipeline_tag"] = pipeline_tag(student)
         self.manifest["peak_rss_bytes"] = peak_rss_bytes()
         files.write_json(run.manifest_path, self.manifest)
         summary = run.summary()
@@ -209,9 +226,15 @@ class _Bench:
 
 def _texts(recipe: Recipe) -> tuple[Corpus, Corpus]:
     train = read_text(recipe.data.train)
-    if recipe.data.held_out is not None:
-        return train, read_text(recipe.data.held_out)
-    return split_held_out(train)
+    if recipe.data.held_out is None:
+        return split_held_out(train)
+    held_out = read_text(recipe.data.held_out)
+    if held_out.fingerprint == train.fingerprint:
+        raise KronpressError(
+            f"the held-out text '{held_out.name}' is the training text '{train.name}', which would flatter the result; "
+            "name another, or none, and the last tenth is held out"
+        )
+    return train, held_out
 
 
 def _trains(recipe: Recipe) -> bool:
@@ -228,14 +251,12 @@ def _move(model: PreTrainedModel, *, dtype: torch.dtype = torch.float32) -> PreT
     return model
 
 
-def _new_manifest(run: Run, data: dict[str, str], teacher: PreTrainedModel, dtype: str) -> dict[str, Any]:
+def _new_manifest(run: Run, data: dict[str, str], teacher: PreTrainedModel) -> dict[str, Any]:
     return {
         "recipe_sha256": _digest(run.recipe),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "data": data,
         "environment": _environment(teacher),
-        "dtype": dtype,
-        "footprint_before": vars(footprint(teacher)),
         "steps": [],
         "checkpoint": None,
         "finished": False,

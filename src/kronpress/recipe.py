@@ -48,8 +48,8 @@ class Recipe(BaseModel):
     @field_validator("steps", mode="before")
     @classmethod
     def _typed(cls, value: Any) -> list[Step]:
-        if not isinstance(value, list | tuple):
-            raise KronpressError("steps must be a list of mappings, each with the key step")
+        if not isinstance(value, list | tuple) or not value:
+            raise KronpressError(f"steps must be a list of mappings, each with the key step, not {value!r}")
         return [_step(index, item) for index, item in enumerate(value)]
 
     def to_yaml(self) -> str:
@@ -127,25 +127,35 @@ def _override(content: dict[str, Any], text: str) -> None:
     try:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise KronpressError(f"the override '{text}': {value!r} is not a YAML value") from error
+        if value.startswith(tuple("[{\"'")):
+            raise KronpressError(f"the override '{text}': {value!r} is not a YAML value") from error
+        parsed = value  # a glob such as *.mlp.*, which YAML takes for an alias
     parts = path.split(".")
     for target, rest in _targets(content, parts, text):
         _assign(target, rest, parsed, text)
 
 
 def _targets(content: dict[str, Any], parts: list[str], text: str) -> list[tuple[dict[str, Any], list[str]]]:
-    steps = [step for step in content.get("steps", []) if isinstance(step, dict)]
+    steps = [step for step in _list(content.get("steps")) if isinstance(step, dict)]
     if parts[0] == "steps" and len(parts) > 2:
         parts = parts[1:]
     elif parts[0] in Recipe.model_fields:
         return [(content, parts)]
-    if parts[0].isdigit() and int(parts[0]) < len(steps):
+    if parts[0].isdigit() and len(parts) > 1:
+        if int(parts[0]) >= len(steps):
+            raise KronpressError(f"the override '{text}': the recipe has {len(steps)} steps, numbered from 0")
         return [(steps[int(parts[0])], parts[1:])]
     named = [step for step in steps if step.get("step") == parts[0]]
-    if not named or len(parts) < 2:
-        known = [*Recipe.model_fields, *(str(step.get("step")) for step in steps)]
+    if named and len(parts) < 2:
+        raise KronpressError(f"the override '{text}': name a key of the step as well, for instance {parts[0]}.KEY=…")
+    if not named:
+        known = {*Recipe.model_fields, *(str(step.get("step")) for step in steps)}
         raise KronpressError(f"the override '{text}': {did_you_mean(parts[0], known)}")
     return [(step, parts[1:]) for step in named]
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _assign(target: dict[str, Any], parts: list[str], value: Any, text: str) -> None:

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from kronpress import report
+from kronpress.checkpoint import BUNDLED
+from kronpress.families import is_causal
 from kronpress.recipe import Recipe
 
+_TAGS = {
+    "ForMaskedLM": "fill-mask",
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "ForQuestionAnswering": "question-answering",
+}
 _ROWS = {
     "parameters": (report.PARAMETERS, "parameters"),
     "parameters_untied": (report.PARAMETERS_UNTIED, "parameters"),
@@ -21,12 +32,12 @@ def summarize(recipe: Recipe, manifest: Mapping[str, Any], reports: Sequence[Map
     """Gather one summary; `reports` are those of the finished steps, in order."""
     evaluations = [item for item in reports if "stage" in item]
     return report.RunSummary(
-        title="kronpress run",
-        base_model=recipe.model,
+        title=f"{_name(recipe.model)}, compressed",
+        base_model=_name(recipe.model),
         created=str(manifest["created"]),
         description=recipe.description,
         recipe_yaml=recipe.to_yaml(),
-        pipeline_tag="text-generation" if any(e["perplexity"] for e in evaluations) else "feature-extraction",
+        pipeline_tag=manifest.get("pipeline_tag", "text-generation"),
         environment=manifest["environment"],
         steps=[report.StepTime(step["name"], step["seconds"]) for step in manifest["steps"]],
         footprint_before=_footprint(manifest["footprint_before"], bytes_on_disk=True),
@@ -36,8 +47,21 @@ def summarize(recipe: Recipe, manifest: Mapping[str, Any], reports: Sequence[Map
         perplexity=list(_perplexity(evaluations)),
         speed=[_speed(row) for item in evaluations for row in item.get("speed", {}).get("rows", [])],
         samples=[report.Sample(**sample) for item in evaluations for sample in item["samples"]],
-        notes=list(_notes(evaluations)),
+        notes=[*_size_notes(recipe.model, manifest), *_fidelity_notes(evaluations)],
     )
+
+
+def pipeline_tag(model: PreTrainedModel) -> str:
+    """Return the hub's name for what a model does."""
+    if is_causal(model):
+        return "text-generation"
+    name = type(model).__name__
+    return next((tag for ending, tag in _TAGS.items() if name.endswith(ending)), "feature-extraction")
+
+
+def _name(model: str) -> str:
+    """Return the model's name without the folders it lies in, which are nobody's business."""
+    return Path(model).name if Path(model).exists() else model
 
 
 def _footprint(
@@ -82,7 +106,16 @@ def _speed(row: Mapping[str, Any]) -> report.SpeedRow:
     )
 
 
-def _notes(evaluations: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+def _size_notes(model: str, manifest: Mapping[str, Any]) -> Iterable[str]:
+    bundled = BUNDLED.get(model.removeprefix("bundled:"))
+    if model.endswith(".gguf") or (bundled is not None and bundled.pattern.endswith(".gguf")):
+        yield (
+            f"sizes are those of {manifest['dtype']} weights, before as after; "
+            "the quantized file that the base model came in is smaller"
+        )
+
+
+def _fidelity_notes(evaluations: Sequence[Mapping[str, Any]]) -> Iterable[str]:
     for item in evaluations:
         if "fidelity" in item:
             found = item["fidelity"]

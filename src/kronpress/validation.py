@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -12,7 +12,7 @@ from kronpress.errors import KronpressError, did_you_mean
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def parse(model: type[Model], fields: Mapping[str, Any], *, place: str) -> Model:
+def parse(model: type[Model], fields: Mapping[Any, Any], *, place: str) -> Model:
     """Validate `fields` as `model`; `place` is what the message calls them.
 
     Raises:
@@ -26,12 +26,33 @@ def parse(model: type[Model], fields: Mapping[str, Any], *, place: str) -> Model
 
 def _explain(model: type[BaseModel], error: dict[str, Any], place: str) -> str:
     path = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        known = [name for name in model.model_fields]
+    kind, cause = error["type"], error.get("ctx", {}).get("error")
+    if isinstance(cause, KronpressError):  # it names the value itself
+        return f"{place}: {cause}"
+    if kind == "extra_forbidden":
+        known = _owner(model, error["loc"]).model_fields
         return f"{place}: unknown key '{path}': {did_you_mean(str(error['loc'][-1]), known)}"
-    if error["type"] == "missing":
+    if kind == "invalid_key":
+        return f"{place}: unknown key {path}: {did_you_mean(path, _owner(model, error['loc']).model_fields)}"
+    if kind == "missing":
         return f"{place}: the key '{path}' is missing"
+    if kind == "model_type":
+        known = _owner(model, (*error["loc"], "")).model_fields
+        return f"{place}: {path} is {error['input']!r}; give a mapping with the keys {', '.join(known)}"
     message = str(error["msg"]).removeprefix("Value error, ")
-    if isinstance(error["input"], dict):
-        return f"{place}: {message}"
-    return f"{place}: {path} is {error['input']!r}: {message}"
+    return (
+        f"{place}: {message}"
+        if isinstance(error["input"], dict)
+        else f"{place}: {path} is {error['input']!r}: {message}"
+    )
+
+
+def _owner(model: type[BaseModel], path: Sequence[Any]) -> type[BaseModel]:
+    """Return the model that has the last key of `path`, which starts at `model`."""
+    for part in path[:-1]:
+        field = model.model_fields.get(str(part))
+        kind = field.annotation if field else None
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            break
+        model = kind
+    return model

@@ -50,7 +50,7 @@ def test_a_good_file_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         ("x = 1\n", "box.py:1: box has no docstring"),
         ('"""M."""\ndef f():\n    return 1\n', "box.py:2: f has no docstring"),
         ('"""M."""\nclass C:\n    """C."""\n    def f(self):\n        return 1\n', "box.py:4: f has no docstring"),
-        ('"""M."""\ndef f(a, b):\n    """F."""\n', "f takes 2 parameters by position; put * after 'a'"),
+        ('"""M."""\ndef f(a, b, c, d):\n    """F."""\n', "f takes 4 parameters by position; put * after 'c'"),
         ('"""M."""\ndef f(a, *, b, c, d, e, f, g):\n    """F."""\n', "f has 7 parameters, limit 6"),
         ('"""M."""\ndef _f():\n    from pack import x\n', "box.py:3: own import inside a function"),
         ('"""M."""\ndef _f():\n    from . import x\n', "box.py:3: own import inside a function"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 from kronpress.checkpoint import files
 from kronpress.checkpoint.hub import require_hub
 from kronpress.checkpoint.plugin import PREFIX
+from kronpress.checkpoint.probe import FILE as PROBE_FILE
 from kronpress.checkpoint.probe import Probe
 from kronpress.checkpoint.save import MANIFEST
 from kronpress.errors import KronpressError, did_you_mean
@@ -85,6 +85,7 @@ def _open(source: str, dtype: torch.dtype | None, verify: bool) -> tuple[PreTrai
         model, info = model_class.from_pretrained(
             **options,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are told apart from what is missing below
             use_safetensors="gguf_file" not in options,
             **({"dtype": dtype} if dtype else {}),
         )
@@ -139,7 +140,7 @@ def _require_sound(folder: Path) -> None:
         raise KronpressError(f"{folder} has no config.json, so it is not a model folder")
     files.read_json(folder / "config.json")
     weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
+    if not {path.name for path in weights} - {PROBE_FILE}:
         raise KronpressError(f"{folder} holds no *.safetensors file; kronpress never unpickles .bin or .pt weights")
     for path in weights:
         try:
@@ -173,29 +174,28 @@ _AUTO_CLASSES = (
 
 
 def _require_complete(source: str, info: dict[str, Any]) -> None:
+    for key, found, expected in info.get("mismatched_keys", ()):
+        raise KronpressError(
+            f"{source}: the weight '{key}' has the shape {tuple(found)} where config.json calls for {tuple(expected)}; "
+            "the files are not of one model: copy or download them again"
+        )
     missing = sorted(key for key in info.get("missing_keys", ()) if not _is_optional(key))
     if missing:
         raise KronpressError(
             f"{source} lacks {len(missing)} weights that its config.json calls for, the first being '{missing[0]}'; "
             "the files are incomplete or of another model: copy or download them again"
         )
-    if info.get("mismatched_keys"):
-        raise KronpressError(
-            f"{source}: weights with a shape other than config.json calls for: {info['mismatched_keys']}"
-        )
 
 
 def _is_optional(key: str) -> bool:
-    return "pooler" in key  # encoders saved without the pooler that AutoModel adds
+    return key.startswith("pooler.")  # encoders saved without the pooler that AutoModel adds
 
 
 @contextmanager
 def _plain_errors(source: str) -> Iterator[None]:
     try:
         yield
-    except KronpressError:
-        raise
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         text = " ".join(str(error).split())
         reason = text if len(text) < 400 else text[:400] + " …"
         raise KronpressError(f"cannot open the model '{source}': {reason}") from error
@@ -213,13 +213,20 @@ def verify(folder: str | Path) -> dict[str, float | int]:
     folder = Path(folder)
     if not (folder / MANIFEST).exists():
         raise KronpressError(f"{folder} has no {MANIFEST}: it was not written by kronpress, there is nothing to verify")
-    recorded = files.read_json(folder / MANIFEST)["files"]
-    for name, facts in recorded.items():
+    recorded = _recorded_hashes(folder / MANIFEST)
+    for name, recorded_hash in recorded.items():
         if not (folder / name).exists():
             raise KronpressError(f"{folder / name} is missing; copy the checkpoint again")
-        if files.sha256(folder / name) != facts["sha256"]:
+        if files.sha256(folder / name) != recorded_hash:
             raise KronpressError(f"{folder / name} is not the file that was saved (SHA-256 differs); copy it again")
     probe = Probe.read(folder)
     if probe is None:
         raise KronpressError(f"{folder} has no probe; copy the checkpoint again")
     return {"files": len(recorded), "deviation": probe.check(load(folder, verify=False), place=folder)}
+
+
+def _recorded_hashes(manifest: Path) -> dict[str, str]:
+    try:
+        return {name: str(facts["sha256"]) for name, facts in files.read_json(manifest)["files"].items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise KronpressError(f"{manifest} does not list the files of the checkpoint; copy it again") from error

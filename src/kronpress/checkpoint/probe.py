@@ -24,7 +24,7 @@ class Probe:
     """Input ids and, for an even choice of output columns, what the model answers to them."""
 
     ids: Int[Tensor, "1 tokens"]
-    outputs: Float[Tensor, "1 tokens columns"]
+    outputs: Float[Tensor, "1 rows columns"]
 
     def save(self, folder: Path) -> None:
         """Write the probe into a checkpoint folder."""
@@ -71,7 +71,7 @@ def take_probe(model: PreTrainedModel, *, tokens: int = _TOKENS) -> Probe:
 
 
 @torch.inference_mode()
-def _outputs(model: PreTrainedModel, ids: Tensor) -> Float[Tensor, "1 tokens columns"]:
+def _outputs(model: PreTrainedModel, ids: Tensor) -> Float[Tensor, "1 rows columns"]:
     training = model.training
     model.eval()
     output = model(input_ids=ids.to(model.device))[0].float().cpu()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from kronpress.checkpoint import files
@@ -51,8 +52,9 @@ def save(model: PreTrainedModel, folder: str | Path, *, tokenizer: Any = None, c
             folder.rmdir()
         staging.chmod(0o755)
         os.replace(staging, folder)
-    except OSError as error:
-        raise KronpressError(f"cannot write the checkpoint {folder}: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise KronpressError(f"cannot write the checkpoint {folder}: {reason}") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return folder

@@ -23,10 +23,11 @@ app = typer.Typer(
 _errors = Console(stderr=True)
 
 
-def _show_version(value: bool) -> None:
+def _show_version(value: bool) -> bool:
     if value:
         typer.echo(f"kronpress {__version__}")
         raise typer.Exit
+    return value
 
 
 @app.callback()
@@ -52,9 +53,10 @@ def main() -> None:
         _fail(str(error))
     except OSError as error:  # a full disk, a folder without permission
         _fail(f"{error.strerror or error}: {error.filename or 'a file of this run'}; nothing finished is lost")
-    except KeyboardInterrupt:
-        _errors.print("interrupted; `--resume` goes on from here", markup=False)
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == 130:  # typer's way to say that Ctrl-C was pressed
+            _errors.print("interrupted; the same command with --resume goes on with a run", markup=False)
+        raise
 
 
 def _fail(message: str) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 import yaml
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from transformers import PreTrainedModel
 
 from kronpress.checkpoint import load
@@ -41,9 +41,10 @@ def inspect(
     console = Console()
     console.print(
         f"{type(opened).__name__}: {', '.join(plan.family.model_types)} family, {len(plan.block_paths)} blocks, "
-        f"{size.parameters:,} parameters (untied {size.parameters_untied:,}, without head {size.parameters_without_head:,}), "
-        f"{size.flops_per_token / 1e6:,.1f} MFLOPs per token",
+        f"{size.parameters:,} parameters (untied {size.parameters_untied:,}, "
+        f"without head {size.parameters_without_head:,}), {size.flops_per_token:,} FLOPs per token",
         highlight=False,
+        soft_wrap=True,
     )
     console.print(_sites(opened, plan.sites))
     console.print(_shapes(opened, plan.sites, shapes))
@@ -53,7 +54,7 @@ def _sites(model: PreTrainedModel, sites: tuple[Site, ...]) -> Table:
     groups: dict[tuple[str, str], list[Site]] = defaultdict(list)
     for site in sites:
         groups[(site.role, _describe(model, site))].append(site)
-    table = Table("role", "layer", "how many", "parameters in all", "first path")
+    table = Table("role", "layer", "how many", "parameters in all", Column("first path", overflow="fold"))
     for (role, layer), members in groups.items():
         total = sum(p.numel() for site in members for p in model.get_submodule(site.path).parameters())
         table.add_row(role, layer, str(len(members)), f"{total:,}", members[0].path)
@@ -81,9 +82,10 @@ def _shapes(model: PreTrainedModel, sites: tuple[Site, ...], count: int) -> Tabl
             dense = rows * columns
             share = f"{shape.parameters / dense:.2%}"
             flops = f"{shape.flops() / ((2 * columns - 1) * rows):.2%}"
-            right = f"[{shape.m2}, {shape.n2}]"
+            pair = (shape.n2, shape.m2) if site.role == "down" else (shape.m2, shape.n2)  # as a recipe has it
+            matrix, count_of_term = f"{rows} × {columns}", f"{shape.parameters:,}"
             table.add_row(
-                site.role, f"{rows} × {columns}", right, f"{shape.parameters:,}", share, flops, str(shape.max_terms)
+                site.role, matrix, f"[{pair[0]}, {pair[1]}]", count_of_term, share, flops, str(shape.max_terms)
             )
     return table
 

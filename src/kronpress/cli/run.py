@@ -12,7 +12,7 @@ import typer
 from kronpress.checkpoint import files
 from kronpress.cli.app import app
 from kronpress.errors import KronpressError
-from kronpress.pipeline import Run, execute
+from kronpress.pipeline import MANIFEST, Run, execute
 from kronpress.recipe import read_recipe
 from kronpress.report import print_summary
 
@@ -36,7 +36,7 @@ def run(
     resume: Resume = False,
 ) -> None:
     """Run a recipe; checkpoint, logs, model card and report.html go into one folder."""
-    fields = _fields(recipe, None, data, held_out)
+    fields = _fields(data, held_out)
     folder = out or Path("runs") / Path(recipe).stem
     done = execute(read_recipe(recipe, overrides=override or (), fields=fields), folder, resume=resume)
     print_summary(done.summary())
@@ -54,27 +54,28 @@ def compress(
     resume: Resume = False,
 ) -> None:
     """Compress a model by a recipe; the checkpoint goes straight into --out, the run's logs into --out/run."""
-    if not (resume and (out / "run").is_dir()):
+    begun = (out / "run" / MANIFEST).exists()
+    if begun and not resume:
+        raise KronpressError(f"{out} already holds a run, which is left untouched; add --resume or name a new folder")
+    if not begun and not (resume and _holds_only_run(out)):
         files.require_empty(out)
-    fields = _fields(recipe, model, data, held_out)
-    try:
-        done = execute(read_recipe(recipe, overrides=override or (), fields=fields), out / "run", resume=resume)
-    except KronpressError:
-        if out.is_dir() and not any(out.iterdir()):
-            out.rmdir()
-        raise
+    fields = _fields(data, held_out) | {"model": model}
+    done = execute(read_recipe(recipe, overrides=override or (), fields=fields), out / "run", resume=resume)
     _publish(done, out)
     print_summary(done.summary())
     typer.echo(f"model:  {out}\nreport: {out / 'report.html'}")
 
 
-def _fields(recipe: str, model: str | None, data: str | None, held_out: str | None) -> dict[str, Any]:
-    fields: dict[str, Any] = {} if model is None else {"model": model}
+def _holds_only_run(folder: Path) -> bool:
+    return folder.is_dir() and [path.name for path in folder.iterdir()] == ["run"]
+
+
+def _fields(data: str | None, held_out: str | None) -> dict[str, Any]:
     if held_out is not None and data is None:
         raise KronpressError("--held-out needs --data: the text to train on must not be measured on")
-    if data is not None:
-        fields["data"] = {"train": data} | ({} if held_out is None else {"held_out": held_out})
-    return fields
+    if data is None:
+        return {}
+    return {"data": {"train": data} | ({} if held_out is None else {"held_out": held_out})}
 
 
 def _publish(done: Run, folder: Path) -> None:

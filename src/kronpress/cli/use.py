@@ -10,7 +10,9 @@ from typing import Annotated, Any
 import torch
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from transformers import PreTrainedModel
 
 from kronpress import checkpoint
 from kronpress.checkpoint import files, load_with_tokenizer
@@ -29,11 +31,12 @@ def evaluate(
     data: Annotated[
         str | None, typer.Option(help="Text to measure on; by default the last tenth of the bundled one.")
     ] = None,
-    protocol: Annotated[list[str], typer.Option(help=f"One of {', '.join(PROTOCOLS)}; may be repeated.")] = [
-        "tokens-512"
-    ],  # noqa: B006
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(help=f"One of {', '.join(PROTOCOLS)}; may be repeated; tokens-512 by default."),
+    ] = None,
     against: Annotated[str | None, typer.Option(help="A dense model to compare with, in the same run.")] = None,
-    max_windows: Annotated[int | None, typer.Option(help="Measure the first windows only.")] = None,
+    max_windows: Annotated[int | None, typer.Option(min=1, help="Measure the first windows only.")] = None,
     float32: Annotated[bool, typer.Option("--float32", help="Never compute in bfloat16.")] = False,
     speed: Annotated[bool, typer.Option("--speed", help="Compare speed with --against, alternating.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
@@ -41,22 +44,19 @@ def evaluate(
     """Measure perplexity by named protocols, size and speed; ratios are to --against, measured side by side."""
     if speed and against is None:
         raise KronpressError("--speed compares two models; name the other one with --against")
+    protocols = [PROTOCOLS[name] for name in protocol or ("tokens-512",)]
     corpus = read_text(data) if data else split_held_out(read_text("bundled:python-reference"))[1]
     results: dict[str, Any] = {}
     models = {}
     for name in filter(None, (against, model)):
-        models[name], tokenizer = load_with_tokenizer(name)
+        models[name], tokenizer = _open(name)
         results[name] = {
             "footprint": asdict(footprint(models[name], folder=Path(name) if Path(name).is_dir() else None))
         }
         with nullcontext() if float32 else mixed_precision(models[name].device):
             results[name]["perplexity"] = [
-                asdict(
-                    PROTOCOLS[each].measure(
-                        models[name], tokenizer, corpus.text, name=corpus.name, max_windows=max_windows
-                    )
-                )
-                for each in protocol
+                asdict(each.measure(models[name], tokenizer, corpus.text, name=corpus.name, max_windows=max_windows))
+                for each in protocols
             ]
     _print_results(results)
     if speed and against is not None:
@@ -64,6 +64,13 @@ def evaluate(
         _print_speed(results["speed"])
     if json_file is not None:
         files.write_json(json_file, results)
+
+
+def _open(name: str) -> tuple[PreTrainedModel, Any]:
+    model, tokenizer = load_with_tokenizer(name)
+    if tokenizer is None:
+        raise KronpressError(f"the model '{name}' has no tokenizer beside it; add its tokenizer files")
+    return model, tokenizer
 
 
 def _print_results(results: dict[str, Any]) -> None:
@@ -74,7 +81,8 @@ def _print_results(results: dict[str, Any]) -> None:
             base = first.setdefault(row["protocol"], row["perplexity"])
             parameters = f"{result['footprint']['parameters']:,}"
             ratio = f"{row['perplexity'] / base:.3f}×"
-            table.add_row(name, parameters, row["protocol"], Path(row["text"]).name, f"{row['perplexity']:.3f}", ratio)
+            words = map(escape, (name, parameters, row["protocol"], Path(row["text"]).name))
+            table.add_row(*words, f"{row['perplexity']:.3f}", ratio)
     Console().print(table)
 
 
@@ -93,15 +101,17 @@ def generate(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to write at most.")] = 60,
 ) -> None:
     """Continue a prompt, greedily."""
-    opened, tokenizer = load_with_tokenizer(model)
+    opened, tokenizer = _open(model)
     with torch.inference_mode():
         (text,) = generate_samples(opened, tokenizer, [prompt], max_new_tokens=max_new_tokens)
-    typer.echo(prompt + text if not text.startswith(prompt) else text)
+    typer.echo(prompt + text)
 
 
 @app.command()
 def verify(folder: Annotated[Path, typer.Argument(help="A checkpoint folder that kronpress wrote.")]) -> None:
     """Check that a checkpoint is the one that was saved: hashes of its files, and the outputs of its probe."""
+    if not folder.is_dir():
+        raise KronpressError(f"there is no folder {folder}; name one that kronpress wrote a checkpoint into")
     found = checkpoint.verify(folder)
     typer.echo(
         f"{folder}: {found['files']} files match their hashes; "

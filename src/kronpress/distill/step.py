@@ -58,9 +58,11 @@ class Distill(Step):
     def _named(cls, value: Any) -> Loss:
         if isinstance(value, Loss):
             return value
-        fields = {"name": value} if isinstance(value, str) else dict(value)
-        method = LOSSES[str(fields.pop("name", "logits"))]
-        return parse(method, fields, place=f"loss {method.kind}")
+        fields = {"name": value} if isinstance(value, str) else value
+        if not isinstance(fields, dict):
+            raise KronpressError(f"loss is {value!r}; give a name or a mapping with one: {', '.join(LOSSES)}")
+        method = LOSSES[str(fields.get("name", "logits"))]
+        return parse(method, {key: item for key, item in fields.items() if key != "name"}, place=f"loss {method.kind}")
 
     def check(self, bench: Workbench) -> None:
         """Check that the model predicts the next token, and that the text has a window."""

@@ -7,7 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from jaxtyping import Int
 from pydantic import Field, field_validator
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from kronpress.data import Corpus, read_text, tokenize, windows
@@ -21,6 +23,7 @@ from kronpress.precision import mixed_precision
 from kronpress.step import STEPS, Step, Workbench
 
 _FIDELITY_WINDOWS, _FIDELITY_SIZE = 64, 128
+_PROMPT, _NEW = 256, 32  # tokens of the speed comparison, where the model has room for them
 
 
 @STEPS.register("evaluate")
@@ -52,18 +55,36 @@ class Evaluate(Step):
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(PROTOCOLS[name].name for name in names)
 
+    def check(self, bench: Workbench) -> None:
+        """Check text, protocols and prompts on a window of the dense model."""
+        corpus = self._corpus(bench)
+        if not is_causal(bench.teacher):
+            self._windows(bench, corpus)
+            return
+        for name in self.protocols:
+            PROTOCOLS[name].measure(
+                bench.teacher, bench.tokenizer, corpus.text, name=corpus.name, max_windows=1, progress=False
+            )
+        if self.prompts:
+            generate_samples(bench.teacher, bench.tokenizer, self.prompts, max_new_tokens=1)
+
     def run(self, bench: Workbench) -> dict[str, Any]:
         """Measure what the fields ask for and the model can do."""
         report: dict[str, Any] = {"stage": self.stage, "perplexity": [], "samples": []}
-        corpus = bench.held_out if self.text is None else read_text(self.text)
+        corpus = self._corpus(bench)
         if is_causal(bench.student):
             report["perplexity"] = [self._perplexity(bench, corpus, name) for name in self.protocols]
             report["samples"] = self._samples(bench)
         else:
             report["fidelity"] = self._fidelity(bench, corpus)
         if self.speed:
-            report["speed"] = asdict(compare_speed(bench.teacher, bench.student, seed=bench.seed))
+            tokens = min(_PROMPT, max(1, (position_limit(bench.student) or _PROMPT) - _NEW))
+            rows = compare_speed(bench.teacher, bench.student, prompt_tokens=tokens, new_tokens=_NEW, seed=bench.seed)
+            report["speed"] = asdict(rows)
         return report
+
+    def _corpus(self, bench: Workbench) -> Corpus:
+        return bench.held_out if self.text is None else read_text(self.text)
 
     def _perplexity(self, bench: Workbench, corpus: Corpus, name: str) -> dict[str, Any]:
         def measure(model: PreTrainedModel) -> dict[str, Any]:
@@ -79,9 +100,12 @@ class Evaluate(Step):
         return {"dense": dense, "student": student, "ratio": student["perplexity"] / dense["perplexity"]}
 
     def _fidelity(self, bench: Workbench, corpus: Corpus) -> dict[str, Any]:
+        return asdict(fidelity(bench.teacher, bench.student, self._windows(bench, corpus)))
+
+    def _windows(self, bench: Workbench, corpus: Corpus) -> Int[Tensor, "windows tokens"]:
         size = min(_FIDELITY_SIZE, position_limit(bench.student) or _FIDELITY_SIZE)
         ids = tokenize(corpus, bench.tokenizer, limit=size * _FIDELITY_WINDOWS)
-        return asdict(fidelity(bench.teacher, bench.student, windows(ids, size=size, name=corpus.name)))
+        return windows(ids, size=size, name=corpus.name)
 
     def _samples(self, bench: Workbench) -> list[dict[str, str]]:
         if not self.prompts:

@@ -85,10 +85,10 @@ class CalibratedPruning(Initialization):
                 "calibrated_pruning prunes the feed-forward blocks as wholes and all alike: "
                 "set sites: feed_forward and leave skip_blocks out"
             )
-        down = model.get_submodule(plan.feed_forwards[0].down)
-        if isinstance(down, StructuredLayer):
-            raise KronpressError(f"{plan.feed_forwards[0].down} has been factorized already; prune first")
-        width = weight_of(down).shape[1]
+        for path in (path for block in plan.feed_forwards for path in (*block.expanding, block.down)):
+            if isinstance(model.get_submodule(path), StructuredLayer):
+                raise KronpressError(f"{path} has been factorized already; prune first")
+        width = weight_of(model.get_submodule(plan.feed_forwards[0].down)).shape[1]
         kept = round(self.keep * width)
         if kept < 1 or (self.form == "kronecker" and width % kept):
             choices = ", ".join(f"1/{d}" for d in divisors(width)[1:6])

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from pydantic import SerializeAsAny, field_validator
 
+from kronpress.checkpoint import adopt
 from kronpress.errors import KronpressError
 from kronpress.factorize.initialization import INITIALIZATIONS, Initialization
 from kronpress.factorize.request import Request
@@ -43,8 +44,9 @@ class Factorize(Step, Request):
         return Request(**{name: getattr(self, name) for name in Request.model_fields})
 
     def run(self, bench: Workbench) -> dict[str, Any]:
-        """Apply the initialization to the student."""
+        """Apply the initialization to the student, which saves and trains as a kronpress model from then on."""
         modules = self.init.apply(bench, self._request())
+        adopt(bench.student)
         return {
             "init": {"name": self.init.kind, **self.init.model_dump(mode="json")},
             "modules": modules,

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from kronpress.errors import KronpressError
 from kronpress.registry import Shelf
 
 
@@ -52,11 +53,14 @@ def from_spec(
     """Build an empty layer from what its `spec()` returned.
 
     Raises:
-        KronpressError: the kind is not known to this version.
+        KronpressError: the kind is not known to this version, or the other fields are not those of the kind.
     """
     fields = dict(spec)
-    kind: Any = LAYERS[fields.pop("kind")]
-    layer: StructuredLayer = kind(**fields, device=device, dtype=dtype)
+    kind: Any = LAYERS[str(fields.pop("kind", None))]
+    try:
+        layer: StructuredLayer = kind(**fields, device=device, dtype=dtype)
+    except TypeError as error:
+        raise KronpressError(f"{fields} does not describe a {kind.kind}: {error}") from error
     return layer
 
 

@@ -1,0 +1,50 @@
+"""Compressed models to save and open again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedModel
+
+from kronpress.checkpoint import save
+from kronpress.factorize import CalibratedPruning, Factorize
+from tests.tiny import bench, tiny_bert, tiny_gpt2, tiny_llama, tiny_tokenizer
+
+BUILDERS: dict[str, Callable[[], PreTrainedModel]] = {
+    "llama-tied": tiny_llama,
+    "llama-untied": lambda: tiny_llama(tied=False),
+    "gpt2-tied": tiny_gpt2,
+    "gpt2-untied": lambda: tiny_gpt2(tied=False),
+    "bert": tiny_bert,
+}
+
+
+@pytest.fixture(params=BUILDERS)
+def dense(request: pytest.FixtureRequest) -> PreTrainedModel:
+    return BUILDERS[request.param]()
+
+
+@pytest.fixture
+def compressed(dense: PreTrainedModel, tmp_path: Path) -> PreTrainedModel:
+    return factorized(dense, tmp_path)
+
+
+@pytest.fixture
+def narrow(dense: PreTrainedModel, tmp_path: Path) -> PreTrainedModel:
+    work = bench(dense, tmp_path)
+    Factorize(init=CalibratedPruning(keep=0.5, tokens=2048, window=64)).run(work)
+    return work.student
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A folder with a tied Llama of which every matrix is factored, and its tokenizer."""
+    return save(factorized(tiny_llama(), tmp_path), tmp_path / "checkpoint", tokenizer=tiny_tokenizer())
+
+
+def factorized(model: PreTrainedModel, folder: Path, *, sites: str = "all,embedding,head") -> PreTrainedModel:
+    work = bench(model, folder)
+    Factorize(init="van_loan", sites=sites, right=(2, 2), terms=2, scales=True).run(work)
+    return work.student

@@ -1,0 +1,75 @@
+"""A compressed checkpoint in the hands of transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    Trainer,
+    TrainingArguments,
+)
+
+import kronpress
+from kronpress.checkpoint import structured_layers
+from tests.checkpoint.conftest import factorized
+from tests.tiny import logits, tiny_bert
+
+
+class Sentences(Dataset[dict[str, torch.Tensor]]):
+    def __len__(self) -> int:
+        return 16
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        ids = (torch.arange(12) * (index + 1)) % 264
+        return {"input_ids": ids, "labels": ids}
+
+
+def trainer(model: PreTrainedModel, folder: Path, **options: Any) -> Trainer:
+    fields = {"max_steps": 4, "save_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 1e-2}
+    fixed = {"use_cpu": True, "report_to": "none", "logging_steps": 1, "disable_tqdm": True}
+    quiet = {"dataloader_pin_memory": False}
+    arguments = TrainingArguments(output_dir=str(folder), **(fields | fixed | quiet | options))
+    return Trainer(model=model, args=arguments, train_dataset=Sentences())
+
+
+def test_the_trainer_trains_it_and_resumes(checkpoint: Path, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    before = {path: layer.left.detach().clone() for path, layer in structured_layers(model).items()}
+    whole = trainer(model, tmp_path / "run")
+    whole.train()
+    losses = [line["loss"] for line in whole.state.log_history if "loss" in line]
+    assert losses[-1] < losses[0]
+    assert all(not torch.equal(before[path], layer.left) for path, layer in structured_layers(model).items())
+    assert model.lm_head.left is model.model.embed_tokens.left
+
+    again = trainer(AutoModelForCausalLM.from_pretrained(checkpoint), tmp_path / "run")
+    again.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    for name, value in model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], value), name
+
+
+def test_what_the_trainer_saves_opens(checkpoint: Path, tmp_path: Path) -> None:
+    run = trainer(AutoModelForCausalLM.from_pretrained(checkpoint), tmp_path / "run")
+    run.train()
+    run.save_model(str(tmp_path / "final"))
+    expected = logits(run.model)
+    assert torch.equal(logits(kronpress.load(tmp_path / "final")), expected)
+    assert torch.equal(logits(kronpress.load(tmp_path / "run" / "checkpoint-4")), expected)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_classifier_is_put_on_a_compressed_encoder(tmp_path: Path) -> None:
+    folder = kronpress.save(factorized(tiny_bert(), tmp_path), tmp_path / "encoder")
+    classifier = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3)
+    assert len(structured_layers(classifier)) == len(structured_layers(kronpress.load(folder))) - 1  # no head
+    expected = logits(classifier)
+    again = kronpress.load(kronpress.save(classifier, tmp_path / "classifier"))
+    assert torch.equal(logits(again), expected)
+    assert again.config.num_labels == 3

@@ -1,0 +1,64 @@
+"""Requests that can not be met, in the words a user sees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kronpress.errors import KronpressError
+from kronpress.factorize import Factorize
+from kronpress.validation import parse
+from tests.tiny import bench, tiny_llama
+
+
+def run(folder: Path, *steps: dict[str, Any]) -> None:
+    work = bench(tiny_llama(), folder)
+    for fields in steps:
+        parse(Factorize, fields, place="steps.0 (factorize)").run(work)
+
+
+VAN_LOAN = {"init": "van_loan", "right": [1, 2]}
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"init": "van_lone", "right": [1, 2]}, r"unknown initialization 'van_lone': did you mean 'van_loan'\?"),
+    ({"right": [1, 2]}, r"steps\.0 \(factorize\): the key 'init' is missing"),
+    ({"init": 3}, "init is 3; give a name or a mapping with one: "),
+    ({"init": {"epsilon": 1}}, "give a name or a mapping with one"),
+    ({"init": {"name": "pruning", "epsilom": 1}}, "unknown key 'epsilom': did you mean 'epsilon'"),
+    (VAN_LOAN | {"site": "up"}, "unknown key 'site': did you mean 'sites'"),
+    (VAN_LOAN | {"terms": 0}, "terms is 0"),
+    (VAN_LOAN | {"ratio": 1.5}, "ratio is 1.5"),
+    (VAN_LOAN | {"sites": "feed_foward"}, "the pattern 'feed_foward' matches no module of the model; use a role"),
+    (VAN_LOAN | {"skip_blocks": [0, 1, 2]}, "matches no module"),
+    ({"init": "van_loan"}, r"needs either left: \[m1, n1\] or right"),
+    (VAN_LOAN | {"left": [8, 8]}, r"needs either left: \[m1, n1\] or right"),
+    (VAN_LOAN | {"right": [1, 5]}, r"layers\.0\.mlp\.gate_proj \(24 × 16\): 5 does not divide the 16 columns"),
+    (VAN_LOAN | {"terms": 3}, "terms is 3; .* takes 1 to 2"),
+    ({"init": "pruning", "right": [2, 2]}, r"not 1 terms of 2 × 2; choose right: \[1, 2\]"),
+    (VAN_LOAN | {"init": "pruning", "terms": 2}, "pruning takes one term"),
+    ({"init": "svd", "sites": "embedding"}, "svd makes linear layers, not the table model.embed_tokens"),
+    ({"init": {"name": "calibrated_pruning", "keep": 1}}, r"init calibrated_pruning: keep is 1: .*less than 1"),
+    ({"init": {"name": "calibrated_pruning", "keep": 0.01}}, "keep: 0.01 of 24 hidden neurons"),
+    (
+        {"init": {"name": "calibrated_pruning", "keep": 0.4, "form": "kronecker"}},
+        r"keep: 0\.4 of 24 hidden neurons; the form kronecker takes 1/2, 1/3, 1/4",
+    ),
+    ({"init": {"name": "calibrated_pruning", "form": "wide"}}, "form is 'wide': .*'narrow' or 'kronecker'"),
+    ({"init": "calibrated_pruning", "sites": "up"}, "set sites: feed_forward and leave skip_blocks out"),
+    ({"init": "calibrated_pruning", "skip_blocks": [0]}, "set sites: feed_forward and leave skip_blocks out"),
+]
+
+
+@pytest.mark.parametrize(("fields", "message"), REFUSED, ids=str)
+def test_it_is_refused_with_the_remedy(fields: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(KronpressError, match=message):
+        run(tmp_path, fields)
+
+
+@pytest.mark.parametrize("sites", ["feed_forward", "up"])
+@pytest.mark.parametrize("init", ["van_loan", "svd", "pruning", "calibrated_pruning"])
+def test_what_is_factored_is_not_factored_again(init: str, sites: str, tmp_path: Path) -> None:
+    shape = {} if init in ("svd", "calibrated_pruning") else {"right": [1, 2]}
+    with pytest.raises(KronpressError, match=r"layers\.0\.mlp\.\w+_proj has been factorized already"):
+        run(tmp_path, VAN_LOAN | {"sites": sites}, {"init": init, **shape})

@@ -1,0 +1,153 @@
+"""Runs from end to end on tiny models, interrupted ones included."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+import kronpress
+from kronpress.errors import KronpressError
+from kronpress.pipeline import Run, execute
+from kronpress.recipe import Recipe, read_recipe, shipped
+from tests.tiny import save_tiny, tiny_bert, tiny_gpt2, tiny_llama
+
+TEXT = "".join(f"The {i}th line of a short story about {i % 7} rabbits and a fox.\n" for i in range(200))
+PROTOCOL_WINDOW = 512
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT)
+    return path
+
+
+def small(name: str, model: Path, text: Path, *more: str) -> Recipe:
+    """A shipped recipe on a tiny model and little text."""
+    kinds = {step.kind for step in read_recipe(name).steps}
+    overrides = [f"model={model}", f"data.train={text}", "evaluate.max_windows=1", "evaluate.speed=false", *more]
+    if "distill" in kinds:
+        overrides += ["distill.tokens=512", "distill.window=32", "distill.save_every=3"]
+    if "calibrated_pruning" in read_recipe(name).to_yaml():
+        overrides += ["factorize.init.tokens=512", "factorize.init.window=32"]
+    return read_recipe(name, overrides=overrides)
+
+
+def llama(folder: Path) -> Path:
+    return save_tiny(folder, tiny_llama(max_position_embeddings=PROTOCOL_WINDOW))
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    return load_file(run.checkpoint / "model.safetensors")
+
+
+def assert_same(a: Run, b: Run) -> None:
+    first, second = weights(a), weights(b)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def front_matter(run: Run) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((run.checkpoint / "README.md").read_text().split("---")[1])
+    return found
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_every_shipped_recipe_runs_and_reopens(name: str, tmp_path: Path, text: Path) -> None:
+    run = execute(small(name, llama(tmp_path / "model"), text), tmp_path / "run")
+    assert {"recipe.yaml", "manifest.json", "report.html", "checkpoint"} <= {p.name for p in run.folder.iterdir()}
+    assert json.loads(run.manifest_path.read_text())["finished"]
+    assert kronpress.verify(run.checkpoint)["deviation"] <= 1e-5
+    opened = AutoModelForCausalLM.from_pretrained(run.checkpoint)
+    before = sum(p.numel() for p in kronpress.load(tmp_path / "model").parameters())
+    assert sum(p.numel() for p in opened.parameters()) < before
+    assert "kronpress" in front_matter(run)["tags"]
+    assert front_matter(run)["pipeline_tag"] == "text-generation"
+    assert not list(run.folder.rglob("trainer")), "training checkpoints are removed"
+    assert len(list(run.folder.rglob("model*.safetensors"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "more"),
+    [
+        (tiny_gpt2(n_positions=PROTOCOL_WINDOW), "halve-ffn", ()),
+        (tiny_gpt2(n_positions=PROTOCOL_WINDOW), "halve-ffn-van-loan", ("factorize.sites=all,embedding",)),
+        (tiny_bert(), "halve-ffn-training-free", ()),
+    ],
+    ids=["gpt2-narrow", "gpt2-everything", "bert"],
+)
+def test_the_other_families_run_too(
+    model: PreTrainedModel, name: str, more: tuple[str, ...], tmp_path: Path, text: Path
+) -> None:
+    run = execute(small(name, save_tiny(tmp_path / "model", model), text, *more), tmp_path / "run")
+    assert kronpress.verify(run.checkpoint)["files"] >= 2
+    causal = type(model).__name__ == "GPT2LMHeadModel"
+    assert front_matter(run)["pipeline_tag"] == ("text-generation" if causal else "fill-mask")
+
+
+def test_an_encoder_is_compared_by_its_outputs(tmp_path: Path, text: Path) -> None:
+    recipe = small("halve-ffn-training-free", save_tiny(tmp_path / "model", tiny_bert()), text, "evaluate.speed=true")
+    run = execute(recipe, tmp_path / "run")
+    summary = run.summary()
+    assert [row.name for row in summary.speed] == ["prefill"]
+    assert "cosine" in summary.notes[0]
+    assert "AutoModelForMaskedLM" in (run.checkpoint / "README.md").read_text()
+
+
+def test_sizes_before_and_after_are_in_the_same_number_format(tmp_path: Path, text: Path) -> None:
+    model = save_tiny(tmp_path / "model", tiny_llama(max_position_embeddings=PROTOCOL_WINDOW).to(torch.bfloat16))
+    run = execute(small("halve-ffn-training-free", model, text), tmp_path / "run")
+    manifest = run.manifest()
+    before, after = manifest["footprint_before"], manifest["footprint_after"]
+    assert {tensor.dtype for tensor in weights(run).values()} == {torch.bfloat16}
+    assert before["bytes_in_memory"] - after["bytes_in_memory"] == 2 * (before["parameters"] - after["parameters"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("steps.3.protocols=[tokens-1024]", "sees at most 512"),
+        ("steps.3.text=nowhere.txt", "nowhere.txt"),
+        ("steps.3.prompts=['']", "has no tokens"),
+        ("steps.2.window=100000", "has only"),
+        ("data.held_out={text}", "is the training text"),
+    ],
+)
+def test_a_mistake_in_the_last_step_is_found_before_the_first(
+    override: str, message: str, tmp_path: Path, text: Path
+) -> None:
+    text.write_text(TEXT[:8000])
+    recipe = small("halve-ffn", llama(tmp_path / "model"), text)
+    recipe = read_recipe(write(recipe, tmp_path / "r.yaml"), overrides=[override.format(text=text)])
+    with pytest.raises(KronpressError, match=message):
+        execute(recipe, tmp_path / "a" / "deep" / "run")
+    assert not (tmp_path / "a").exists()
+
+
+def write(recipe: Recipe, path: Path) -> Path:
+    path.write_text(recipe.to_yaml())
+    return path
+
+
+def test_the_same_recipe_gives_the_same_weights(tmp_path: Path, text: Path) -> None:
+    recipe = small("halve-ffn", llama(tmp_path / "model"), text)
+    assert_same(execute(recipe, tmp_path / "a"), execute(recipe, tmp_path / "b"))
+
+
+def test_a_finished_run_is_left_alone(tmp_path: Path, text: Path) -> None:
+    recipe = small("halve-ffn-training-free", llama(tmp_path / "model"), text)
+    run = execute(recipe, tmp_path / "run")
+    before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")}
+    execute(recipe, tmp_path / "run", resume=True)
+    assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")} == before
+    with pytest.raises(KronpressError, match="already holds a run"):
+        execute(recipe, tmp_path / "run")
+    with pytest.raises(KronpressError, match="another recipe"):
+        execute(recipe.model_copy(update={"seed": 9}), tmp_path / "run", resume=True)
