@@ -2,11 +2,11 @@
 
 Usage: python scripts/budget.py [FOLDER]
 
-A code line of a function is a line of its body that is not blank, comment or docstring; nested functions count
-in their parent and on their own. A signature that a foreign base class dictates is not judged: mark the method
-with `@override`. The first parameter `ctx` marks an autograd function, whose arguments torch passes by position. The parameters of a
-command (`@app.command()`) are its options. By position go the things a function works on, three at most; what tunes
-it is keyword-only.
+A code line of a function is a line of its body that is not blank, comment or docstring; nested functions count in
+their parent and on their own. A signature that a foreign base class dictates is not judged: mark the method with
+`@override`. The first parameter `ctx` marks an autograd function, whose arguments torch passes by position. The
+parameters of a command (`@app.command()`) are its options. By position go the things a function works on, three at
+most; what tunes it is keyword-only.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from kronpress.data import Corpus
+from kronpress.factorize import Factorize
 from kronpress.step import Workbench
 
 VOCABULARY = 264  # 256 bytes and 8 special tokens
@@ -76,6 +77,13 @@ def bench(
     corpus = Corpus("lines", text)
     student, teacher = copy.deepcopy(model), teacher or model
     return Workbench(student, teacher, tiny_tokenizer(), corpus, corpus, folder, memory=None, seed=0)
+
+
+def factorized(model: PreTrainedModel, folder: Path, *, sites: str = "all,embedding,head") -> PreTrainedModel:
+    """A copy of `model` with factors at `sites`, not exact ones."""
+    work = bench(model, folder)
+    Factorize(init="van_loan", sites=sites, right=(2, 2), terms=2, scales=True).run(work)
+    return work.student
 
 
 def some_ids(*, batch: int = 2, tokens: int = 12) -> torch.Tensor:

@@ -247,7 +247,9 @@ def _bytes(model: PreTrainedModel) -> int:
 
 def _move(model: PreTrainedModel, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     module: torch.nn.Module = model
-    module.to("cuda" if torch.cuda.is_available() else "cpu", dtype)
+    module.to("cuda" if torch.cuda.is_available() else "cpu")
+    for parameter in module.parameters():  # buffers, such as rotary frequencies, stay precise
+        parameter.data = parameter.data.to(dtype)
     return model
 
 

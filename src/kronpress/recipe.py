@@ -104,7 +104,7 @@ def read_recipe(source: str | Path, *, overrides: Sequence[str] = (), fields: di
         raise KronpressError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise KronpressError(f"{path} must hold a mapping with the keys {', '.join(Recipe.model_fields)}")
-    content = content | (fields or {})
+    content = {str(key): value for key, value in content.items()} | (fields or {})
     for override in overrides:
         _override(content, override)
     return parse(Recipe, content, place=f"recipe {path.name}")

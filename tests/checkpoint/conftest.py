@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from kronpress.checkpoint import save
 from kronpress.factorize import CalibratedPruning, Factorize
-from tests.tiny import bench, tiny_bert, tiny_gpt2, tiny_llama, tiny_tokenizer
+from tests.tiny import bench, factorized, tiny_bert, tiny_gpt2, tiny_llama, tiny_tokenizer
 
 BUILDERS: dict[str, Callable[[], PreTrainedModel]] = {
     "llama-tied": tiny_llama,
@@ -42,9 +42,3 @@ def narrow(dense: PreTrainedModel, tmp_path: Path) -> PreTrainedModel:
 def checkpoint(tmp_path: Path) -> Path:
     """A folder with a tied Llama of which every matrix is factored, and its tokenizer."""
     return save(factorized(tiny_llama(), tmp_path), tmp_path / "checkpoint", tokenizer=tiny_tokenizer())
-
-
-def factorized(model: PreTrainedModel, folder: Path, *, sites: str = "all,embedding,head") -> PreTrainedModel:
-    work = bench(model, folder)
-    Factorize(init="van_loan", sites=sites, right=(2, 2), terms=2, scales=True).run(work)
-    return work.student

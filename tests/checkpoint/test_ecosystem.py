@@ -18,8 +18,7 @@ from transformers import (
 
 import kronpress
 from kronpress.checkpoint import structured_layers
-from tests.checkpoint.conftest import factorized
-from tests.tiny import logits, tiny_bert
+from tests.tiny import factorized, logits, tiny_bert
 
 
 class Sentences(Dataset[dict[str, torch.Tensor]]):

@@ -14,8 +14,7 @@ import kronpress
 from kronpress.checkpoint import adopt, structured_layers
 from kronpress.factorize import CalibratedPruning, Factorize
 from kronpress.layers import KroneckerLinear
-from tests.checkpoint.conftest import factorized
-from tests.tiny import bench, logits, save_tiny, tiny_gpt2, tiny_llama, tiny_tokenizer
+from tests.tiny import bench, factorized, logits, save_tiny, tiny_gpt2, tiny_llama, tiny_tokenizer
 
 
 def config_of(folder: Path) -> dict[str, object]:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from kronpress import calibrate
 from kronpress.calibrate import BlockStream
+from kronpress.errors import KronpressError
 from kronpress.factorize import CalibratedPruning, Factorize
 from kronpress.factorize.feed_forward_fit import Observed, observe
 from kronpress.families import layout
@@ -182,6 +183,27 @@ def test_a_pruned_model_can_be_factored(tmp_path: Path) -> None:
     expected = logits(work.student)
     Factorize(init="van_loan", right=(2, 2), terms=4).run(work)
     torch.testing.assert_close(logits(work.student), expected, atol=1e-5, rtol=1e-5)
+
+
+@BUILDERS
+def test_a_block_that_adds_nothing_is_pruned_too(build: Build, tmp_path: Path) -> None:
+    model = build()
+    silent = layout(model).feed_forwards[0]
+    for path in (*silent.expanding, silent.down):
+        weight_of(model.get_submodule(path)).zero_()
+        bias = bias_of(model.get_submodule(path))
+        if bias is not None:
+            bias.detach().zero_()
+    work, report = pruned(model, tmp_path)
+    assert report["modules"][0]["relative_error"] == 0.0
+    assert logits(work.student).isfinite().all()
+
+
+def test_a_model_with_broken_weights_is_refused(tmp_path: Path) -> None:
+    model = tiny_llama()
+    weight_of(model.get_submodule("model.layers.1.mlp.up_proj"))[0, 0] = float("nan")
+    with pytest.raises(KronpressError, match="not finite"):
+        pruned(model, tmp_path)
 
 
 def test_the_teacher_stays_as_it_was(tmp_path: Path) -> None:

@@ -99,7 +99,9 @@ def test_a_stop_anywhere_changes_nothing(recipe: Recipe, tmp_path: Path, monkeyp
 
 
 def test_a_killed_process_is_resumed_to_the_same_bits(recipe: Recipe, tmp_path: Path) -> None:
-    recipe = read_recipe(write(recipe, tmp_path / "long.yaml"), overrides=["distill.tokens=12800"])  # 200 steps
+    recipe = read_recipe(
+        write(recipe, tmp_path / "long.yaml"), overrides=["distill.tokens=12800", "distill.save_every=20"]
+    )
     whole = execute(recipe, tmp_path / "whole")
     killed = Run(tmp_path / "killed", recipe)
     command = [sys.executable, "-c", "from kronpress.cli import main; main()", "run", str(tmp_path / "killed.yaml")]
