@@ -152,7 +152,9 @@ class _Bench:
         train, held_out = _texts(run.recipe)
         teacher, tokenizer = load_with_tokenizer(run.recipe.model)
         if tokenizer is None:
-            raise KronpressError(f"the model '{run.recipe.model}' has no tokenizer beside it; add its tokenizer files")
+            raise KronpressError(
+                f"the model '{run.recipe.model}' has no readable tokenizer beside it; add its tokenizer files"
+            )
         facts = {"dtype": str(teacher.dtype).removeprefix("torch."), "footprint_before": vars(footprint(teacher))}
         _move(teacher)
         files.require_space(run.folder, needed=_bytes(teacher) * (6 if _trains(run.recipe) else 2))

@@ -63,6 +63,11 @@ def spoil_the_config(model: Path) -> None:
     (model / "config.json").write_text("{")
 
 
+def mistype_the_config(model: Path) -> None:
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"hidden_size": "many"}))
+
+
 def remove_the_weights(model: Path) -> None:
     (model / "model.safetensors").unlink()
 
@@ -94,11 +99,12 @@ def remove_the_tokenizer(model: Path) -> None:
         (drop_a_key, "model.layers.0.mlp.up_proj.weight"),
         (change_the_config, "the files are not of one model"),
         (spoil_the_config, "config.json is not valid JSON"),
+        (mistype_the_config, "hidden_size"),
         (remove_the_weights, "holds no *.safetensors file"),
         (remove_the_folder, "no model at"),
         (empty_the_folder, "has no config.json"),
         (make_it_an_opt, "unknown model type 'opt'"),
-        (remove_the_tokenizer, "has no tokenizer beside it"),
+        (remove_the_tokenizer, "has no readable tokenizer beside it"),
     ],
 )
 def test_a_bad_model_is_refused(
@@ -224,8 +230,8 @@ def test_an_encoder_cannot_be_distilled(
         (["evaluate", "model", "--speed"], "--against"),
         (["evaluate", "model", "--protocol", "tokens-51"], "did you mean 'tokens-512'"),
         (["evaluate", "bert", "--data", "text.txt"], "needs a causal language model"),
-        (["evaluate", "bare", "--data", "text.txt"], "has no tokenizer beside it"),
-        (["generate", "bare"], "has no tokenizer beside it"),
+        (["evaluate", "bare", "--data", "text.txt"], "has no readable tokenizer beside it"),
+        (["generate", "bare"], "has no readable tokenizer beside it"),
         (["generate", "model", "--prompt", ""], "has no tokens"),
         (["generate", "model", "--max-new-tokens", "1000"], "512 positions"),
         (["run", "nowhere.yaml"], "there is no file 'nowhere.yaml'"),

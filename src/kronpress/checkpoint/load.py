@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
@@ -191,11 +192,14 @@ def _is_optional(key: str) -> bool:
     return key.startswith("pooler.")  # encoders saved without the pooler that AutoModel adds
 
 
+_FOREIGN = (SafetensorError, StrictDataclassError)  # which derive from Exception alone
+
+
 @contextmanager
 def _plain_errors(source: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, *_FOREIGN) as error:
         text = " ".join(str(error).split())
         reason = text if len(text) < 400 else text[:400] + " …"
         raise KronpressError(f"cannot open the model '{source}': {reason}") from error

@@ -54,10 +54,11 @@ def _sites(model: PreTrainedModel, sites: tuple[Site, ...]) -> Table:
     groups: dict[tuple[str, str], list[Site]] = defaultdict(list)
     for site in sites:
         groups[(site.role, _describe(model, site))].append(site)
-    table = Table("role", "layer", "how many", "parameters in all", Column("first path", overflow="fold"))
-    for (role, layer), members in groups.items():
+    layer, first = Column("layer", overflow="fold"), Column("first path", overflow="fold")
+    table = Table("role", layer, "count", "parameters", first)
+    for (role, description), members in groups.items():
         total = sum(p.numel() for site in members for p in model.get_submodule(site.path).parameters())
-        table.add_row(role, layer, str(len(members)), f"{total:,}", members[0].path)
+        table.add_row(role, description, str(len(members)), f"{total:,}", members[0].path)
     return table
 
 
@@ -70,7 +71,11 @@ def _describe(model: PreTrainedModel, site: Site) -> str:
 
 
 def _shapes(model: PreTrainedModel, sites: tuple[Site, ...], count: int) -> Table:
-    table = Table("role", "matrix", "right: [m2, n2]", "parameters of a term", "share", "FLOPs share", "exact at terms")
+    caption = (
+        "right: (m2, n2) as a recipe takes it, which swaps it for down; parameters and FLOPs are those of one term; "
+        "exact: so many terms represent any matrix"
+    )
+    table = Table("role", "matrix", "right", "parameters", "share", "FLOPs", "exact", caption=caption)
     seen: set[tuple[str, tuple[int, ...]]] = set()
     for site in sites:
         layer = model.get_submodule(site.path)

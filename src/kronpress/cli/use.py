@@ -69,7 +69,7 @@ def evaluate(
 def _open(name: str) -> tuple[PreTrainedModel, Any]:
     model, tokenizer = load_with_tokenizer(name)
     if tokenizer is None:
-        raise KronpressError(f"the model '{name}' has no tokenizer beside it; add its tokenizer files")
+        raise KronpressError(f"the model '{name}' has no readable tokenizer beside it; add its tokenizer files")
     return model, tokenizer
 
 

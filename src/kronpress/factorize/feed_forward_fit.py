@@ -47,7 +47,8 @@ class Observed:
         weight = refit(regularized, towards, kept=kept)
         energy = self.moments.target_energy()
         explained = 2 * (weight * cross[:, kept]).sum() - (weight @ moment[kept][:, kept] * weight).sum()
-        error = max((energy - float(explained)) / energy, 0.0) ** 0.5
+        missed = max(energy - float(explained), 0.0)
+        error = (missed / energy) ** 0.5 if energy > 0 else 0.0  # a block may add nothing
         dtype = weight_of(self.down).dtype
         bias = self.moments.intercept(weight, kept=kept).to(dtype) if self.moments.centered else None
         return Fit(kept, weight.to(dtype), bias, error)
