@@ -64,6 +64,7 @@ def test_long_text_comes_whole() -> None:
 
 def test_no_warning_of_a_maximum_length(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    caplog.set_level(logging.WARNING, "transformers")
     tokenizer = byte_pairs("gpt2")
     assert len(tokenize("the cat " * 50, tokenizer)) > tokenizer.model_max_length
     assert not caplog.records
