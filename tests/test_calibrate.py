@@ -72,3 +72,12 @@ def test_no_hook_stays_behind() -> None:
     model = tiny_llama()
     BlockStream.begin(model, torch.arange(16).view(2, 8))
     assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_bfloat16_neurons_are_multiplied_without_rounding_the_sums() -> None:
+    neurons = torch.randn(700, 24, dtype=torch.bfloat16)
+    moments = Moments(24, 3, centered=False, device=torch.device("cpu"))
+    moments.add(neurons, torch.randn(700, 3))
+    second, _ = moments.normal_equations()
+    wanted = neurons.double().T @ neurons.double() / 700
+    assert (second - wanted).abs().max() <= 1e-5

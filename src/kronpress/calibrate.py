@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kronpress.families import Layout, base_prefix, layout
-from kronpress.precision import mixed_precision
+from kronpress.precision import exact_bfloat16_products, mixed_precision
 
 _BATCH_TOKENS = 4096
 _STRIPES = 4
@@ -35,11 +35,13 @@ class Moments:
 
     def add(self, inputs: Float[Tensor, "tokens n"], targets: Float[Tensor, "tokens out"]) -> None:
         """Take in a batch."""
+        fast = exact_bfloat16_products() if inputs.dtype == torch.bfloat16 else nullcontext()
         with torch.autocast(inputs.device.type, enabled=False):
             h, t = inputs.float(), targets.float()
-            for start in range(0, h.shape[1], self._stripe):  # the upper triangle, the lower being its mirror
-                stripe = slice(start, start + self._stripe)
-                self.second[stripe, start:] += h[:, stripe].T @ h[:, start:]
+            with fast:
+                for start in range(0, h.shape[1], self._stripe):  # the upper triangle, the lower being its mirror
+                    stripe = slice(start, start + self._stripe)
+                    self.second[stripe, start:] += h[:, stripe].T @ h[:, start:]
             self.cross += t.T @ h
             self.inputs += h.sum(0, dtype=torch.float64)
             self.targets += t.sum(0, dtype=torch.float64)
