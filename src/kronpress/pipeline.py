@@ -18,6 +18,7 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel, set_seed
 
+from kronpress.allocator import keep_freed_memory
 from kronpress.checkpoint import files, load, load_with_tokenizer, save, structured_layers, write_manifest
 from kronpress.data import Corpus, read_text, split_held_out
 from kronpress.errors import KronpressError
@@ -85,6 +86,7 @@ def execute(recipe: Recipe, folder: str | Path, *, resume: bool = False) -> Run:
     run = Run(Path(folder), recipe)
     if _prepare(run, resume=resume):
         return run
+    keep_freed_memory()
     fresh = not run.manifest_path.exists()
     missing = [path for path in (run.folder, *run.folder.parents) if not path.exists()]
     try:

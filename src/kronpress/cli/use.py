@@ -15,6 +15,7 @@ from rich.table import Table
 from transformers import PreTrainedModel
 
 from kronpress import checkpoint
+from kronpress.allocator import keep_freed_memory
 from kronpress.checkpoint import files, load_with_tokenizer
 from kronpress.cli.app import app
 from kronpress.data import read_text, split_held_out
@@ -42,6 +43,7 @@ def evaluate(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
 ) -> None:
     """Measure perplexity by named protocols, size and speed; ratios are to --against, measured side by side."""
+    keep_freed_memory()
     if speed and against is None:
         raise KronpressError("--speed compares two models; name the other one with --against")
     protocols = [PROTOCOLS[name] for name in protocol or ("tokens-512",)]

@@ -13,7 +13,6 @@ from pydantic import Field, SerializeAsAny, field_validator
 from torch import Tensor
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 
-from kronpress.distill.allocator import keep_freed_memory
 from kronpress.distill.logits import LogitDistillation
 from kronpress.distill.loss import LOSSES, Loss
 from kronpress.distill.progress import Progress
@@ -75,7 +74,6 @@ class Distill(Step):
 
     def run(self, bench: Workbench) -> dict[str, Any]:
         """Train, going on from the last whole checkpoint in the step's folder."""
-        keep_freed_memory()
         started = time.perf_counter()
         self._check_vocabulary(bench)
         steps = math.ceil(self.tokens / (self.batch * self.window))

@@ -1,4 +1,4 @@
-"""Keep freed memory for the next training step instead of handing it back to the system."""
+"""Keep freed memory for the next batch instead of handing it back to the system."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _NEVER = 2**31 - 1
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc not to return the large temporaries of a training step to the kernel; elsewhere do nothing.
+    """Tell glibc not to return the large temporaries of a batch to the kernel; elsewhere do nothing.
 
-    By default every tensor above 32 MB is mapped afresh and its pages are zeroed again at each step, which
+    By default every tensor above 32 MB is mapped afresh and its pages are zeroed again at each batch, which
     takes about as long as the arithmetic of a small model with a large vocabulary.
     """
     if not sys.platform.startswith("linux"):
