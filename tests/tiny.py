@@ -91,6 +91,11 @@ def some_ids(*, batch: int = 2, tokens: int = 12) -> torch.Tensor:
     return torch.linspace(0, VOCABULARY - 1, batch * tokens).long().view(batch, tokens)
 
 
+def factors_of(head: torch.nn.Module) -> torch.nn.Module:
+    """The module with the factors of a head: the table that a tied one reads, else itself."""
+    return getattr(head, "table", head)
+
+
 @torch.no_grad()
 def logits(model: PreTrainedModel, ids: torch.Tensor | None = None) -> torch.Tensor:
     """What the model answers in evaluation mode."""

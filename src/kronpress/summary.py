@@ -23,7 +23,9 @@ _ROWS = {
     "parameters": (report.PARAMETERS, "parameters"),
     "parameters_untied": (report.PARAMETERS_UNTIED, "parameters"),
     "parameters_without_head": (report.PARAMETERS_WITHOUT_HEAD, "parameters"),
+    "parameters_effective": (report.PARAMETERS_EFFECTIVE, "parameters"),
     "flops_per_token": (report.FLOPS, "FLOPs"),
+    "block_flops_per_token": (report.BLOCK_FLOPS, "FLOPs"),
     "bytes_on_disk": (report.DISK, "bytes"),
 }
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from kronpress.errors import KronpressError, did_you_mean
+from kronpress.registry import Shelf
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -22,6 +23,23 @@ def parse(model: type[Model], fields: Mapping[Any, Any], *, place: str) -> Model
         return model.model_validate(dict(fields))
     except ValidationError as error:
         raise KronpressError("; ".join(_explain(model, dict(item), place) for item in error.errors())) from error
+
+
+def parse_named(value: Any, shelf: Shelf[type[Model]], *, key: str, default: str | None = None) -> Any:
+    """Return the method that a recipe names under `key`: by its name alone, or by a mapping with `name` and fields.
+
+    Without `name` the mapping is one of `default`; what is a method already is returned as it is.
+
+    Raises:
+        KronpressError: neither name nor mapping, an unknown name, or fields that are not those of the method.
+    """
+    if isinstance(value, BaseModel):
+        return value
+    fields = {"name": value} if isinstance(value, str) else value
+    name = fields.get("name", default) if isinstance(fields, dict) else None
+    if name is None:
+        raise KronpressError(f"{key} is {value!r}; give a name or a mapping with one: {', '.join(shelf)}")
+    return parse(shelf[str(name)], {k: v for k, v in fields.items() if k != "name"}, place=f"{key} {name}")
 
 
 def _explain(model: type[BaseModel], error: dict[str, Any], place: str) -> str:

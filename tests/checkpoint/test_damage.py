@@ -68,7 +68,7 @@ EDITS: dict[str, tuple[Change, str]] = {
     "a module left out": (lambda c: modules(c).pop("model.layers.0.mlp.up_proj"), "up_proj"),
     "an unknown kind": (lambda c: modules(c)["lm_head"].update(kind="monarch"), "unknown layer kind 'monarch'"),
     "an unknown field": (lambda c: modules(c)["lm_head"].update(bits=4), "bits"),
-    "a field left out": (lambda c: modules(c)["lm_head"].pop("left"), "left"),
+    "a field left out": (lambda c: modules(c)["lm_head"]["table"].pop("left"), "left"),
     "modules as a list": (lambda c: c["quantization_config"].update(modules=["lm_head"]), "modules"),
     "a later format": (lambda c: c["quantization_config"].update(format_version=2), "install a newer kronpress"),
     "another size": (lambda c: c.update(hidden_size=32), "model"),

@@ -85,6 +85,7 @@ def test_saving_does_not_change_what_the_model_answers(tmp_path: Path) -> None:
 def test_others_may_read_the_folder(tmp_path: Path) -> None:
     folder = kronpress.save(tiny_llama(), tmp_path / "saved")
     assert folder.stat().st_mode & 0o777 == 0o755
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
 
 
 def test_text_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

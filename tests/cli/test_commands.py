@@ -121,6 +121,6 @@ def test_inspect_writes_shapes_as_a_recipe_takes_them(
     model, _, _ = folders
     assert call(monkeypatch, "inspect", model, "--shapes", 1) == 0
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
-    shapes = {row[0]: row[1:3] for row in rows if len(row) == 7}
+    shapes = {row[0]: row[1:3] for row in rows if len(row) == 8}
     assert shapes["up"] == ["24 × 16", "[1, 2]"]
     assert shapes["down"] == ["16 × 24", "[1, 2]"], "a recipe's shape is swapped for `down`"

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
+import kronpress
 from kronpress import calibrate
 from kronpress.calibrate import BlockStream
 from kronpress.checkpoint import adopt, structured_layers
@@ -134,7 +135,7 @@ def test_ties_stay_tied_and_are_counted_once(model_type: str, tied: bool, tmp_pa
     bench = tiny.bench(model, tmp_path)
     report = Factorize(init="van_loan", sites=EVERYTHING, right=(1, 2), scales=True).run(bench)
     student = adopt(bench.student)
-    embedding, head = student.get_input_embeddings(), student.get_output_embeddings()
+    embedding, head = student.get_input_embeddings(), tiny.factors_of(student.get_output_embeddings())
     for name in ("left", "right", "scales"):
         assert (getattr(embedding, name) is getattr(head, name)) is tied
     modules = report["modules"]
@@ -152,7 +153,7 @@ def test_a_step_of_training_keeps_the_tie(model_type: str, tied: bool, tmp_path:
     optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
     student(input_ids=ids()).logits.square().mean().backward()
     optimizer.step()
-    embedding, head = student.get_input_embeddings(), student.get_output_embeddings()
+    embedding, head = student.get_input_embeddings(), tiny.factors_of(student.get_output_embeddings())
     assert torch.equal(embedding.left, head.left) is tied
     assert all(
         parameter.grad is not None
@@ -204,3 +205,23 @@ def test_the_base_model_alone_has_the_same_blocks(model_type: str) -> None:
     expected = [site.path.removeprefix(prefix) for site in layout(model).sites[:-1]]
     assert [site.path for site in layout(base).sites] == expected
     assert len(select_sites(base, "all")) == len(select_sites(model, "all"))
+
+
+@pytest.mark.parametrize("head", ["tied", "untied", "dense"])
+@pytest.mark.parametrize("model_type", list(FAMILIES))
+def test_each_head_over_a_factored_table_computes_saves_and_reopens(model_type: str, head: str, tmp_path: Path) -> None:
+    bench = tiny.bench(build(model_type), tmp_path)
+    Factorize(init="van_loan", sites="embedding", right=(1, 2), head=head).run(bench)
+    student, weight = bench.student, bench.student.get_input_embeddings().dense_weight()
+    assert student.config.tie_word_embeddings is (head == "tied")
+    scored = weight_of(bench.teacher.get_output_embeddings()) if head == "dense" else weight
+    found = student.get_output_embeddings()
+    dense = found if isinstance(found, nn.Linear) else found.to_dense()
+    torch.testing.assert_close(dense.weight, scored)
+    extra = {"tied": 0, "untied": weight.numel() // 2 + 2, "dense": weight.numel()}[head]
+    shared = any(name.endswith(("predictions.bias", "lm_head.bias")) for name, _ in bench.teacher.named_parameters())
+    bias = tiny.VOCABULARY if head != "tied" and shared else 0
+    assert count(student) == count(bench.teacher) - weight.numel() // 2 + 2 + extra + bias
+    again = kronpress.load(kronpress.save(student, tmp_path / "saved"))
+    assert torch.equal(tiny.logits(again, ids()), tiny.logits(student, ids()))
+    assert count(again) == count(student)

@@ -72,7 +72,7 @@ def test_training_lowers_the_loss_and_leaves_the_teacher(build: Build, tmp_path:
     assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
     assert all(torch.equal(before[name], value) for name, value in work.teacher.state_dict().items())
     assert not work.student.training
-    assert work.student.get_input_embeddings().left is work.student.get_output_embeddings().left
+    assert work.student.get_output_embeddings().table is work.student.get_input_embeddings()
 
 
 def test_the_report_tells_tokens_steps_and_the_curve(tmp_path: Path) -> None:

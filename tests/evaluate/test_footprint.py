@@ -9,7 +9,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, PreTrain
 
 from kronpress.errors import KronpressError
 from kronpress.evaluate import footprint, peak_rss_bytes
-from kronpress.layers import KroneckerEmbedding, KroneckerLinear, StructuredLayer
+from kronpress.layers import FactoredHead, KroneckerEmbedding, KroneckerLinear, StructuredLayer
 
 
 class Packed(StructuredLayer):
@@ -29,8 +29,12 @@ class Packed(StructuredLayer):
         return {"kind": self.kind}
 
     @property
-    def flops_per_token(self) -> int:
-        return 64
+    def matrix(self) -> tuple[int, int]:
+        return 8, 4
+
+    @property
+    def inner_products(self) -> list[tuple[int, int]]:
+        return [(4, 8)]
 
     @property
     def parameter_count(self) -> int:
@@ -69,12 +73,13 @@ def test_structured_layers_count_as_they_say(llama: LlamaForCausalLM) -> None:
     after = footprint(llama)
     assert before.parameters - after.parameters == 24 * 16 - 2 * (16 + 24)
     assert before.flops_per_token - after.flops_per_token == 2 * 24 * 16 - layer.flops_per_token
+    assert before.parameters == before.parameters_effective == after.parameters_effective
 
 
 def test_a_tied_structured_head_is_counted_once(llama: LlamaForCausalLM) -> None:
     table = KroneckerEmbedding(left=(8, 4), right=(4, 4), terms=1)
     llama.set_input_embeddings(table)
-    llama.set_output_embeddings(table.as_head())
+    llama.set_output_embeddings(FactoredHead.of(table))
     found = footprint(llama)
     assert found.parameters == found.parameters_without_head == sum(p.numel() for p in llama.parameters())
     assert found.parameters_untied == found.parameters + 8 * 4 + 4 * 4

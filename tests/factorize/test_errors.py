@@ -16,7 +16,9 @@ from tests.tiny import bench, tiny_llama
 def run(folder: Path, *steps: dict[str, Any]) -> None:
     work = bench(tiny_llama(), folder)
     for fields in steps:
-        parse(Factorize, fields, place="steps.0 (factorize)").run(work)
+        found = parse(Factorize, fields, place="steps.0 (factorize)")
+        found.check(work)
+        found.run(work)
 
 
 VAN_LOAN = {"init": "van_loan", "right": [1, 2]}
@@ -35,6 +37,15 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (VAN_LOAN | {"left": [8, 8]}, r"needs either left: \[m1, n1\] or right"),
     (VAN_LOAN | {"right": [1, 5]}, r"layers\.0\.mlp\.gate_proj \(24 × 16\): 5 does not divide the 16 columns"),
     (VAN_LOAN | {"terms": 3}, "terms is 3; .* takes 1 to 2"),
+    (VAN_LOAN | {"levels": 2}, "levels: 2 nests the factors of a token embedding.*: set levels: 1 or sites: embedding"),
+    (VAN_LOAN | {"sites": "embedding", "levels": 2, "scales": True}, "levels: 2 nests the factors"),
+    (VAN_LOAN | {"sites": "embedding", "levels": 9}, "does not divide the 1 columns"),
+    (VAN_LOAN | {"blocks": "od"}, "blocks"),
+    (VAN_LOAN | {"blocks": [7]}, "matches no module"),
+    (VAN_LOAN | {"permute": "al"}, "permute is 'al'"),
+    (VAN_LOAN | {"sites": "embedding", "head": "none"}, "head is 'none'"),
+    ({"init": {"name": "tensor_train", "rank": 2, "modes": [[5, 2], [2, 8]]}}, "feed_forward|layers"),
+    ({"init": {"name": "tensor_train_rows", "rank": 1}}, "embedding"),
     ({"init": "pruning", "right": [2, 2]}, r"not 1 terms of 2 × 2; choose right: \[1, 2\]"),
     (VAN_LOAN | {"init": "pruning", "terms": 2}, "pruning takes one term"),
     ({"init": "svd", "sites": "embedding"}, "svd makes linear layers, not the table model.embed_tokens"),
@@ -45,8 +56,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         r"keep: 0\.4 of 24 hidden neurons; the form kronecker takes 1/2, 1/3, 1/4",
     ),
     ({"init": {"name": "calibrated_pruning", "form": "wide"}}, "form is 'wide': .*'narrow' or 'kronecker'"),
-    ({"init": "calibrated_pruning", "sites": "up"}, "set sites: feed_forward and leave skip_blocks out"),
-    ({"init": "calibrated_pruning", "skip_blocks": [0]}, "set sites: feed_forward and leave skip_blocks out"),
+    ({"init": "calibrated_pruning", "sites": "up"}, "set sites: feed_forward and leave blocks and skip_blocks out"),
+    ({"init": "calibrated_pruning", "skip_blocks": [0]}, "feed_forward and leave blocks and skip_blocks out"),
+        {"init": "calibrated_pruning", "skip_blocks": [0]},
+        "set sites: feed_forward and leave blocks and skip_blocks out",
+    ),
 ]
 
 

@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kronpress.errors import KronpressError
-from kronpress.layers import KroneckerEmbedding, KroneckerLinear, from_spec, kronecker
+from kronpress.layers import (
+    FactoredHead,
+    KroneckerEmbedding,
+    KroneckerLinear,
+    NestedKroneckerEmbedding,
+    from_spec,
+    kronecker,
+)
 from kronpress.linalg import KroneckerShape, KroneckerSum, nearest_kronecker_sum
 
 SIZES = st.integers(1, 4)
@@ -85,23 +92,54 @@ def test_the_padding_index_is_handed_on() -> None:
     assert table.to_dense().padding_idx == table.spec()["padding_idx"] == 3
 
 
+def test_folded_scales_leave_the_function_and_fewer_parameters() -> None:
+    for layer in (
+        KroneckerLinear.of(a_sum(), scales=torch.tensor([2.0, -0.5])),
+        KroneckerEmbedding.of(a_sum(m2=1), scales=torch.tensor([2.0, -0.5])),
+    ):
+        before, count = layer.dense_weight(), layer.parameter_count
+        layer.fold_scales()
+        torch.testing.assert_close(layer.dense_weight(), before)
+        assert layer.parameter_count == count - 2
+        assert not layer.spec()["scales"]
+
+
 @pytest.mark.parametrize("scales", [None, torch.tensor([2.0, -0.5])])
-def test_the_tied_head_is_made_of_the_very_parameters_of_the_table(scales: torch.Tensor | None) -> None:
+def test_a_head_scores_with_the_very_table(scales: torch.Tensor | None) -> None:
     table, bias = KroneckerEmbedding.of(a_sum(), scales=scales), nn.Parameter(random(12))
-    head = table.as_head(bias=bias)
-    assert (head.left, head.right) == (table.left, table.right)
-    assert head.left is table.left
-    assert head.right is table.right
-    assert head.scales is table.scales
+    head = FactoredHead.of(table, bias=bias)
+    assert head.table is table
     assert head.bias is bias
     both = nn.ModuleList([table, head])
     assert sum(p.numel() for p in both.parameters()) == table.parameter_count + 12
     x = random(3, 10, seed=5)
     torch.testing.assert_close(head(x), x @ table.to_dense().weight.T + bias)
+    assert FactoredHead.of(table).bias is None
 
 
-def test_the_head_of_a_table_without_bias_has_none() -> None:
-    assert KroneckerEmbedding.of(a_sum()).as_head().bias is None
+def test_orders_put_rows_and_columns_where_they_were() -> None:
+    weight, rows, columns = random(12, 10), torch.randperm(12), torch.randperm(10)
+    shape = KroneckerShape(m1=3, n1=5, m2=4, n2=2)
+    value = nearest_kronecker_sum(weight[rows][:, columns], shape=shape, terms=8)
+    orders = {"row_order": rows.argsort(), "column_order": columns}
+    layer, table, x = (
+        KroneckerLinear.of(value, orders=orders),
+        KroneckerEmbedding.of(value, orders=orders),
+        random(4, 10),
+    )
+    for found in (layer.dense_weight(), table.dense_weight(), table(torch.arange(12))):
+        torch.testing.assert_close(found, weight)
+    torch.testing.assert_close(layer(x), x @ weight.T)
+    torch.testing.assert_close(table.scores(x), x @ weight.T)
+
+
+def test_a_nested_table_is_the_product_of_its_levels() -> None:
+    inner, right, order = KroneckerEmbedding.of(a_sum()), random(2, 3), torch.randperm(30)
+    table = NestedKroneckerEmbedding.of(inner, right, column_order=order)
+    weight = torch.kron(inner.dense_weight(), right)
+    torch.testing.assert_close(table.dense_weight()[:, order], weight)
+    torch.testing.assert_close(table(torch.arange(24)), table.dense_weight())
+    assert table.distance(table.dense_weight() + 1) == pytest.approx((24 * 30) ** 0.5)
 
 
 def test_a_layer_of_the_nearest_sum_computes_what_the_sum_computes() -> None:

@@ -22,9 +22,9 @@ def test_either_factor_gives_the_shape(shape: KroneckerShape) -> None:
     assert KroneckerShape.of_right(shape.matrix, right=(shape.m2, shape.n2)) == shape
 
 
-@given(shape=SHAPES, terms=st.integers(1, 5))
-def test_the_cheaper_order_is_taken(shape: KroneckerShape, terms: int) -> None:
-    costs = {order: shape.multiply_adds(terms=terms, right_first=order) for order in (True, False)}
+@given(shape=SHAPES)
+def test_the_cheaper_order_is_taken(shape: KroneckerShape) -> None:
+    costs = {order: shape.multiply_adds(right_first=order) for order in (True, False)}
     assert costs[shape.right_first] == min(costs.values())
 
 
@@ -32,25 +32,8 @@ def test_the_cheaper_order_is_taken(shape: KroneckerShape, terms: int) -> None:
 def test_equation_7_is_twice_the_multiply_adds_less_the_first_additions(shape: KroneckerShape) -> None:
     right = 2 * shape.multiply_adds(right_first=True) - shape.m2 * (shape.n1 + shape.m1)
     left = 2 * shape.multiply_adds(right_first=False) - shape.m1 * (shape.n2 + shape.m2)
-    assert shape.flops() == min(right, left)
-
-
-def per_layer(attention: KroneckerShape, up: KroneckerShape, down: KroneckerShape) -> int:
-    return 4 * attention.flops() + up.flops() + down.flops()
-
-
-@pytest.mark.parametrize(
-    ("attention", "up", "billions"),
-    [((384, 48), (16, 2), 1.403), ((384, 384), (8, 2), 5.47)],
-    ids=["KroneckerBERT_21", "KroneckerBERT_8"],
-)
-def test_flops_of_kronecker_bert(attention: tuple[int, int], up: tuple[int, int], billions: float) -> None:
-    shapes = (
-        KroneckerShape.of_left((768, 768), left=attention),
-        KroneckerShape.of_left((3072, 768), left=up),
-        KroneckerShape.of_left((768, 3072), left=up[::-1]),
-    )
-    assert per_layer(*shapes) * 12 * 128 / 1e9 == pytest.approx(billions, abs=0.006)
+    assert shape.flops(right_first=True) == right
+    assert shape.flops(right_first=False) == left
 
 
 def test_a_factor_that_does_not_divide_names_those_that_do() -> None:

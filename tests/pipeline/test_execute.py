@@ -10,10 +10,12 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
 import kronpress
 from kronpress.errors import KronpressError
+from kronpress.export import export_dense
+from kronpress.families import is_causal
 from kronpress.pipeline import Run, execute
 from kronpress.recipe import Recipe, read_recipe, shipped
 from tests.tiny import save_tiny, tiny_bert, tiny_gpt2, tiny_llama
@@ -36,6 +38,8 @@ def small(name: str, model: Path, text: Path, *more: str) -> Recipe:
     overrides += ["evaluate.prompts=[Once]"] if "prompts" in read_recipe(name).to_yaml() else []
     if "distill" in kinds:
         overrides += ["distill.tokens=512", "distill.window=32", "distill.save_every=3"]
+    if "tensor_train" in read_recipe(name).to_yaml():
+        overrides += ["factorize.init.rank=4"]
     if "calibrated_pruning" in read_recipe(name).to_yaml():
         overrides += ["factorize.init.tokens=512", "factorize.init.window=32"]
     return read_recipe(name, overrides=overrides)
@@ -60,17 +64,30 @@ def front_matter(run: Run) -> dict[str, Any]:
     return found
 
 
+def own_kind(recipe: str) -> PreTrainedModel:
+    """A tiny model of the kind that a shipped recipe names, with sides that its factors divide."""
+    name = read_recipe(recipe).model
+    if "bert" in name:
+        return tiny_bert(hidden_size=48, intermediate_size=96)
+    if "gpt2" in name:
+        return tiny_gpt2(n_embd=48, n_inner=96, n_positions=PROTOCOL_WINDOW)
+    return tiny_llama(max_position_embeddings=PROTOCOL_WINDOW)
+
+
 @pytest.mark.parametrize("name", shipped())
 def test_every_shipped_recipe_runs_and_reopens(name: str, tmp_path: Path, text: Path) -> None:
-    run = execute(small(name, llama(tmp_path / "model"), text), tmp_path / "run")
+    model = own_kind(name)
+    run = execute(small(name, save_tiny(tmp_path / "model", model), text), tmp_path / "run")
     assert {"recipe.yaml", "manifest.json", "report.html", "checkpoint"} <= {p.name for p in run.folder.iterdir()}
     assert json.loads(run.manifest_path.read_text())["finished"]
     assert kronpress.verify(run.checkpoint)["deviation"] <= 1e-5
-    opened = AutoModelForCausalLM.from_pretrained(run.checkpoint)
-    before = sum(p.numel() for p in kronpress.load(tmp_path / "model").parameters())
-    assert sum(p.numel() for p in opened.parameters()) < before
+    auto = AutoModelForCausalLM if is_causal(model) else AutoModelForMaskedLM
+    opened = auto.from_pretrained(run.checkpoint)
+    assert sum(p.numel() for p in opened.parameters()) < sum(p.numel() for p in model.parameters())
     assert "kronpress" in front_matter(run)["tags"]
-    assert front_matter(run)["pipeline_tag"] == "text-generation"
+    assert front_matter(run)["pipeline_tag"] == ("text-generation" if is_causal(model) else "fill-mask")
+    parity = export_dense(kronpress.load(run.checkpoint), tmp_path / "dense").parity
+    assert parity.as_run <= 1e-4, "scales, orders and padding included"
     assert not list(run.folder.rglob("trainer")), "training checkpoints are removed"
     assert len(list(run.folder.rglob("model*.safetensors"))) == 1
 

@@ -97,8 +97,12 @@ def _path_in(model: PreTrainedModel, path: str) -> str | None:
 
 
 def structured_layers(model: nn.Module) -> dict[str, StructuredLayer]:
-    """Return the structured layers of a model by path."""
-    return {path: module for path, module in model.named_modules() if isinstance(module, StructuredLayer)}
+    """Return the structured layers of a model by path, none of them inside of another."""
+    found: dict[str, StructuredLayer] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, StructuredLayer) and not path.startswith(tuple(f"{outer}." for outer in found)):
+            found[path] = module
+    return found
 
 
 def adopt(model: PreTrainedModel) -> PreTrainedModel:

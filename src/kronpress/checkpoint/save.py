@@ -51,6 +51,8 @@ def save(model: PreTrainedModel, folder: str | Path, *, tokenizer: Any = None, c
         if folder.exists():
             folder.rmdir()
         staging.chmod(0o755)
+        for path in staging.iterdir():  # safetensors makes files that only their owner may read
+            path.chmod(0o644)
         os.replace(staging, folder)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error

@@ -72,10 +72,12 @@ def _describe(model: PreTrainedModel, site: Site) -> str:
 
 def _shapes(model: PreTrainedModel, sites: tuple[Site, ...], count: int) -> Table:
     caption = (
-        "right: (m2, n2) as a recipe takes it, which swaps it for down; parameters and FLOPs are those of one term; "
-        "exact: so many terms represent any matrix"
+        "right: (m2, n2) as a recipe takes it, which swaps it for down; share: parameters of one term, and its FLOPs "
+        "contracting right or left first (KroneckerBERT, eq. 7), relative to the dense matrix; exact: so many terms "
+        "represent any matrix"
     )
-    table = Table("role", "matrix", "right", "parameters", "share", "FLOPs", "exact", caption=caption)
+    headings = ("role", "matrix", "right", "parameters", "share", "right first", "left first", "exact")
+    table = Table(*headings, caption=caption)
     seen: set[tuple[str, tuple[int, ...]]] = set()
     for site in sites:
         layer = model.get_submodule(site.path)
@@ -84,15 +86,17 @@ def _shapes(model: PreTrainedModel, sites: tuple[Site, ...], count: int) -> Tabl
         rows, columns = weight_of(layer).shape
         seen.add((site.role, (rows, columns)))
         for shape in _choices((rows, columns), count):
-            dense = rows * columns
-            share = f"{shape.parameters / dense:.2%}"
-            flops = f"{shape.flops() / ((2 * columns - 1) * rows):.2%}"
-            pair = (shape.n2, shape.m2) if site.role == "down" else (shape.m2, shape.n2)  # as a recipe has it
-            matrix, count_of_term = f"{rows} × {columns}", f"{shape.parameters:,}"
-            table.add_row(
-                site.role, matrix, f"[{pair[0]}, {pair[1]}]", count_of_term, share, flops, str(shape.max_terms)
-            )
+            table.add_row(site.role, *_cells(shape, site))
     return table
+
+
+def _cells(shape: KroneckerShape, site: Site) -> tuple[str, ...]:
+    rows, columns = shape.matrix
+    pair = (shape.n2, shape.m2) if site.role == "down" else (shape.m2, shape.n2)  # as a recipe has it
+    orders = [shape.flops(right_first=first) / ((2 * columns - 1) * rows) for first in (True, False)]
+    shares = [f"{share:.2%}" for share in (shape.parameters / (rows * columns), *orders)]
+    right = f"[{pair[0]}, {pair[1]}]"
+    return f"{rows} × {columns}", right, f"{shape.parameters:,}", *shares, str(shape.max_terms)
 
 
 def _choices(matrix: tuple[int, int], count: int) -> list[KroneckerShape]:
@@ -104,7 +108,7 @@ def _choices(matrix: tuple[int, int], count: int) -> list[KroneckerShape]:
         if m2 * n2 > 1
     ]
     by_size: dict[int, KroneckerShape] = {}
-    for shape in sorted(every, key=lambda shape: (shape.flops(), shape.max_terms)):
+    for shape in sorted(every, key=lambda shape: (shape.flops(right_first=shape.right_first), shape.max_terms)):
         by_size.setdefault(shape.parameters, shape)
     ordered = [by_size[size] for size in sorted(by_size, reverse=True) if size < matrix[0] * matrix[1]]
     return ordered[:: max(1, len(ordered) // count)][:count]

@@ -20,7 +20,7 @@ from kronpress.distill.trainer import DistillationTrainer, JsonLog, MarkComplete
 from kronpress.errors import KronpressError
 from kronpress.families import is_causal
 from kronpress.step import STEPS, Step, Workbench
-from kronpress.validation import parse
+from kronpress.validation import parse_named
 
 
 @STEPS.register("distill")
@@ -55,13 +55,8 @@ class Distill(Step):
     @field_validator("loss", mode="before")
     @classmethod
     def _named(cls, value: Any) -> Loss:
-        if isinstance(value, Loss):
-            return value
-        fields = {"name": value} if isinstance(value, str) else value
-        if not isinstance(fields, dict):
-            raise KronpressError(f"loss is {value!r}; give a name or a mapping with one: {', '.join(LOSSES)}")
-        method = LOSSES[str(fields.get("name", "logits"))]
-        return parse(method, {key: item for key, item in fields.items() if key != "name"}, place=f"loss {method.kind}")
+        loss: Loss = parse_named(value, LOSSES, key="loss", default="logits")
+        return loss
 
     def check(self, bench: Workbench) -> None:
         """Check that the model predicts the next token, and that the text has a window."""

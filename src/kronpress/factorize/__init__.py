@@ -6,6 +6,7 @@ from kronpress.factorize.kronecker import Pruning, VanLoan, VanLoanNormalized
 from kronpress.factorize.low_rank import Svd
 from kronpress.factorize.request import Request
 from kronpress.factorize.step import Factorize
+from kronpress.factorize.tensor_train import TensorTrain, TensorTrainRows
 
 __all__ = [
     "INITIALIZATIONS",
@@ -16,6 +17,8 @@ __all__ = [
     "Pruning",
     "Request",
     "Svd",
+    "TensorTrain",
+    "TensorTrainRows",
     "VanLoan",
     "VanLoanNormalized",
 ]

@@ -80,10 +80,10 @@ class CalibratedPruning(Initialization):
         return min(self.window, int(getattr(model.config, "max_position_embeddings", self.window)) - 2)
 
     def _kept(self, model: PreTrainedModel, plan: Layout, request: Request) -> int:
-        if request.sites != "feed_forward" or request.skip_blocks:
+        if request.sites != "feed_forward" or request.skip_blocks or request.blocks != "all":
             raise KronpressError(
                 "calibrated_pruning prunes the feed-forward blocks as wholes and all alike: "
-                "set sites: feed_forward and leave skip_blocks out"
+                "set sites: feed_forward and leave blocks and skip_blocks out"
             )
         for path in (path for block in plan.feed_forwards for path in (*block.expanding, block.down)):
             if isinstance(model.get_submodule(path), StructuredLayer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
@@ -14,8 +15,16 @@ from transformers import PreTrainedModel
 
 from kronpress.errors import KronpressError
 from kronpress.factorize.request import Request
-from kronpress.families import Site, base_prefix, family_of, has_module, replace_module, select_sites
-from kronpress.layers import KroneckerEmbedding, StructuredLayer, bias_of, weight_of
+from kronpress.families import Site, base_prefix, family_of, has_module, replace_module
+from kronpress.layers import (
+    FactoredEmbedding,
+    FactoredHead,
+    FusedLinear,
+    StructuredLayer,
+    bias_of,
+    linear,
+    weight_of,
+)
 from kronpress.registry import Shelf
 from kronpress.step import Workbench
 
@@ -32,7 +41,7 @@ class Initialization(BaseModel, ABC):
         Raises:
             KronpressError: no such sites, or shapes that do not divide.
         """
-        select_sites(bench.student, request.sites, skip_blocks=request.skip_blocks)
+        request.sites_of(bench.student)
 
     @abstractmethod
     def apply(self, bench: Workbench, request: Request) -> list[dict[str, Any]]:
@@ -51,18 +60,19 @@ class MatrixInitialization(Initialization):
     ) -> tuple[StructuredLayer, float]:
         """Return the structured layer that takes the place of `layer`, and ‖weight − its weight‖."""
 
+    def prepare(self, model: PreTrainedModel, sites: list[Site], request: Request) -> None:
+        """Change the dense weights where that leaves the function of the model and helps what follows."""
+
     def apply(self, bench: Workbench, request: Request) -> list[dict[str, Any]]:
-        """Replace each selected site; a tied head follows its embedding."""
+        """Replace each selected site; the head of a tied model becomes what the request says."""
         model = bench.student
-        sites = select_sites(model, request.sites, skip_blocks=request.skip_blocks)
-        tied = model.config.tie_word_embeddings and any(site.role == "embedding" for site in sites)
-        reports = []
-        for site in tqdm(sites, desc=f"factorize ({self.kind})", unit="matrix", disable=None):
-            if site.role == "head" and tied:
-                continue
-            reports.append(self._replace(model, site, request))
-        if tied:
-            _tie_head(model)
+        sites = request.sites_of(model)
+        if model.config.tie_word_embeddings and any(site.role == "embedding" for site in sites):
+            sites = [site for site in sites if site.role != "head"]
+        self.prepare(model, sites, request)
+        progress = tqdm(sites, desc=f"factorize ({self.kind})", unit="matrix", disable=None)
+        reports = [self._replace(model, site, request) for site in progress]
+        settle_head(model, mode=request.head)
         return reports
 
     @torch.no_grad()
@@ -71,7 +81,10 @@ class MatrixInitialization(Initialization):
         if isinstance(layer, StructuredLayer):
             raise KronpressError(f"{site.path} has been factorized already; choose other sites")
         weight = weight_of(layer)
-        structured, error = self.fit(weight, site=site, request=request, layer=layer)
+        fits = [self.fit(weight_of(share), site=site, request=request, layer=share) for share in shares_of(layer, site)]
+        parts = [part for part, _ in fits]
+        structured = FusedLinear.of(parts, bias=bias_of(layer)) if site.shares else parts[0]
+        error = sum(error**2 for _, error in fits) ** 0.5
         replace_module(model, site.path, module=structured)
         return {
             "path": site.path,
@@ -80,18 +93,35 @@ class MatrixInitialization(Initialization):
             "parameters_before": sum(p.numel() for p in layer.parameters()),
             "parameters_after": structured.parameter_count,
             "relative_error": error / max(float(torch.linalg.vector_norm(weight.double())), 1e-30),
-            "layer": structured.extra_repr(),
+            "layer": structured.extra_repr() or repr(structured),
         }
 
 
-def _tie_head(model: PreTrainedModel) -> None:
+def shares_of(layer: nn.Module, site: Site) -> list[nn.Module]:
+    """Return the dense layers that a module stands for: itself, or one without bias for each share of a fused one."""
+    if not site.shares:
+        return [layer]
+    return [linear(share) for share in weight_of(layer).chunk(len(site.shares))]
+
+
+def settle_head(model: PreTrainedModel, *, mode: str) -> None:
+    """Give a model whose tied embedding has just been factorized the head of the `mode` of `Request.head`."""
     family = family_of(model)
-    if not has_module(model, family.head):
-        return
     embedding = model.get_submodule(base_prefix(model) + family.embedding)
-    if isinstance(embedding, KroneckerEmbedding):
-        head = embedding.as_head(bias=bias_of(model.get_submodule(family.head)))
-        replace_module(model, family.head, module=head)
+    tied = model.config.tie_word_embeddings and has_module(model, family.head)
+    if not (tied and isinstance(embedding, FactoredEmbedding)):
+        return
+    head = model.get_submodule(family.head)
+    if isinstance(head, StructuredLayer):  # settled by an earlier step
+        return
+    if mode == "tied":
+        replace_module(model, family.head, module=FactoredHead.of(embedding, bias=bias_of(head)))
+        return
+    model.config.tie_word_embeddings = False
+    own = copy.deepcopy(head)  # BERT shares the bias of its head with another module
+    if mode == "untied":
+        own = FactoredHead.of(copy.deepcopy(embedding), bias=bias_of(own))
+    replace_module(model, family.head, module=own)
 
 
 INITIALIZATIONS: Shelf[type[Initialization]] = Shelf("initialization")

@@ -9,12 +9,22 @@ import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from kronpress.errors import KronpressError
-from kronpress.factorize.initialization import INITIALIZATIONS, MatrixInitialization
+from kronpress.factorize.initialization import INITIALIZATIONS, MatrixInitialization, shares_of
+from kronpress.factorize.reorder import fold_hidden_orders, own_orders
 from kronpress.factorize.request import Request
-from kronpress.families import Site, select_sites
-from kronpress.layers import KroneckerEmbedding, KroneckerLinear, StructuredLayer, bias_of, weight_of
+from kronpress.families import Site
+from kronpress.layers import (
+    FactoredEmbedding,
+    KroneckerEmbedding,
+    KroneckerLinear,
+    NestedKroneckerEmbedding,
+    StructuredLayer,
+    bias_of,
+    weight_of,
+)
 from kronpress.linalg import KroneckerShape, KroneckerSum, nearest_kronecker_sum
 from kronpress.step import Workbench
 
@@ -23,11 +33,23 @@ class KroneckerInitialization(MatrixInitialization):
     """An initialization that writes one matrix as a sum of Kronecker products."""
 
     def check(self, bench: Workbench, request: Request) -> None:
-        """Check sites and shapes."""
-        for site in select_sites(bench.student, request.sites, skip_blocks=request.skip_blocks):
+        """Check sites, shapes and what only some layers can do."""
+        for site in request.sites_of(bench.student):
             layer = bench.student.get_submodule(site.path)
-            if not isinstance(layer, StructuredLayer):
-                request.shape(_size(weight_of(layer)), site=site)
+            if isinstance(layer, StructuredLayer):
+                continue
+            for share in shares_of(layer, site):
+                request.shape(_size(weight_of(share)), site=site)
+            self._check_levels(layer, site, request)
+
+    def _check_levels(self, layer: nn.Module, site: Site, request: Request) -> None:
+        if request.levels == 1:
+            return
+        if not isinstance(layer, nn.Embedding) or request.terms > 1 or request.scales or request.right is None:
+            raise KronpressError(
+                f"levels: {request.levels} nests the factors of a token embedding, given by right, in one term without "
+                f"scales; {site.path} is asked for otherwise: set levels: 1 or sites: embedding"
+            )
 
     @abstractmethod
     def approximate(
@@ -35,27 +57,55 @@ class KroneckerInitialization(MatrixInitialization):
     ) -> tuple[KroneckerSum, float]:
         """Return the sum and a common factor that belongs in front of it; the error is that of both together."""
 
+    def prepare(self, model: PreTrainedModel, sites: list[Site], request: Request) -> None:
+        """Reorder hidden neurons where the request asks for it."""
+        if request.permute != "none":
+            fold_hidden_orders(model, sites, request)
+
     def fit(
         self, weight: Float[Tensor, "out in"], *, site: Site, request: Request, layer: nn.Module
     ) -> tuple[StructuredLayer, float]:
         """Approximate the weight and build the layer."""
+        if isinstance(layer, nn.Embedding):
+            table = self._table(weight, site, request, padding_idx=layer.padding_idx)
+            return table, table.distance(weight)
+        value, scale, orders = self._approximate(weight, site, request)
+        if request.scales:
+            scales = torch.full((value.terms,), scale)
+            return KroneckerLinear.of(value, bias=bias_of(layer), scales=scales, orders=orders), value.error
+        return KroneckerLinear.of(_scaled(value, scale), bias=bias_of(layer), orders=orders), value.error
+
+    def _approximate(
+        self, weight: Float[Tensor, "out in"], site: Site, request: Request
+    ) -> tuple[KroneckerSum, float, dict[str, Tensor]]:
         shape = request.shape(_size(weight), site=site)
-        value, scale = self.approximate(weight, shape=shape, terms=request.terms)
-        structured = _layer(value, scale, keep_scales=request.scales, layer=layer)
-        return structured, value.error
+        orders: dict[str, Tensor] = {}
+        if request.permute == "all":
+            weight, orders = own_orders(weight, shape, site, terms=request.terms)
+        return *self.approximate(weight, shape=shape, terms=request.terms), orders
+
+    def _table(
+        self, weight: Float[Tensor, "out in"], site: Site, request: Request, *, padding_idx: int | None
+    ) -> FactoredEmbedding:
+        value, scale, orders = self._approximate(weight, site, request)
+        if request.scales:
+            scales = torch.full((value.terms,), scale)
+            return KroneckerEmbedding.of(value, padding_idx=padding_idx, scales=scales, orders=orders)
+        value = _scaled(value, scale)
+        if request.levels == 1:
+            return KroneckerEmbedding.of(value, padding_idx=padding_idx, orders=orders)
+        deeper = request.model_copy(update={"levels": request.levels - 1})
+        inner = self._table(value.left[0], site, deeper, padding_idx=None)
+        column_order = orders.get("column_order")
+        return NestedKroneckerEmbedding.of(inner, value.right[0], column_order=column_order, padding_idx=padding_idx)
 
 
 def _size(weight: Tensor) -> tuple[int, int]:
     return weight.shape[0], weight.shape[1]
 
 
-def _layer(value: KroneckerSum, scale: float, *, keep_scales: bool, layer: nn.Module) -> StructuredLayer:
-    scales = torch.full((value.terms,), scale) if keep_scales else None
-    if not keep_scales and scale != 1.0:
-        value = KroneckerSum(value.left, value.right * scale, error=value.error)
-    if isinstance(layer, nn.Embedding):
-        return KroneckerEmbedding.of(value, padding_idx=layer.padding_idx, scales=scales)
-    return KroneckerLinear.of(value, bias=bias_of(layer), scales=scales)
+def _scaled(value: KroneckerSum, scale: float) -> KroneckerSum:
+    return value if scale == 1.0 else KroneckerSum(value.left, value.right * scale, error=value.error)
 
 
 @INITIALIZATIONS.register("van_loan")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
+from transformers import PreTrainedModel
 
 from kronpress.errors import KronpressError
-from kronpress.families import Site
+from kronpress.families import Blocks, Site, select_sites
 from kronpress.linalg import KroneckerShape
 
 Pair = tuple[int, int]
@@ -16,30 +19,48 @@ class Request(BaseModel):
 
     Attributes:
         sites: a role, a group of roles, a glob or `re:` expression (see `kronpress inspect`).
-        skip_blocks: blocks left dense.
+        blocks: `all`, `odd` (1, 3, 5, …), `even` or a list of numbers from 0.
+        skip_blocks: blocks left dense all the same.
         left: (m1, n1) of the left factors, for matrices as out × in; swapped for `down`, whose matrix
             has the transposed shape (KroneckerBERT and Krony-PT name their shapes so).
         right: (m2, n2) of the right factors, swapped likewise; give either this or `left`.
         terms: Kronecker products in the sum.
         scales: keep a learnable scale per term apart from the factors.
+        levels: how often a table's left factor is factorized again, the first time included (TQCompressor: 2).
+        permute: `folded` searches orders of the hidden neurons, which cost nothing later; `all` also orders of
+            the other rows and columns, which the layers keep and apply (TQCompressor's permutations).
+        head: what becomes of an output head tied to a factorized embedding: `tied` to the factors, `untied` with
+            factors of its own, or `dense` with the full matrix.
         ratio: parameters to keep, as a fraction, for low-rank factors.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sites: str = "feed_forward"
+    blocks: Blocks = "all"
     skip_blocks: tuple[int, ...] = ()
     left: Pair | None = None
     right: Pair | None = None
     terms: int = Field(default=1, ge=1)
     scales: bool = False
+    levels: int = Field(default=1, ge=1)
+    permute: Literal["none", "folded", "all"] = "none"
+    head: Literal["tied", "untied", "dense"] = "tied"
     ratio: float = Field(default=0.5, gt=0, lt=1)
+
+    def sites_of(self, model: PreTrainedModel) -> list[Site]:
+        """Return the sites of the model that this request names.
+
+        Raises:
+            KronpressError: none, or the pattern is not understood.
+        """
+        return select_sites(model, self.sites, blocks=self.blocks, skip_blocks=self.skip_blocks)
 
     def shape(self, matrix: Pair, *, site: Site) -> KroneckerShape:
         """Return the factors' shapes for the matrix (out, in) at `site`.
 
         Raises:
-            KronpressError: no shape is given, or it does not divide the matrix.
+            KronpressError: no shape is given, it does not divide the matrix, or it takes fewer terms.
         """
         if (self.left is None) == (self.right is None):
             raise KronpressError(
@@ -48,9 +69,12 @@ class Request(BaseModel):
             )
         try:
             if self.left is not None:
-                return KroneckerShape.of_left(matrix, left=_oriented(self.left, site))
-            assert self.right is not None
-            return KroneckerShape.of_right(matrix, right=_oriented(self.right, site))
+                shape = KroneckerShape.of_left(matrix, left=_oriented(self.left, site))
+            else:
+                assert self.right is not None
+                shape = KroneckerShape.of_right(matrix, right=_oriented(self.right, site))
+            shape.require_terms(self.terms)
+            return shape
         except KronpressError as error:
             raise KronpressError(f"{site.path} ({matrix[0]} × {matrix[1]}): {error}") from error
 

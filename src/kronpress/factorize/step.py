@@ -7,11 +7,10 @@ from typing import Any, ClassVar
 from pydantic import SerializeAsAny, field_validator
 
 from kronpress.checkpoint import adopt
-from kronpress.errors import KronpressError
 from kronpress.factorize.initialization import INITIALIZATIONS, Initialization
 from kronpress.factorize.request import Request
 from kronpress.step import STEPS, Step, Workbench
-from kronpress.validation import parse
+from kronpress.validation import parse_named
 
 
 @STEPS.register("factorize")
@@ -28,13 +27,8 @@ class Factorize(Step, Request):
     @field_validator("init", mode="before")
     @classmethod
     def _named(cls, value: Any) -> Initialization:
-        fields = {"name": value} if isinstance(value, str) else value
-        if isinstance(fields, Initialization):
-            return fields
-        if not isinstance(fields, dict) or "name" not in fields:
-            raise KronpressError(f"init is {value!r}; give a name or a mapping with one: {', '.join(INITIALIZATIONS)}")
-        method = INITIALIZATIONS[str(fields["name"])]
-        return parse(method, {key: item for key, item in fields.items() if key != "name"}, place=f"init {method.kind}")
+        init: Initialization = parse_named(value, INITIALIZATIONS, key="init")
+        return init
 
     def check(self, bench: Workbench) -> None:
         """Check that the sites exist and that their shapes divide."""

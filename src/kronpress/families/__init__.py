@@ -14,10 +14,11 @@ from kronpress.families.family import (
     layout,
     replace_module,
 )
-from kronpress.families.selection import select_sites
+from kronpress.families.selection import Blocks, select_sites
 
 __all__ = [
     "FAMILIES",
+    "Blocks",
     "Family",
     "FeedForward",
     "Layout",

@@ -79,11 +79,19 @@ class FeedForward:
 
 @dataclass(frozen=True)
 class Site:
-    """A module that can be replaced: its full path, its role and the index of its block (None outside)."""
+    """A module that can be replaced.
+
+    Attributes:
+        path: full path of the module.
+        role: what it computes.
+        block: index of its block, None outside of the blocks.
+        shares: the roles that a fused module computes at once, in equal shares of its output; else empty.
+    """
 
     path: str
     role: str
     block: int | None
+    shares: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,7 @@ def layout(model: PreTrainedModel) -> Layout:
     block_paths = tuple(f"{prefix}{family.blocks}.{i}" for i in range(depth))
     sites = [Site(prefix + family.embedding, "embedding", None)]
     for i, block in enumerate(block_paths):
-        sites += [Site(f"{block}.{path}", role, i) for role, path in family.roles.items()]
+        sites += [Site(f"{block}.{path}", role, i, family.fused.get(role, ())) for role, path in family.roles.items()]
     if has_module(model, family.head):
         sites.append(Site(family.head, "head", None))
     feed_forwards = tuple(_feed_forward(family, i, block) for i, block in enumerate(block_paths))

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from typing import Literal
 
 from transformers import PreTrainedModel
 
 from kronpress.errors import KronpressError
 from kronpress.families.family import ATTENTION_ROLES, FEED_FORWARD_ROLES, Layout, Site, layout
 
+Blocks = Literal["all", "odd", "even"] | tuple[int, ...]
 _GROUPS = {"attention": ("qkv", *ATTENTION_ROLES), "feed_forward": FEED_FORWARD_ROLES}
 
 
-def select_sites(model: PreTrainedModel, pattern: str, *, skip_blocks: tuple[int, ...] = ()) -> list[Site]:
-    """Return the sites that `pattern` names.
+def select_sites(
+    model: PreTrainedModel, pattern: str, *, blocks: Blocks = "all", skip_blocks: tuple[int, ...] = ()
+) -> list[Site]:
+    """Return the sites that `pattern` names in the blocks asked for; what is outside of the blocks always counts.
+
+    Blocks are numbered from 0; `odd` are 1, 3, 5, … (KnGPT2 and TQCompressor compress those).
 
     A pattern is a role (`up`), a group of roles (`feed_forward`, `attention`, `all`), a glob over module
     paths (`*.mlp.*`) or `re:` with a regular expression; several are joined by commas.
@@ -26,11 +32,21 @@ def select_sites(model: PreTrainedModel, pattern: str, *, skip_blocks: tuple[int
     chosen = [
         site
         for site in plan.sites
-        if site.block not in skip_blocks and any(_matches(part.strip(), site) for part in pattern.split(","))
+        if site.block not in skip_blocks
+        and _is_in(site.block, blocks)
+        and any(_matches(part.strip(), site) for part in pattern.split(","))
     ]
     if not chosen:
         raise KronpressError(f"the pattern '{pattern}' matches no module of the model; {_offer(plan)}")
     return chosen
+
+
+def _is_in(block: int | None, blocks: Blocks) -> bool:
+    if block is None or blocks == "all":
+        return True
+    if isinstance(blocks, str):
+        return block % 2 == (blocks == "odd")
+    return block in blocks
 
 
 def _matches(pattern: str, site: Site) -> bool:

@@ -1,16 +1,26 @@
 """Modules that compute with factors; each knows its dense twin."""
 
 from kronpress.layers.dense import linear, narrowed, weight_of
-from kronpress.layers.kronecker import KroneckerEmbedding, KroneckerLinear
+from kronpress.layers.embedding import FactoredEmbedding, FactoredHead
+from kronpress.layers.fused import FusedLinear
+from kronpress.layers.kronecker import KroneckerLinear
+from kronpress.layers.kronecker_embedding import KroneckerEmbedding, NestedKroneckerEmbedding
 from kronpress.layers.low_rank import LowRankLinear
 from kronpress.layers.structured import LAYERS, StructuredLayer, bias_of, from_spec
+from kronpress.layers.tensor_train import TensorTrainEmbedding, TensorTrainLinear
 
 __all__ = [
     "LAYERS",
+    "FactoredEmbedding",
+    "FactoredHead",
+    "FusedLinear",
     "KroneckerEmbedding",
     "KroneckerLinear",
     "LowRankLinear",
+    "NestedKroneckerEmbedding",
     "StructuredLayer",
+    "TensorTrainEmbedding",
+    "TensorTrainLinear",
     "bias_of",
     "from_spec",
     "linear",

@@ -1,7 +1,8 @@
-"""Linear and embedding layers over a sum of Kronecker products."""
+"""Linear layers over a sum of Kronecker products, and what they share with tables."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,18 +11,29 @@ from torch import Tensor, nn
 
 from kronpress.errors import KronpressError
 from kronpress.layers import dense
-from kronpress.layers.structured import LAYERS, StructuredLayer, empty
+from kronpress.layers.structured import LAYERS, InnerProducts, StructuredLayer, empty
 from kronpress.linalg import KroneckerShape, KroneckerSum, expand
+
+Orders = Mapping[str, Int[Tensor, " size"]]
+_ORDERS = ("row_order", "column_order")
 
 
 class KroneckerFactors(StructuredLayer):
-    """The factors of Σ scale_k · left_k ⊗ right_k, shared by the linear and the embedding form.
+    """The factors of K = Σ scale_k · left_k ⊗ right_k, shared by the linear and the embedding form.
+
+    The weight is K itself, or K with rows and columns in another order (TQCompressor): a product first takes
+    the inputs in `column_order`, then multiplies by K, then takes the results in `row_order`.
 
     Attributes:
         left: (terms, m1, n1).
         right: (terms, m2, n2).
         scales: (terms,) or None; learnable, kept apart from the factors (Krony-PT, section 3.3).
+        row_order: (m,) integers or None.
+        column_order: (n,) integers or None.
     """
+
+    row_order: Tensor | None
+    column_order: Tensor | None
 
     def __init__(
         self,
@@ -30,18 +42,21 @@ class KroneckerFactors(StructuredLayer):
         right: tuple[int, int] | list[int],
         terms: int = 1,
         scales: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        orders: tuple[str, ...] | list[str] = (),
+        **options: Any,
     ) -> None:
         super().__init__()
         self.shape = KroneckerShape(left[0], left[1], right[0], right[1])
         self.terms = terms
-        self.left = empty(terms, *left, device=device, dtype=dtype)
-        self.right = empty(terms, *right, device=device, dtype=dtype)
-        self.scales = empty(terms, device=device, dtype=dtype) if scales else None
+        self.left = empty(terms, *left, **options)
+        self.right = empty(terms, *right, **options)
+        self.scales = empty(terms, **options) if scales else None
+        for name, size in zip(_ORDERS, self.shape.matrix, strict=True):
+            order = torch.arange(size, dtype=torch.int32, device=options.get("device")) if name in orders else None
+            self.register_buffer(name, order)
 
     def spec(self) -> dict[str, Any]:
-        """Return kind, factor shapes, terms and whether there are scales."""
+        """Return kind, factor shapes, terms, whether there are scales, and which orders there are."""
         shape = self.shape
         return {
             "kind": self.kind,
@@ -49,6 +64,7 @@ class KroneckerFactors(StructuredLayer):
             "right": [shape.m2, shape.n2],
             "terms": self.terms,
             "scales": self.scales is not None,
+            "orders": [name for name in _ORDERS if getattr(self, name) is not None],
         }
 
     def factors(self) -> tuple[Float[Tensor, "terms m1 n1"], Float[Tensor, "terms m2 n2"]]:
@@ -60,25 +76,82 @@ class KroneckerFactors(StructuredLayer):
             return self.left * scales, self.right
         return self.left, self.right * scales
 
-    def dense_weight(self) -> Float[Tensor, "m n"]:
-        """Return the product, scales included."""
-        return expand(*self.factors())
+    @torch.no_grad()
+    def fold_scales(self) -> None:
+        """Multiply the scales into the factors and drop them: the same function with fewer parameters."""
+        left, right = self.factors()
+        self.left, self.right, self.scales = nn.Parameter(left.detach()), nn.Parameter(right.detach()), None
 
-    def fill(self, value: KroneckerSum, *, scales: Float[Tensor, " terms"] | None = None) -> None:
-        """Take over the factors of `value` as own parameters; a layer with scales starts them at 1."""
+    def dense_weight(self) -> Float[Tensor, "m n"]:
+        """Return the weight, scales and orders included."""
+        weight = expand(*self.factors())
+        if self.row_order is not None:
+            weight = weight[self.row_order]
+        return weight if self.column_order is None else weight[:, inverse_order(self.column_order)]
+
+    def product(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
+        """Return x · Wᵀ; with x folded to X (n1, n2), (left ⊗ right) x = left · X · rightᵀ.
+
+        The cheaper order of the two products is taken (KroneckerBERT, eq. 7).
+        """
+        if x.shape[-1] != self.shape.matrix[1]:
+            raise KronpressError(f"the input has {x.shape[-1]} features; this layer takes {self.shape.matrix[1]}")
+        if self.column_order is not None:
+            x = x[..., self.column_order]
+        contract = _right_first if self.shape.right_first else _left_first
+        y = contract(x.reshape(-1, self.shape.n1, self.shape.n2), *self.factors())
+        y = y.reshape(*x.shape[:-1], self.shape.matrix[0])
+        return y if self.row_order is None else y[..., self.row_order]
+
+    @property
+    def matrix(self) -> tuple[int, int]:
+        """The (rows, columns) of the product."""
+        return self.shape.matrix
+
+    @property
+    def products(self) -> InnerProducts:
+        """The inner products of `product` in the cheaper order, all terms."""
+        pairs = self.shape.inner_products(right_first=self.shape.right_first)
+        return [(length, self.terms * count) for length, count in pairs]
+
+    def fill(self, value: KroneckerSum, *, scales: Float[Tensor, " terms"] | None, orders: Orders) -> None:
+        """Take over the factors of `value` as own parameters, and what stands around them."""
         self.left = nn.Parameter(value.left.contiguous())
         self.right = nn.Parameter(value.right.contiguous())
-        if self.scales is not None:
-            start = torch.ones(self.terms) if scales is None else scales
-            self.scales = nn.Parameter(start.to(value.left))
+        if scales is not None:
+            self.scales = nn.Parameter(scales.to(value.left))
+        for name, order in orders.items():
+            setattr(self, name, order.to(value.left.device, torch.int32))
+
+    def factors_repr(self) -> str:
+        """Return the factors as the printed model shows them."""
+        shape, names = self.shape, ", ".join(self.spec()["orders"])
+        scaled = ", scales" if self.scales is not None else ""
+        return f"left={shape.m1}×{shape.n1}, right={shape.m2}×{shape.n2}, terms={self.terms}{scaled}" + (
+            f", {names}" if names else ""
+        )
+
+    @classmethod
+    def fields_of(
+        cls, value: KroneckerSum, *, scales: Float[Tensor, " terms"] | None, orders: Orders
+    ) -> dict[str, Any]:
+        """Return the constructor's arguments for a layer that `fill` will fill with the same."""
+        shape = value.shape
+        return {
+            "left": (shape.m1, shape.n1),
+            "right": (shape.m2, shape.n2),
+            "terms": value.terms,
+            "scales": scales is not None,
+            "orders": list(orders),
+            "device": "meta",
+        }
 
 
 @LAYERS.register("kronecker_linear")
 class KroneckerLinear(KroneckerFactors):
     """y = (Σ scale_k · left_k ⊗ right_k) x + bias, without ever forming the product.
 
-    With x folded to X (n1, n2), (left ⊗ right) x = left · X · rightᵀ; the cheaper order of the two
-    products is taken (KroneckerBERT, eq. 7). Input (..., n1·n2), output (..., m1·m2).
+    Input (..., n1·n2), output (..., m1·m2).
     """
 
     kind = "kronecker_linear"
@@ -86,7 +159,7 @@ class KroneckerLinear(KroneckerFactors):
     def __init__(self, *, bias: bool = True, **fields: Any) -> None:
         super().__init__(**fields)
         self.out_features, self.in_features = self.shape.matrix
-        options = {"device": fields.get("device"), "dtype": fields.get("dtype")}
+        options = {name: fields.get(name) for name in ("device", "dtype")}
         self.bias = empty(self.out_features, **options) if bias else None
 
     @classmethod
@@ -96,29 +169,18 @@ class KroneckerLinear(KroneckerFactors):
         *,
         bias: Float[Tensor, " m"] | None = None,
         scales: Float[Tensor, " terms"] | None = None,
+        orders: Orders | None = None,
     ) -> KroneckerLinear:
-        """Return a layer that computes with the factors of `value`."""
-        shape = value.shape
-        layer = cls(
-            bias=bias is not None,
-            left=(shape.m1, shape.n1),
-            right=(shape.m2, shape.n2),
-            terms=value.terms,
-            scales=scales is not None,
-            device="meta",
-        )
-        layer.fill(value, scales=scales)
+        """Return a layer that computes with the factors of `value`, scaled and reordered."""
+        layer = cls(bias=bias is not None, **cls.fields_of(value, scales=scales, orders=orders or {}))
+        layer.fill(value, scales=scales, orders=orders or {})
         if bias is not None:
             layer.bias = nn.Parameter(bias.detach().clone())
         return layer
 
     def forward(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
         """Apply the layer."""
-        if x.shape[-1] != self.in_features:
-            raise KronpressError(f"the input has {x.shape[-1]} features; this layer takes {self.in_features}")
-        contract = _right_first if self.shape.right_first else _left_first
-        y = contract(x.reshape(-1, self.shape.n1, self.shape.n2), *self.factors())
-        y = y.reshape(*x.shape[:-1], self.out_features)
+        y = self.product(x)
         return y if self.bias is None else y + self.bias.to(y.dtype)  # which autocast may have made narrower
 
     def to_dense(self) -> nn.Linear:
@@ -130,92 +192,18 @@ class KroneckerLinear(KroneckerFactors):
         return super().spec() | {"bias": self.bias is not None}
 
     @property
-    def flops_per_token(self) -> int:
-        """Two for each multiply-add of the cheaper order, all terms."""
-        return 2 * self.shape.multiply_adds(terms=self.terms, right_first=self.shape.right_first)
+    def inner_products(self) -> InnerProducts:
+        """Those of the product."""
+        return self.products
 
     def extra_repr(self) -> str:
         """Return the factors as the printed model shows them."""
-        shape = self.shape
-        return (
-            f"in={self.in_features}, out={self.out_features}, left={shape.m1}×{shape.n1}, "
-            f"right={shape.m2}×{shape.n2}, terms={self.terms}, scales={self.scales is not None}"
-        )
+        return f"in={self.in_features}, out={self.out_features}, {self.factors_repr()}"
 
 
-@LAYERS.register("kronecker_embedding")
-class KroneckerEmbedding(KroneckerFactors):
-    """A look-up table Σ scale_k · left_k ⊗ right_k; row i is left[i // m2] ⊗ right[i % m2].
-
-    Rows stay independent: a look-up costs O(terms · dimension) (KroneckerBERT, section 3.3).
-    """
-
-    kind = "kronecker_embedding"
-
-    def __init__(self, *, padding_idx: int | None = None, **fields: Any) -> None:
-        super().__init__(**fields)
-        self.num_embeddings, self.embedding_dim = self.shape.matrix
-        self.padding_idx = padding_idx
-
-    @classmethod
-    def of(
-        cls, value: KroneckerSum, *, padding_idx: int | None = None, scales: Float[Tensor, " terms"] | None = None
-    ) -> KroneckerEmbedding:
-        """Return a table that computes with the factors of `value`."""
-        shape = value.shape
-        layer = cls(
-            padding_idx=padding_idx,
-            left=(shape.m1, shape.n1),
-            right=(shape.m2, shape.n2),
-            terms=value.terms,
-            scales=scales is not None,
-            device="meta",
-        )
-        layer.fill(value, scales=scales)
-        return layer
-
-    def forward(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch dim"]:
-        """Look the rows up."""
-        left, right = self.factors()
-        rows_left = left[:, ids // self.shape.m2]
-        rows_right = right[:, ids % self.shape.m2]
-        with torch.autocast(ids.device.type, enabled=False):  # a look-up keeps the precision of the table
-            return torch.einsum("t...i,t...j->...ij", rows_left, rows_right).flatten(-2)
-
-    def as_head(self, *, bias: Float[Tensor, " m"] | None = None) -> KroneckerLinear:
-        """Return the tied output head: a linear layer whose factors are the very parameters of this table."""
-        head = KroneckerLinear(bias=bias is not None, **self._shared_fields(), device="meta")
-        head.left, head.right, head.scales = self.left, self.right, self.scales
-        if bias is not None:
-            head.bias = bias if isinstance(bias, nn.Parameter) else nn.Parameter(bias)
-        return head
-
-    def _shared_fields(self) -> dict[str, Any]:
-        return {key: value for key, value in super().spec().items() if key != "kind"}
-
-    def to_dense(self) -> nn.Embedding:
-        """Return the table with the factors multiplied out."""
-        table: nn.Embedding = nn.Embedding.from_pretrained(
-            self.dense_weight().detach(), freeze=False, padding_idx=self.padding_idx
-        )
-        return table
-
-    def spec(self) -> dict[str, Any]:
-        """Return the factors' spec and the padding index."""
-        return super().spec() | {"padding_idx": self.padding_idx}
-
-    @property
-    def flops_per_token(self) -> int:
-        """Two for each number of the row and term."""
-        return 2 * self.terms * self.embedding_dim
-
-    def extra_repr(self) -> str:
-        """Return the factors as the printed model shows them."""
-        shape = self.shape
-        return (
-            f"{self.num_embeddings}, {self.embedding_dim}, left={shape.m1}×{shape.n1}, "
-            f"right={shape.m2}×{shape.n2}, terms={self.terms}"
-        )
+def inverse_order(order: Int[Tensor, " size"]) -> Int[Tensor, " size"]:
+    """Return the order that undoes `order`."""
+    return order.long().argsort()
 
 
 def _right_first(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kronpress.layers import dense
-from kronpress.layers.structured import LAYERS, StructuredLayer, empty
+from kronpress.layers.structured import LAYERS, InnerProducts, StructuredLayer, empty
 from kronpress.linalg import LowRank
 
 
@@ -61,9 +61,14 @@ class LowRankLinear(StructuredLayer):
         return {name: getattr(self, name) for name in names} | {"bias": self.bias is not None}
 
     @property
-    def flops_per_token(self) -> int:
-        """Two for each stored weight."""
-        return 2 * self.rank * (self.in_features + self.out_features)
+    def matrix(self) -> tuple[int, int]:
+        """The (rows, columns) of the product."""
+        return self.out_features, self.in_features
+
+    @property
+    def inner_products(self) -> InnerProducts:
+        """Those with each of the two factors."""
+        return [(self.in_features, self.rank), (self.rank, self.out_features)]
 
     def extra_repr(self) -> str:
         """Return the dimensions as the printed model shows them."""

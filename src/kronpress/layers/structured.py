@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from kronpress.errors import KronpressError
 from kronpress.registry import Shelf
 
+InnerProducts = list[tuple[int, int]]
+
 
 class StructuredLayer(nn.Module, ABC):
     """A layer that stores factors in place of a dense weight, and knows its dense twin.
@@ -30,18 +32,28 @@ class StructuredLayer(nn.Module, ABC):
 
     @property
     @abstractmethod
+    def matrix(self) -> tuple[int, int]:
+        """The (rows, columns) of the dense weight that the factors stand for."""
+
+    @property
+    @abstractmethod
+    def inner_products(self) -> InnerProducts:
+        """The (length, count) of the inner products that one token takes."""
+
+    @property
     def flops_per_token(self) -> int:
         """Floating-point operations for one token, counting 2 for a multiply-add."""
+        return sum(2 * length * count for length, count in self.inner_products)
 
     @property
     def parameter_count(self) -> int:
-        """Numbers stored."""
+        """Numbers stored; the integers of an order are not counted, as no paper does."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     @property
     def byte_count(self) -> int:
-        """Bytes stored."""
-        return sum(parameter.numel() * parameter.element_size() for parameter in self.parameters())
+        """Bytes stored, those of integer orders included."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in (*self.parameters(), *self.buffers()))
 
 
 LAYERS: Shelf[type[StructuredLayer]] = Shelf("layer kind")
@@ -64,7 +76,7 @@ def from_spec(
     return layer
 
 
-def empty(*shape: int, device: torch.device | str | None, dtype: torch.dtype | None) -> nn.Parameter:
+def empty(*shape: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> nn.Parameter:
     """Return an uninitialized parameter."""
     return nn.Parameter(torch.empty(*shape, device=device, dtype=dtype))
 

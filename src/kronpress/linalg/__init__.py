@@ -2,21 +2,53 @@
 
 from kronpress.linalg.kronecker import KroneckerSum, expand, nearest_kronecker_sum, rearrange
 from kronpress.linalg.low_rank import LowRank, nearest_low_rank
+from kronpress.linalg.permutation import (
+    Member,
+    PermutedKroneckerSum,
+    nearest_permuted_kronecker_sum,
+    search_orders,
+)
 from kronpress.linalg.selection import eliminate, refit
 from kronpress.linalg.shapes import KroneckerShape, divisors
 from kronpress.linalg.svd import TruncatedSVD, truncated_svd
+from kronpress.linalg.tensor_train import (
+    Modes,
+    TensorTrainMatrix,
+    TensorTrainTable,
+    balanced_modes,
+    check_modes,
+    expand_rows,
+    expand_train,
+    paired_modes,
+    tensor_train_matrix,
+    tensor_train_rows,
+)
 
 __all__ = [
     "KroneckerShape",
     "KroneckerSum",
     "LowRank",
+    "Member",
+    "Modes",
+    "PermutedKroneckerSum",
+    "TensorTrainMatrix",
+    "TensorTrainTable",
     "TruncatedSVD",
+    "balanced_modes",
+    "check_modes",
     "divisors",
     "eliminate",
     "expand",
+    "expand_rows",
+    "expand_train",
     "nearest_kronecker_sum",
     "nearest_low_rank",
+    "nearest_permuted_kronecker_sum",
+    "paired_modes",
     "rearrange",
     "refit",
+    "search_orders",
+    "tensor_train_matrix",
+    "tensor_train_rows",
     "truncated_svd",
 ]

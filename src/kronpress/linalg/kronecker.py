@@ -63,8 +63,7 @@ def nearest_kronecker_sum(matrix: Float[Tensor, "m n"], *, shape: KroneckerShape
     """
     if shape.matrix != tuple(matrix.shape):
         raise KronpressError(f"factors {shape} make a {shape.matrix} matrix, not {tuple(matrix.shape)}")
-    if not 1 <= terms <= shape.max_terms:
-        raise KronpressError(f"terms is {terms}; {shape} takes 1 to {shape.max_terms}, where the sum is exact")
+    shape.require_terms(terms)
     svd = truncated_svd(rearrange(matrix, shape=shape), rank=terms)
     root = svd.sigma.sqrt()
     left = (svd.u * root).T.reshape(terms, shape.m1, shape.n1)

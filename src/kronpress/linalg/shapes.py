@@ -41,22 +41,33 @@ class KroneckerShape:
         """Terms with which every matrix is represented exactly."""
         return min(self.m1 * self.n1, self.m2 * self.n2)
 
-    def multiply_adds(self, *, terms: int = 1, right_first: bool) -> int:
-        """Return the multiply-adds of one matrix-vector product in the given order of contraction."""
+    def require_terms(self, terms: int) -> None:
+        """Check that a sum can use so many terms.
+
+        Raises:
+            KronpressError: it can not.
+        """
+        if not 1 <= terms <= self.max_terms:
+            raise KronpressError(f"terms is {terms}; {self} takes 1 to {self.max_terms}, where the sum is exact")
+
+    def inner_products(self, *, right_first: bool) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return (length, count) of the inner products of one term with a vector, for each of the two contractions."""
         if right_first:
-            return terms * self.n1 * self.m2 * (self.n2 + self.m1)
-        return terms * self.n2 * self.m1 * (self.n1 + self.m2)
+            return (self.n2, self.m2 * self.n1), (self.n1, self.m2 * self.m1)
+        return (self.n1, self.m1 * self.n2), (self.n2, self.m2 * self.m1)
 
     @property
     def right_first(self) -> bool:
         """Whether contracting the right factor first is the cheaper order."""
         return self.multiply_adds(right_first=True) <= self.multiply_adds(right_first=False)
 
-    def flops(self) -> int:
-        """Return the FLOPs of one product in the cheaper order (KroneckerBERT, eq. 7)."""
-        right = (2 * self.n2 - 1) * self.m2 * self.n1 + (2 * self.n1 - 1) * self.m2 * self.m1
-        left = (2 * self.n1 - 1) * self.n2 * self.m1 + (2 * self.n2 - 1) * self.m2 * self.m1
-        return min(right, left)
+    def multiply_adds(self, *, right_first: bool) -> int:
+        """Return the multiply-adds of one term with a vector in the given order of contraction."""
+        return sum(length * count for length, count in self.inner_products(right_first=right_first))
+
+    def flops(self, *, right_first: bool) -> int:
+        """Return the FLOPs of one term with a vector in the given order (KroneckerBERT, eq. 7)."""
+        return sum((2 * length - 1) * count for length, count in self.inner_products(right_first=right_first))
 
     @classmethod
     def of_left(cls, matrix: tuple[int, int], *, left: tuple[int, int]) -> KroneckerShape:

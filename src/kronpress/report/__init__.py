@@ -6,9 +6,11 @@ All of them read one `RunSummary` and know nothing of how it came about.
 from kronpress.report.card import model_card
 from kronpress.report.html import render, write_report
 from kronpress.report.summary import (
+    BLOCK_FLOPS,
     DISK,
     FLOPS,
     PARAMETERS,
+    PARAMETERS_EFFECTIVE,
     PARAMETERS_UNTIED,
     PARAMETERS_WITHOUT_HEAD,
     PEAK_MEMORY,
@@ -24,9 +26,11 @@ from kronpress.report.summary import (
 from kronpress.report.terminal import print_summary
 
 __all__ = [
+    "BLOCK_FLOPS",
     "DISK",
     "FLOPS",
     "PARAMETERS",
+    "PARAMETERS_EFFECTIVE",
     "PARAMETERS_UNTIED",
     "PARAMETERS_WITHOUT_HEAD",
     "PEAK_MEMORY",

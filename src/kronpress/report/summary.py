@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 PARAMETERS = "parameters"
 PARAMETERS_UNTIED = "parameters, untied"
 PARAMETERS_WITHOUT_HEAD = "parameters, without head"
+PARAMETERS_EFFECTIVE = "parameters, multiplied out"
 FLOPS = "FLOPs per token"
+BLOCK_FLOPS = "FLOPs per token, blocks (eq. 7)"
 DISK = "size on disk"
 PEAK_MEMORY = "peak memory (RSS)"
 

@@ -1,0 +1,131 @@
+"""Write a model as a plain checkpoint of its base architecture, which opens without kronpress."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import transformers
+from torch import Tensor, nn
+from transformers import AutoConfig, PreTrainedModel
+
+from kronpress.checkpoint import Probe, files, save, structured_layers
+from kronpress.errors import KronpressError
+from kronpress.export.parity import TOLERANCE, Parity, comparison_inputs, measure
+from kronpress.export.plain import multiply_out
+from kronpress.registry import Shelf
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written.
+
+    Attributes:
+        folder: where.
+        layers: the number of layers whose factors were multiplied out; 0 for a model that was plain already.
+        parameters: the numbers stored, a tied head once.
+        parity: how equal it is to the model.
+    """
+
+    folder: Path
+    layers: int
+    parameters: int
+    parity: Parity
+
+
+class Exporter(Protocol):
+    """A format to export to."""
+
+    def __call__(
+        self, model: PreTrainedModel, folder: str | Path, *, tokenizer: Any = None, tolerance: float = TOLERANCE
+    ) -> Export:
+        """Write `model` into `folder` and prove that it is the same."""
+        ...
+
+
+EXPORTERS: Shelf[Exporter] = Shelf("export format")
+
+
+@EXPORTERS.register("dense")
+def export_dense(
+    model: PreTrainedModel, folder: str | Path, *, tokenizer: Any = None, tolerance: float = TOLERANCE
+) -> Export:
+    """Multiply factors, scales and orders out and save the result, once it is proven to be the same.
+
+    What is compared with `model` is the checkpoint as it opens again from disk; see `parity` for how.
+
+    Args:
+        model: any supported model, which is left as it is; one without factors is written as it is.
+        folder: must be absent or empty, and stays so where the export is refused.
+        tokenizer: saved beside the weights; it also gives the comparison a window of real text.
+        tolerance: the largest difference of outputs that is allowed; see `Parity`.
+
+    Raises:
+        KronpressError: the export is not the model, the base architecture has no place for a part of it, the folder
+            holds something, or the disk has too little space.
+    """
+    folder = Path(folder)
+    files.require_empty(folder)
+    home = next(parent for parent in folder.absolute().parents if parent.exists())
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=home) as staging:
+            written = save(multiply_out(model), Path(staging) / "checkpoint", tokenizer=tokenizer)
+            reopened = _reopen(written, like=model)
+            parity = measure(model, reopened, inputs=_inputs(written, tokenizer, model))
+            parity.check(tolerance=tolerance, place=str(folder))
+            parameters = sum(parameter.numel() for parameter in reopened.parameters())
+            export = Export(folder, len(structured_layers(model)), parameters, parity)
+            files.write_text(written / "README.md", _card(export, type(reopened).__name__, tolerance=tolerance))
+            _publish(written, folder)
+    except OSError as error:
+        raise KronpressError(f"cannot write the export {folder}: {error.strerror or error}") from error
+    return export
+
+
+def _reopen(folder: Path, *, like: PreTrainedModel) -> PreTrainedModel:
+    """Open a plain checkpoint as transformers does without kronpress."""
+    config = AutoConfig.from_pretrained(folder)
+    model_class: Any = getattr(transformers, config.architectures[0])
+    attention = like.config._attn_implementation  # which no checkpoint stores
+    model: PreTrainedModel = model_class.from_pretrained(folder, dtype=like.dtype, attn_implementation=attention)
+    module: nn.Module = model
+    module.to(like.device)
+    return model
+
+
+def _inputs(folder: Path, tokenizer: Any, model: PreTrainedModel) -> list[Tensor]:
+    probe = Probe.read(folder)
+    assert probe is not None
+    return comparison_inputs(probe, tokenizer, model=model)
+
+
+def _publish(written: Path, folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        folder.rmdir()
+    os.replace(written, folder)
+
+
+def _card(export: Export, model_class: str, *, tolerance: float) -> str:
+    done = f"the factors of {export.layers} layers, multiplied out" if export.layers else "a model without factors"
+    return f"""---
+library_name: transformers
+tags: [kronpress]
+---
+
+# {export.folder.name}
+
+A dense export by kronpress: {done}. It holds {export.parameters:,} parameters and needs nothing but transformers.
+The size is that of the dense architecture again; what the compression lost in quality stays lost.
+
+Parity with the compressed model: {export.parity.sentence(tolerance=tolerance)}.
+
+```python
+from transformers import {model_class}
+
+model = {model_class}.from_pretrained("path/to/this/folder")
+```
+"""
