@@ -57,7 +57,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     ({"init": {"name": "calibrated_pruning", "form": "wide"}}, "form is 'wide': .*'narrow' or 'kronecker'"),
     ({"init": "calibrated_pruning", "sites": "up"}, "set sites: feed_forward and leave blocks and skip_blocks out"),
-    ({"init": "calibrated_pruning", "skip_blocks": [0]}, "feed_forward and leave blocks and skip_blocks out"),
+    (
         {"init": "calibrated_pruning", "skip_blocks": [0]},
         "set sites: feed_forward and leave blocks and skip_blocks out",
     ),
