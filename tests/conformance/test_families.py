@@ -17,6 +17,7 @@ from kronpress import calibrate
 from kronpress.calibrate import BlockStream
 from kronpress.checkpoint import adopt, structured_layers
 from kronpress.factorize import CalibratedPruning, Factorize
+from kronpress.factorize.reorder import reorder
 from kronpress.families import FAMILIES, base_prefix, layout, select_sites
 from kronpress.layers import weight_of
 from tests import tiny
@@ -70,8 +71,8 @@ CASES = pytest.mark.parametrize(
 )
 
 
-def build(model_type: str, *, tied: bool = True) -> PreTrainedModel:
-    config = AutoConfig.for_model(model_type, **FIELDS[model_type], tie_word_embeddings=tied)
+def build(model_type: str, *, tied: bool = True, **more: Any) -> PreTrainedModel:
+    config = AutoConfig.for_model(model_type, **(FIELDS[model_type] | more), tie_word_embeddings=tied)
     auto = AutoModelForMaskedLM if FAMILIES[model_type].closing_norm else AutoModelForCausalLM
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -225,3 +226,39 @@ def test_each_head_over_a_factored_table_computes_saves_and_reopens(model_type: 
     again = kronpress.load(kronpress.save(student, tmp_path / "saved"))
     assert torch.equal(tiny.logits(again, ids()), tiny.logits(student, ids()))
     assert count(again) == count(student)
+
+
+@pytest.mark.parametrize("model_type", list(FAMILIES))
+def test_a_fold_in_another_order_leaves_the_logits(model_type: str) -> None:
+    many_heads = {"num_key_value_heads": 4} if "num_key_value_heads" in FIELDS[model_type] else {}
+    model = build(model_type, **many_heads)
+    expected, found = tiny.logits(model, ids()), layout(model).folds
+    assert len(found) == tiny.DEPTH * (2 if FAMILIES[model_type].rotary else 3)
+    for fold in found:
+        before = weight_of(model.get_submodule(fold.sides[0].path)).clone()
+        size = before.shape[fold.sides[0].axis == "columns"] // fold.sides[0].shares
+        segment = fold.segment or size
+        order = torch.cat([start + torch.randperm(segment) for start in range(0, size, segment)])
+        reorder(model, fold, order)
+        assert not torch.equal(weight_of(model.get_submodule(fold.sides[0].path)), before)
+    torch.testing.assert_close(tiny.logits(model, ids()), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_shared_key_heads_and_rotary_positions_are_no_folds() -> None:
+    assert len(layout(build("llama")).folds) == tiny.DEPTH  # the feed-forward blocks alone
+
+
+@pytest.mark.parametrize("permute", ["folded", "all"])
+@pytest.mark.parametrize("model_type", list(FAMILIES))
+def test_a_permuted_start_is_no_worse_and_saves(model_type: str, permute: str, tmp_path: Path) -> None:
+    model, errors = build(model_type), {}
+    for how in ("none", permute):
+        bench = tiny.bench(model, tmp_path)
+        report = Factorize(init="van_loan", sites="all,embedding", right=(2, 2), permute=how).run(bench)
+        errors[how] = {module["path"]: module["relative_error"] for module in report["modules"]}
+    assert all(errors[permute][path] <= error * (1 + 1e-6) for path, error in errors["none"].items())
+    assert sum(errors[permute].values()) < sum(errors["none"].values())
+    kept = [layer for layer in structured_layers(bench.student).values() if list(layer.buffers())]
+    assert bool(kept) is (permute == "all")
+    again = kronpress.load(kronpress.save(bench.student, tmp_path / "saved"))
+    assert torch.equal(tiny.logits(again, ids()), tiny.logits(bench.student, ids()))

@@ -22,11 +22,18 @@ def share_tied_factors(model: PreTrainedModel) -> None:
         pass
     elif isinstance(embedding, FactoredEmbedding) and isinstance(head, FactoredHead):
         head.table = embedding
-        kept = {key: value for key, value in (model._tied_weights_keys or {}).items() if key != f"{family.head}.weight"}
-        shared = {f"{family.head}.table.{name}": f"{embedding_path}.{name}" for name in embedding.state_dict()}
-        model._tied_weights_keys = kept | shared
+        _declare(model, embedding, path=embedding_path, head=family.head)
     elif isinstance(embedding, StructuredLayer) or isinstance(head, StructuredLayer):
         model.config.tie_word_embeddings = False
     model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)
     if not any(parameter.is_meta for parameter in model.parameters()):
         model.tie_weights(recompute_mapping=False)
+
+
+def _declare(model: PreTrainedModel, table: FactoredEmbedding, *, path: str, head: str) -> None:
+    kept = {key: value for key, value in (model._tied_weights_keys or {}).items() if key != f"{head}.weight"}
+    parameters = {f"{head}.table.{name}": f"{path}.{name}" for name, _ in table.named_parameters()}
+    model._tied_weights_keys = kept | parameters
+    orders = [f"{head}.table.{name}" for name, _ in table.named_buffers()]  # transformers ties parameters only
+    model._keys_to_ignore_on_save = {*(model._keys_to_ignore_on_save or ()), *orders}
+    model._keys_to_ignore_on_load_missing = {*(model._keys_to_ignore_on_load_missing or ()), *orders}

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from kronpress.errors import KronpressError
 from kronpress.factorize.initialization import INITIALIZATIONS, MatrixInitialization, shares_of
-from kronpress.factorize.reorder import fold_hidden_orders, own_orders
+from kronpress.factorize.reorder import own_orders, reorder_folds
 from kronpress.factorize.request import Request
 from kronpress.families import Site
 from kronpress.layers import (
@@ -58,9 +58,9 @@ class KroneckerInitialization(MatrixInitialization):
         """Return the sum and a common factor that belongs in front of it; the error is that of both together."""
 
     def prepare(self, model: PreTrainedModel, sites: list[Site], request: Request) -> None:
-        """Reorder hidden neurons where the request asks for it."""
+        """Reorder what folds into neighbours, where the request asks for it."""
         if request.permute != "none":
-            fold_hidden_orders(model, sites, request)
+            reorder_folds(model, sites, request)
 
     def fit(
         self, weight: Float[Tensor, "out in"], *, site: Site, request: Request, layer: nn.Module
@@ -81,7 +81,8 @@ class KroneckerInitialization(MatrixInitialization):
         shape = request.shape(_size(weight), site=site)
         orders: dict[str, Tensor] = {}
         if request.permute == "all":
-            weight, orders = own_orders(weight, shape, site, terms=request.terms)
+            axes = {"columns"} if site.role == "embedding" else {"rows", "columns"} - site.folded
+            weight, orders = own_orders(weight, shape, terms=request.terms, axes=axes)
         return *self.approximate(weight, shape=shape, terms=request.terms), orders
 
     def _table(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 import torch
 from jaxtyping import Float, Int
@@ -12,63 +12,57 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from kronpress.factorize.request import Request
-from kronpress.families import FeedForward, Site, layout
-from kronpress.layers import bias_of, weight_of
+from kronpress.families import Fold, Side, Site, layout
+from kronpress.layers import StructuredLayer, bias_of, weight_of
 from kronpress.linalg import KroneckerShape, Member, nearest_permuted_kronecker_sum, search_orders
 
-_HIDDEN = "hidden"
+_NAME = "fold"
 
 
 @torch.no_grad()
-def fold_hidden_orders(model: PreTrainedModel, sites: Iterable[Site], request: Request) -> None:
-    """Reorder the hidden neurons of each feed-forward block so that its factorized matrices come nearer to their sums.
+def reorder_folds(model: PreTrainedModel, sites: Collection[Site], request: Request) -> None:
+    """Reorder the neurons of each fold so that the matrices to factorize come nearer to their Kronecker sums.
 
-    The rows of gate and up and the columns of down move alike, so the function of the model stays what it was.
+    The function of the model stays what it was. A fold with a side that has been factorized already is left.
     """
     chosen = {site.path: site for site in sites}
-    for block in tqdm(layout(model).feed_forwards, desc="order hidden neurons", unit="block", disable=None):
-        paths = [path for path in (*block.expanding, block.down) if path in chosen]
-        members = [_member(weight_of(model.get_submodule(path)), chosen[path], block, request) for path in paths]
+    for fold in tqdm(layout(model).folds, desc="order neurons", unit="fold", disable=None):
+        if any(isinstance(model.get_submodule(side.path), StructuredLayer) for side in fold.sides):
+            continue
+        members = [_member(model, side, chosen[side.path], request) for side in fold.sides if side.path in chosen]
         if members:
-            reorder_hidden(model, block, search_orders(members)[_HIDDEN])
+            found = search_orders(members, segments={_NAME: fold.segment} if fold.segment else None)
+            reorder(model, fold, found[_NAME])
 
 
-def _member(weight: Float[Tensor, "out in"], site: Site, block: FeedForward, request: Request) -> Member:
+def _member(model: PreTrainedModel, side: Side, site: Site, request: Request) -> Member:
+    weight = weight_of(model.get_submodule(side.path)).chunk(side.shares)[side.share]
     shape = request.shape((weight.shape[0], weight.shape[1]), site=site)
-    axis = "columns" if site.path == block.down else "rows"
-    return Member(weight, shape, terms=request.terms, **{axis: _HIDDEN})
+    return Member(weight, shape, terms=request.terms, **{side.axis: _NAME})
 
 
-def reorder_hidden(model: nn.Module, block: FeedForward, order: Int[Tensor, " hidden"]) -> None:
-    """Put the hidden neurons of a dense feed-forward block in another order, in place."""
-    for path in block.expanding:
-        layer = model.get_submodule(path)
-        _reorder(layer, order, axis=0)
-        bias = bias_of(layer)
-        if bias is not None:
-            bias.copy_(bias[order])
-    _reorder(model.get_submodule(block.down), order, axis=1)
-
-
-def _reorder(layer: nn.Module, order: Int[Tensor, " size"], *, axis: int) -> None:
-    weight = layer.weight
-    assert isinstance(weight, Tensor)
-    weight.copy_(weight.index_select(1 - axis if isinstance(layer, Conv1D) else axis, order.to(weight.device)))
+@torch.no_grad()
+def reorder(model: nn.Module, fold: Fold, order: Int[Tensor, " size"]) -> None:
+    """Put what the sides of a fold hold in another order, in place."""
+    for side in fold.sides:
+        layer = model.get_submodule(side.path)
+        assert isinstance(layer.weight, Tensor)
+        weight = layer.weight.T if isinstance(layer, Conv1D) else layer.weight
+        if side.axis == "columns":
+            weight.copy_(weight[:, order])
+            continue
+        for tensor in (weight, bias_of(layer)):
+            if tensor is not None:
+                part = tensor.chunk(side.shares)[side.share]
+                part.copy_(part[order])
 
 
 def own_orders(
-    weight: Float[Tensor, "out in"], shape: KroneckerShape, site: Site, *, terms: int
+    weight: Float[Tensor, "out in"], shape: KroneckerShape, *, terms: int, axes: Collection[str]
 ) -> tuple[Float[Tensor, "out in"], dict[str, Int[Tensor, " size"]]]:
-    """Return the weight with rows and columns in a better order, and the orders that its layer must then apply.
-
-    Hidden neurons are left to `fold_hidden_orders`, the rows of a table to itself.
-    """
+    """Return the weight with the `axes` ("rows", "columns") in a better order, and the orders its layer must apply."""
     found = nearest_permuted_kronecker_sum(
-        weight,
-        shape=shape,
-        terms=terms,
-        rows=site.role not in ("gate", "up", "embedding"),
-        columns=site.role != "down",
+        weight, shape=shape, terms=terms, rows="rows" in axes, columns="columns" in axes
     )
     orders = {}
     if found.row_order is not None:

@@ -1,14 +1,13 @@
 """Model families as data: where their parts are."""
 
 from kronpress.families import bert, gpt2, llama  # noqa: F401  (each puts its families on the shelf)
-from kronpress.families.family import (
-    FAMILIES,
-    Family,
+from kronpress.families.family import FAMILIES, Family, family_of
+from kronpress.families.folds import Fold, Side
+from kronpress.families.layout import (
     FeedForward,
     Layout,
     Site,
     base_prefix,
-    family_of,
     has_module,
     is_causal,
     layout,
@@ -21,7 +20,9 @@ __all__ = [
     "Blocks",
     "Family",
     "FeedForward",
+    "Fold",
     "Layout",
+    "Side",
     "Site",
     "base_prefix",
     "family_of",

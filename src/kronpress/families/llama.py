@@ -17,5 +17,6 @@ LLAMA = register(
         },
         embedding="embed_tokens",
         head="lm_head",
+        rotary=True,
     )
 )

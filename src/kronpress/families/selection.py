@@ -9,7 +9,8 @@ from typing import Literal
 from transformers import PreTrainedModel
 
 from kronpress.errors import KronpressError
-from kronpress.families.family import ATTENTION_ROLES, FEED_FORWARD_ROLES, Layout, Site, layout
+from kronpress.families.family import ATTENTION_ROLES, FEED_FORWARD_ROLES
+from kronpress.families.layout import Layout, Site, layout
 
 Blocks = Literal["all", "odd", "even"] | tuple[int, ...]
 _GROUPS = {"attention": ("qkv", *ATTENTION_ROLES), "feed_forward": FEED_FORWARD_ROLES}

@@ -40,7 +40,8 @@ class Side:
         if shape.m1 < shape.m2:
             blocks, group, position = blocks.permute(2, 3, 0, 1), position, group
         held = truncated_svd(blocks.flatten(2).flatten(0, 1), rank=terms).v.T
-        return cls(blocks.contiguous(), held.reshape(terms, *blocks.shape[2:]).to(matrix.dtype), group, position)
+        copy = blocks.clone(memory_format=torch.contiguous_format)  # to be reordered in place
+        return cls(copy, held.reshape(terms, *blocks.shape[2:]).to(matrix.dtype), group, position)
 
     @property
     def energy(self) -> Float[Tensor, " size"]:
@@ -107,3 +108,12 @@ def _assign(gains: Float[Tensor, "k k"], runs: Int[Tensor, " k"]) -> Int[Tensor,
         rows, slots = linear_sum_assignment(values[here][:, here], maximize=True)
         source[here[slots]] = here[rows]
     return source
+
+
+def place(score: Float[Tensor, " size"], side: Side, *, run: int) -> Int[Tensor, " size"]:
+    """Return the order with the highest scores of each run in the first positions of the run."""
+    runs = torch.arange(len(score)) // run
+    highest = score.argsort(descending=True, stable=True)
+    highest = highest[runs[highest].argsort(stable=True)]  # run by run
+    slots = (runs * len(score) + side.position).argsort(stable=True)
+    return torch.empty_like(highest).scatter(0, slots, highest)

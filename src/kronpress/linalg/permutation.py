@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kronpress.errors import KronpressError
-from kronpress.linalg.exchange import Side, exchange
+from kronpress.linalg.exchange import Side, exchange, place
 from kronpress.linalg.kronecker import KroneckerSum, nearest_kronecker_sum
 from kronpress.linalg.shapes import KroneckerShape
 
@@ -19,6 +19,7 @@ Orders = dict[str, Int[Tensor, " _"]]
 _ROUNDING = 1e-9  # squared relative errors this close are equal
 _WORTH = 1e-6  # what the sum of squared relative errors must lose for a permutation to be worth while
 _STALL = 1e-3  # the search ends when two rounds together gain less than this share
+_CHANCES, _SMALL = 8, 2**18  # starts by chance at most, and as often as the members fit into so many numbers
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Member:
     def side(self, name: str, orders: Orders, *, weight: float) -> Side:
         """Return the side of this name, of the matrix scaled to have the weight for its squared norm."""
         matrix, shape = self.reordered(orders).float(), self.shape
-        matrix = matrix * (weight**0.5 / torch.linalg.vector_norm(matrix).clamp_min(_ROUNDING))
+        matrix = matrix * (weight**0.5 / torch.linalg.vector_norm(matrix).clamp_min(torch.finfo(torch.float32).tiny))
         if name == self.rows:
             return Side.of_rows(matrix, shape=shape, terms=self.terms)
         turned = KroneckerShape(shape.n1, shape.m1, shape.n2, shape.m2)
@@ -115,7 +116,7 @@ def search_orders(members: Sequence[Member], *, rounds: int = 16, segments: Mapp
     runs = {name: run for name, run in limits.items() if any(member.is_moved_by(name) for member in members)}
     search = _Search([member for member in members if any(map(member.is_moved_by, runs))], identity, runs)
     best = identity
-    for start in (identity, {**identity, **search.by_strength()}) if runs else ():
+    for start in search.starts() if runs else ():
         best = search.descend(start, best=best, rounds=rounds)
     gain = search.errors(identity).sum() - search.errors(best).sum()
     return best if gain > _WORTH else identity
@@ -156,19 +157,17 @@ class _Search:
         pairs = zip(self.members, weights, strict=True)
         return [member.side(name, orders, weight=weight) for member, weight in pairs if member.is_moved_by(name)]
 
-    def by_strength(self) -> Orders:
-        """Return the orders with the strongest indices of each run in its first positions."""
-        return {name: self._by_strength(name) for name in self.runs}
-
-    def _by_strength(self, name: str) -> Int[Tensor, " size"]:
-        sides = self.sides(name, self.identity, weights=[1.0] * len(self.members))
-        energy = torch.stack([side.energy for side in sides]).sum(0).cpu()
-        order = self.identity[name]
-        run = order // self.runs[name]
-        strongest = energy.argsort(descending=True, stable=True)
-        strongest = strongest[run[strongest].argsort(stable=True)]  # run by run
-        slots = (run * len(order) + sides[0].position).argsort(stable=True)
-        return torch.empty_like(order).scatter(0, slots, strongest)
+    def starts(self) -> list[Orders]:
+        """Return the orders to start from: as it stands, by strength and, where the members are small, by chance."""
+        sides = {name: self.sides(name, self.identity, weights=[1.0] * len(self.members)) for name in self.runs}
+        scores = [{name: torch.stack([side.energy for side in found]).sum(0).cpu() for name, found in sides.items()}]
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(min(_CHANCES, _SMALL // sum(member.matrix.numel() for member in self.members))):
+            scores.append({name: torch.rand(len(self.identity[name]), generator=generator) for name in self.runs})
+        placed = [
+            {name: place(score[name], sides[name][0], run=run) for name, run in self.runs.items()} for score in scores
+        ]
+        return [self.identity, *({**self.identity, **orders} for orders in placed)]
 
     def descend(self, orders: Orders, *, best: Orders, rounds: int) -> Orders:
         """Return the best orders met from this start on in which no member is worse off, or `best`.
