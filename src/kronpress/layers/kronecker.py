@@ -210,15 +210,16 @@ def _right_first(
     x: Float[Tensor, "batch n1 n2"], left: Float[Tensor, "terms m1 n1"], right: Float[Tensor, "terms m2 n2"]
 ) -> Float[Tensor, "batch m1 m2"]:
     (terms, m1, n1), (_, m2, n2) = left.shape, right.shape
-    z = x @ right.reshape(terms * m2, n2).T  # batch n1 terms·m2
-    z = z.view(-1, n1, terms, m2).permute(0, 3, 2, 1).reshape(-1, m2, terms * n1)
-    return (z @ left.transpose(1, 2).reshape(terms * n1, m1)).transpose(1, 2)
+    z = x.reshape(-1, n2) @ right.reshape(terms * m2, n2).T  # batch·n1 terms·m2
+    z = z.view(-1, n1, terms, m2).permute(0, 3, 2, 1).reshape(-1, terms * n1)  # two axes: batched products are slow
+    y = z @ left.transpose(1, 2).reshape(terms * n1, m1)
+    return y.view(-1, m2, m1).transpose(1, 2)
 
 
 def _left_first(
     x: Float[Tensor, "batch n1 n2"], left: Float[Tensor, "terms m1 n1"], right: Float[Tensor, "terms m2 n2"]
 ) -> Float[Tensor, "batch m1 m2"]:
     (terms, m1, n1), (_, m2, n2) = left.shape, right.shape
-    z = x.transpose(1, 2) @ left.reshape(terms * m1, n1).T  # batch n2 terms·m1
-    z = z.view(-1, n2, terms, m1).permute(0, 3, 2, 1).reshape(-1, m1, terms * n2)
-    return z @ right.transpose(1, 2).reshape(terms * n2, m2)
+    z = x.transpose(1, 2).reshape(-1, n1) @ left.reshape(terms * m1, n1).T  # batch·n2 terms·m1
+    z = z.view(-1, n2, terms, m1).permute(0, 3, 2, 1).reshape(-1, terms * n2)
+    return (z @ right.transpose(1, 2).reshape(terms * n2, m2)).view(-1, m1, m2)

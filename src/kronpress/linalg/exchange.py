@@ -1,4 +1,4 @@
-"""The step of the permutation search: vacate a slot in each block and refill all of them at once, optimally."""
+"""The steps of the permutation search: refill one vacated slot of each group, optimally, and swap inside the groups."""
 
 from __future__ import annotations
 
@@ -53,20 +53,35 @@ class Side:
 
         No two slots may be of one group: then the gains of an assignment add up exactly.
         """
-        group, position = self.group[slots], self.position[slots]
+        position = self.position[slots]
         rows, held = self.rows(slots), self.held[:, position].transpose(0, 1)  # (k, free, fixed), (k, terms, fixed)
-        fit = torch.einsum("gfpx,tpx->gft", self.blocks, self.held)[group]
-        others = (fit - rows @ held.mT) @ held  # what the rest of the group makes of each slot
+        others = (self.fit(slots) - rows @ held.mT) @ held  # what the rest of the group makes of each slot
         alone = torch.einsum("kfx,tpx->pkft", rows, self.held).square().sum((2, 3))
         return 2 * rows.flatten(1) @ others.flatten(1).T + alone[position].T
+
+    def swap_gains(self, slots: Int[Tensor, " k"], mates: Int[Tensor, " k"]) -> Float[Tensor, " k"]:
+        """Return what swapping the rows in each slot and its mate, of the same group, adds to the group's energy."""
+        held = self.held[:, self.position[slots]] - self.held[:, self.position[mates]]
+        change = (self.rows(mates) - self.rows(slots)) @ held.permute(1, 2, 0)
+        return ((2 * self.fit(slots) + change) * change).sum((1, 2))
+
+    def fit(self, slots: Int[Tensor, " k"]) -> Float[Tensor, "k free terms"]:
+        """Return the free factors of the slots' groups."""
+        return torch.einsum("gfpx,tpx->gft", self.blocks, self.held)[self.group[slots]]
+
+    def mates(self, slots: Int[Tensor, " k"], *, step: int) -> Int[Tensor, " k"]:
+        """Return the slots of the same groups `step` positions further on, cyclically."""
+        positions = self.blocks.shape[2]
+        table = (self.group * positions + self.position).argsort()
+        return table[self.group[slots] * positions + (self.position[slots] + step) % positions]
 
     def rows(self, slots: Int[Tensor, " k"]) -> Float[Tensor, "k free fixed"]:
         """Return the rows now in these slots."""
         return self.blocks[self.group[slots], :, self.position[slots]]
 
-    def fill(self, slots: Int[Tensor, " k"], rows: Float[Tensor, "k free fixed"]) -> None:
-        """Put rows into these slots."""
-        self.blocks[self.group[slots], :, self.position[slots]] = rows
+    def move(self, slots: Int[Tensor, " k"], source: Int[Tensor, " k"]) -> None:
+        """Put the rows now in the slots `source` into these slots."""
+        self.blocks[self.group[slots], :, self.position[slots]] = self.rows(source)
 
 
 def exchange(
@@ -78,14 +93,30 @@ def exchange(
     """
     order = order.clone()
     vacated = min(_LARGEST, *(len(side.blocks) for side in sides))
-    for _ in range(ceil(len(order) / vacated)):
+    for step in range(ceil(len(order) / vacated)):
         slots = _vacate(sides, generator)[:vacated]
         gains = torch.stack([side.gains(slots) for side in sides]).sum(0)
-        source = slots[_assign(gains, slots // run)]
-        for side in sides:
-            side.fill(slots, side.rows(source))
-        order[slots] = order[source]
+        _move(order, sides, slots=slots, source=slots[_assign(gains, slots // run)])
+        slots, mates = _pairs(slots, sides, step=step, run=run)
+        better = torch.stack([side.swap_gains(slots, mates) for side in sides]).sum(0).cpu() > 0
+        slots, mates = slots[better], mates[better]
+        _move(order, sides, slots=torch.cat([slots, mates]), source=torch.cat([mates, slots]))
     return order
+
+
+def _move(order: Tensor, sides: Sequence[Side], *, slots: Tensor, source: Tensor) -> None:
+    for side in sides:
+        side.move(slots, source)
+    order[slots] = order[source]
+
+
+def _pairs(slots: Tensor, sides: Sequence[Side], *, step: int, run: int) -> tuple[Tensor, Tensor]:
+    """Return those of the slots, and their mates, that are of one group on all sides and of one run."""
+    positions = sides[0].blocks.shape[2]
+    mates = sides[0].mates(slots, step=1 + step % (positions - 1))
+    apart = [side.group[slots] != side.group[mates] for side in sides] + [slots // run != mates // run]
+    close = ~torch.stack(apart).any(0)
+    return slots[close], mates[close]
 
 
 def _vacate(sides: Sequence[Side], generator: torch.Generator) -> Int[Tensor, " k"]:
@@ -102,10 +133,10 @@ def _vacate(sides: Sequence[Side], generator: torch.Generator) -> Int[Tensor, " 
 def _assign(gains: Float[Tensor, "k k"], runs: Int[Tensor, " k"]) -> Int[Tensor, " k"]:
     """Return for each slot j the row i to put there, such that the sum of gains is largest and rows keep their run."""
     source = torch.arange(len(runs))
-    values = (gains - gains.mean(0)).cpu().numpy()  # the same optimum, found three times as fast
+    values = (gains - gains.mean(0)).cpu()  # the same optimum, found three times as fast
     for run in runs.unique():
         here = (runs == run).nonzero().flatten()
-        rows, slots = linear_sum_assignment(values[here][:, here], maximize=True)
+        rows, slots = linear_sum_assignment(values[here][:, here].numpy(), maximize=True)
         source[here[slots]] = here[rows]
     return source
 

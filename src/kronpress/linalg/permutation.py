@@ -111,15 +111,14 @@ def search_orders(members: Sequence[Member], *, rounds: int = 16, segments: Mapp
             such name or does not divide its size, or as `nearest_kronecker_sum` does.
     """
     sizes = _sizes(members)
-    limits = {**sizes, **_checked(segments or {}, sizes)}
+    lengths = {**sizes, **_checked(segments or {}, sizes)}
     identity = {name: torch.arange(size) for name, size in sizes.items()}
-    runs = {name: run for name, run in limits.items() if any(member.is_moved_by(name) for member in members)}
+    runs = {name: run for name, run in lengths.items() if any(member.is_moved_by(name) for member in members)}
     search = _Search([member for member in members if any(map(member.is_moved_by, runs))], identity, runs)
-    best = identity
+    best, limits = identity, search.errors(identity)
     for start in search.starts() if runs else ():
-        best = search.descend(start, best=best, rounds=rounds)
-    gain = search.errors(identity).sum() - search.errors(best).sum()
-    return best if gain > _WORTH else identity
+        best = search.descend(start, best=best, limits=limits, rounds=rounds)
+    return best if search.errors(best).sum() < limits.sum() - _WORTH else identity
 
 
 def _sizes(members: Sequence[Member]) -> dict[str, int]:
@@ -169,12 +168,12 @@ class _Search:
         ]
         return [self.identity, *({**self.identity, **orders} for orders in placed)]
 
-    def descend(self, orders: Orders, *, best: Orders, rounds: int) -> Orders:
-        """Return the best orders met from this start on in which no member is worse off, or `best`.
+    def descend(self, orders: Orders, *, best: Orders, limits: Float[Tensor, " members"], rounds: int) -> Orders:
+        """Return the best orders met from this start on in which no error exceeds its limit, or `best`.
 
-        The weight of a member that is worse off than unpermuted doubles with each round.
+        With each round the weight of a member beyond its limit doubles.
         """
-        limits, lowest = self.errors(self.identity), float(self.errors(best).sum())
+        lowest = float(self.errors(best).sum())
         weights, totals = torch.ones(len(self.members)), []
         for seed in range(rounds):
             orders = self.improve(orders, weights=weights.tolist(), seed=seed)
