@@ -27,7 +27,7 @@ def test_a_compressed_model_becomes_a_plain_one(
     captured = capsys.readouterr()
     layers, before = len(structured_layers(kronpress.load(student))), kronpress.load(student).num_parameters()
     after = tiny_gpt2().num_parameters()
-    assert f"{layers} layers multiplied out: {before:,} parameters became {after:,}" in captured.out
+    assert f"the factors of {layers} layers, multiplied out: {before:,} parameters became {after:,}" in captured.out
     assert "parity: the largest logit difference is" in captured.out
     assert f"model:  {out}" in captured.out
     assert captured.err == "", "no warning and no bar clutters a log"
@@ -43,7 +43,7 @@ def test_a_plain_model_is_exported_as_it_is(
     model = save_tiny(tmp_path / "model")
     assert call(monkeypatch, "export", model, "--out", tmp_path / "out") == 0
     printed = capsys.readouterr().out
-    assert "has no factors" in printed
+    assert "a model without factors, as it is" in printed
     assert "the largest logit difference is 0 in float32 and 0 in float64" in printed
 
 

@@ -31,7 +31,8 @@ def share_tied_factors(model: PreTrainedModel) -> None:
 
 
 def _declare(model: PreTrainedModel, table: FactoredEmbedding, *, path: str, head: str) -> None:
-    kept = {key: value for key, value in (model._tied_weights_keys or {}).items() if key != f"{head}.weight"}
+    own = (f"{head}.weight", f"{head}.table.")
+    kept = {key: value for key, value in (model._tied_weights_keys or {}).items() if not key.startswith(own)}
     parameters = {f"{head}.table.{name}": f"{path}.{name}" for name, _ in table.named_parameters()}
     model._tied_weights_keys = kept | parameters
     orders = [f"{head}.table.{name}" for name, _ in table.named_buffers()]  # transformers ties parameters only

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import transformers
 from torch import Tensor, nn
@@ -14,39 +13,9 @@ from transformers import AutoConfig, PreTrainedModel
 
 from kronpress.checkpoint import Probe, files, save, structured_layers
 from kronpress.errors import KronpressError
-from kronpress.export.parity import TOLERANCE, Parity, comparison_inputs, measure
+from kronpress.export.exporter import EXPORTERS, Export
+from kronpress.export.parity import TOLERANCE, comparison_inputs, measure
 from kronpress.export.plain import multiply_out
-from kronpress.registry import Shelf
-
-
-@dataclass(frozen=True)
-class Export:
-    """What was written.
-
-    Attributes:
-        folder: where.
-        layers: the number of layers whose factors were multiplied out; 0 for a model that was plain already.
-        parameters: the numbers stored, a tied head once.
-        parity: how equal it is to the model.
-    """
-
-    folder: Path
-    layers: int
-    parameters: int
-    parity: Parity
-
-
-class Exporter(Protocol):
-    """A format to export to."""
-
-    def __call__(
-        self, model: PreTrainedModel, folder: str | Path, *, tokenizer: Any = None, tolerance: float = TOLERANCE
-    ) -> Export:
-        """Write `model` into `folder` and prove that it is the same."""
-        ...
-
-
-EXPORTERS: Shelf[Exporter] = Shelf("export format")
 
 
 @EXPORTERS.register("dense")
@@ -77,7 +46,7 @@ def export_dense(
             parity = measure(model, reopened, inputs=_inputs(written, tokenizer, model))
             parity.check(tolerance=tolerance, place=str(folder))
             parameters = sum(parameter.numel() for parameter in reopened.parameters())
-            export = Export(folder, len(structured_layers(model)), parameters, parity)
+            export = Export(folder, _done(len(structured_layers(model))), parameters, parity)
             files.write_text(written / "README.md", _card(export, type(reopened).__name__, tolerance=tolerance))
             _publish(written, folder)
     except OSError as error:
@@ -102,6 +71,10 @@ def _inputs(folder: Path, tokenizer: Any, model: PreTrainedModel) -> list[Tensor
     return comparison_inputs(probe, tokenizer, model=model)
 
 
+def _done(layers: int) -> str:
+    return f"the factors of {layers} layers, multiplied out" if layers else "a model without factors, as it is"
+
+
 def _publish(written: Path, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.exists():
@@ -110,7 +83,6 @@ def _publish(written: Path, folder: Path) -> None:
 
 
 def _card(export: Export, model_class: str, *, tolerance: float) -> str:
-    done = f"the factors of {export.layers} layers, multiplied out" if export.layers else "a model without factors"
     return f"""---
 library_name: transformers
 tags: [kronpress]
@@ -118,8 +90,8 @@ tags: [kronpress]
 
 # {export.folder.name}
 
-A dense export by kronpress: {done}. It holds {export.parameters:,} parameters and needs nothing but transformers.
-The size is that of the dense architecture again; what the compression lost in quality stays lost.
+A dense export by kronpress: {export.done}. It holds {export.parameters:,} parameters and needs nothing but
+transformers. The size is that of the dense architecture again; what the compression lost in quality stays lost.
 
 Parity with the compressed model: {export.parity.sentence(tolerance=tolerance)}.
 

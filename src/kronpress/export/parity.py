@@ -1,4 +1,4 @@
-"""Prove that a dense export computes what the factors compute.
+"""Prove that an export computes what the factors compute.
 
 The products of the factors are rounded to the number format of the checkpoint, and a deep network amplifies that as it
 does the rounding of each operation. The difference of the outputs alone can not tell rounding from a mistake, so three
@@ -25,7 +25,8 @@ from kronpress.checkpoint import Probe, structured_layers
 from kronpress.data import read_text, tokenize
 from kronpress.errors import KronpressError
 from kronpress.export.plain import fill, in_format, twin
-from kronpress.layers import StructuredLayer, weight_of
+from kronpress.families import replace_module
+from kronpress.layers import FactoredEmbedding, StructuredLayer
 
 TOLERANCE = 1e-4
 _ROUNDING_FACTOR = 10
@@ -130,7 +131,11 @@ def _unrounded(export: PreTrainedModel, model: PreTrainedModel) -> PreTrainedMod
     """Return the export in float64, with the products of the factors as they were before they were rounded."""
     precise = in_format(export, torch.float64)
     for path, layer in structured_layers(model).items():
-        fill(precise.get_submodule(path), twin(layer), dtype=torch.float64, place=path)
+        stored = precise.get_submodule(path)
+        if isinstance(stored, StructuredLayer):
+            replace_module(precise, path, module=in_format(layer, torch.float64))
+        else:
+            fill(stored, twin(layer), dtype=torch.float64, place=path)
     return precise
 
 
@@ -154,16 +159,17 @@ def layer_error(layer: StructuredLayer, stored: nn.Module) -> float:
     """
     factored, dense = in_format(layer, torch.float64), in_format(stored, torch.float64)
     missed, whole = 0.0, 0.0
-    for given in _layer_inputs(stored):
+    for given in _layer_inputs(layer):
         expected = factored(given)
         missed += float((dense(given) - expected).square().sum())
         whole += float(expected.square().sum())
     return (missed / whole) ** 0.5 if whole else missed
 
 
-def _layer_inputs(stored: nn.Module) -> list[Float[Tensor, "_ n"] | Int[Tensor, " _"]]:
-    weight = weight_of(stored)
-    if isinstance(stored, nn.Embedding):
-        return list(torch.arange(len(weight), device=weight.device).split(_ROWS))
+def _layer_inputs(layer: StructuredLayer) -> list[Float[Tensor, "_ n"] | Int[Tensor, " _"]]:
+    rows, columns = layer.matrix
+    device = next(layer.parameters()).device
+    if isinstance(layer, FactoredEmbedding):
+        return list(torch.arange(rows, device=device).split(_ROWS))
     generator = torch.Generator().manual_seed(0)
-    return [torch.randn(_VECTORS, weight.shape[1], generator=generator, dtype=torch.float64).to(weight.device)]
+    return [torch.randn(_VECTORS, columns, generator=generator, dtype=torch.float64).to(device)]

@@ -3,7 +3,7 @@
 from kronpress.layers.dense import linear, narrowed, weight_of
 from kronpress.layers.embedding import FactoredEmbedding, FactoredHead
 from kronpress.layers.fused import FusedLinear
-from kronpress.layers.kronecker import KroneckerLinear
+from kronpress.layers.kronecker import KroneckerFactors, KroneckerLinear
 from kronpress.layers.kronecker_embedding import KroneckerEmbedding, NestedKroneckerEmbedding
 from kronpress.layers.low_rank import LowRankLinear
 from kronpress.layers.structured import LAYERS, StructuredLayer, bias_of, from_spec
@@ -15,6 +15,7 @@ __all__ = [
     "FactoredHead",
     "FusedLinear",
     "KroneckerEmbedding",
+    "KroneckerFactors",
     "KroneckerLinear",
     "LowRankLinear",
     "NestedKroneckerEmbedding",
