@@ -64,7 +64,7 @@ def turned(shape: KroneckerShape) -> KroneckerShape:
 
 
 @given(shape=SHAPES, other=SHAPES, data=st.data(), seed=SEEDS)
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 def test_no_member_is_worse_off(shape: KroneckerShape, other: KroneckerShape, data: st.DataObject, seed: int) -> None:
     terms = data.draw(st.integers(1, shape.max_terms))
     facing = KroneckerShape(other.m1, shape.n1, other.m2, shape.n2)  # columns as many as those of the first
@@ -73,9 +73,10 @@ def test_no_member_is_worse_off(shape: KroneckerShape, other: KroneckerShape, da
         Member(random(*facing.matrix, seed=seed + 1), facing, columns="shared"),
         Member(random(*facing.matrix, seed=seed + 2).T, turned(facing), rows="shared", columns="own"),
     ]
-    orders = search_orders(members, rounds=4)
+    orders = search_orders(members, rounds=2)
     assert_sound(members, orders)
-    assert all(torch.equal(order, search_orders(members, rounds=4)[name]) for name, order in orders.items())
+    again = search_orders(members, rounds=2)
+    assert all(torch.equal(order, again[name]) for name, order in orders.items())
 
 
 def test_the_check_notices_a_worse_order_and_a_double_index() -> None:
@@ -101,9 +102,16 @@ def test_gains_add_up(shape: KroneckerShape, data: st.DataObject, seed: int) -> 
     promised = gains[source, torch.arange(len(slots))].sum() - gains.diagonal().sum()
     assert energy() - before == pytest.approx(promised.item(), abs=1e-9)
 
+    slots, mates = (
+        exchange._pairs(slots, [side], step=seed, run=len(side.group)) if side.held.shape[1] > 1 else (slots, slots)
+    )
+    promised, before = side.swap_gains(slots, mates).sum(), energy()
+    side.move(torch.cat([slots, mates]), torch.cat([mates, slots]))
+    assert energy() - before == pytest.approx(promised.item(), abs=1e-9)
+
 
 @given(seed=SEEDS, run=st.sampled_from([2, 4, 12]))
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=6)
 def test_an_order_keeps_to_its_segments(seed: int, run: int) -> None:
     shape = KroneckerShape(6, 4, 2, 2)
     members = [Member(random(12, 8, seed=seed), shape, rows="heads", columns="columns")]
@@ -126,7 +134,7 @@ def test_a_shared_name_serves_all_members() -> None:
 def test_a_member_that_would_lose_bends_the_search() -> None:
     shape = KroneckerShape(8, 8, 2, 1)
     moved = 0
-    for seed in range(8):  # the first would gain by pairing rows anew, the second is well paired as it stands
+    for seed in range(5):  # the first would gain by pairing rows anew, the second is well paired as it stands
         fixed = torch.kron(random(8, 8, seed=seed), random(2, 1, seed=seed + 100))
         members = [
             Member(random(16, 8, seed=seed + 200), shape, rows="shared"),
@@ -164,7 +172,7 @@ def brute_force(member: Member) -> float:
 @pytest.mark.parametrize(("m2", "n2", "terms"), [(2, 1, 1), (3, 1, 1), (3, 2, 2)])
 def test_most_of_the_possible_gain_is_found(m2: int, n2: int, terms: int) -> None:
     shape, shares = KroneckerShape.of_right((6, 4), right=(m2, n2)), []
-    for seed in range(4):
+    for seed in range(3):
         member = Member(random(6, 4, seed=seed), shape, terms=terms, rows="rows")
         (before,), (found,) = errors([member], identity([member])), errors([member], search_orders([member]))
         best = brute_force(member)

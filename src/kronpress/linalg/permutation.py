@@ -103,8 +103,9 @@ def search_orders(members: Sequence[Member], *, rounds: int = 16, segments: Mapp
 
     TQCompressor (Abronin et al., 2024) writes a weight as P (Σ left ⊗ right) Q without saying how P and Q are found.
     Here one factor is held and the other solved for, so that a row's gain depends only on the rows in its group. One
-    slot of each group is vacated, and the rows taken out are put back by an optimal assignment. That is exact, hence
-    monotone; an assignment against the present approximation would favor the rows that this was fitted to.
+    slot of each group is vacated, and the rows taken out are put back by an optimal assignment; then rows swap inside
+    the groups; then both factors are fitted anew. Each step is exact, hence monotone, whereas an assignment against
+    the present approximation favors the rows that this was fitted to.
 
     Raises:
         KronpressError: a name stands for sides of different sizes or for both sides of a member, a segment has no
