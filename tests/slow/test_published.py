@@ -31,7 +31,7 @@ def trained(name: str, folder: Path) -> Run:
     """Run a recipe on the real model of its kind, with little text."""
     encoder = name.startswith("kroneckerbert")
     changes = [f"model=bundled:{'minilm-l6' if encoder else 'smollm2-135m'}", "evaluate.max_windows=1"]
-    changes += ["evaluate.speed=false", *([] if encoder else ["distill.tokens=1024", "distill.window=256"])]
+    changes += ["evaluate.speed=false", *([] if encoder else ["distill.tokens=512", "distill.window=256"])]
     return execute(read_recipe(name, overrides=changes), folder)
 
 
@@ -44,7 +44,8 @@ def test_it_runs_on_a_real_model_and_its_dense_export_is_equal(name: str, tmp_pa
     assert "multiplied out" in export.done
     print(name, export.parity)
     assert export.parity.exact <= 1e-5  # float64; Llama's norms compute in float32 all the same
-    assert export.parity.as_run <= max(1e-4, 3 * export.parity.rounding), "beyond what rounding costs the model itself"
+    assert export.parity.weights <= 6e-8, "one rounding of each weight"
+    assert export.parity.as_run <= 1e-4 or export.parity.rounding > 5e-5, "unless the student rounds off as much itself"
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def test_permuted_errors_are_at_most_the_unpermuted_on_every_matrix(smollm2: Pre
         weight = weight_of(module)
         shape = KroneckerShape.of_right((weight.shape[0], weight.shape[1]), right=(2, 2))
         plain = nearest_kronecker_sum(weight, shape=shape).error
-        permuted = nearest_permuted_kronecker_sum(weight, shape=shape)
+        permuted = nearest_permuted_kronecker_sum(weight, shape=shape, rounds=2)
         assert permuted.value.error <= plain, path
         gains.append(permuted.value.error / plain)
     assert len(gains) == 30 * 7

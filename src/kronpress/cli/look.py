@@ -74,7 +74,7 @@ def _shapes(model: PreTrainedModel, sites: tuple[Site, ...], count: int) -> Tabl
     caption = (
         "right: (m2, n2) as a recipe takes it, which swaps it for down; share: parameters of one term, and its FLOPs "
         "contracting right or left first (KroneckerBERT, eq. 7), relative to the dense matrix; exact: so many terms "
-        "represent any matrix"
+        "represent any matrix; a fused module is split into its shares"
     )
     headings = ("role", "matrix", "right", "parameters", "share", "right first", "left first", "exact")
     table = Table(*headings, caption=caption)
@@ -85,7 +85,7 @@ def _shapes(model: PreTrainedModel, sites: tuple[Site, ...], count: int) -> Tabl
             continue
         rows, columns = weight_of(layer).shape
         seen.add((site.role, (rows, columns)))
-        for shape in _choices((rows, columns), count):
+        for shape in _choices((rows // max(1, len(site.shares)), columns), count):
             table.add_row(site.role, *_cells(shape, site))
     return table
 
