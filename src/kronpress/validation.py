@@ -43,7 +43,7 @@ def parse_named(value: Any, shelf: Shelf[type[Model]], *, key: str, default: str
 
 
 def _explain(model: type[BaseModel], error: dict[str, Any], place: str) -> str:
-    path = ".".join(str(part) for part in error["loc"])
+    path = ".".join(str(part) for part in error["loc"] if "[" not in str(part))  # without the branches of a union
     kind, cause = error["type"], error.get("ctx", {}).get("error")
     if isinstance(cause, KronpressError):  # it names the value itself
         return f"{place}: {cause}"

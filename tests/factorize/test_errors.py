@@ -40,7 +40,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (VAN_LOAN | {"levels": 2}, "levels: 2 nests the factors of a token embedding.*: set levels: 1 or sites: embedding"),
     (VAN_LOAN | {"sites": "embedding", "levels": 2, "scales": True}, "levels: 2 nests the factors"),
     (VAN_LOAN | {"sites": "embedding", "levels": 9}, "does not divide the 1 columns"),
-    (VAN_LOAN | {"blocks": "od"}, "blocks"),
+    (VAN_LOAN | {"blocks": "od"}, "blocks is 'od': Input should be 'all', 'odd' or 'even'"),
     (VAN_LOAN | {"blocks": [7]}, "matches no module"),
     (VAN_LOAN | {"permute": "al"}, "permute is 'al'"),
     (VAN_LOAN | {"sites": "embedding", "head": "none"}, "head is 'none'"),
