@@ -11,12 +11,11 @@ import torch
 from transformers import PreTrainedModel
 
 import kronpress
-from kronpress.checkpoint import structured_layers
 from kronpress.data import read_text, tokenize
 from kronpress.distill import Distill
 from kronpress.evaluate import PROTOCOLS
+from kronpress.export import multiply_out
 from kronpress.factorize import Factorize
-from kronpress.families import replace_module
 from kronpress.precision import mixed_precision
 from kronpress.step import Workbench
 
@@ -72,7 +71,7 @@ def test_a_kronecker_student_equals_its_dense_export_and_reopens_bit_for_bit(
     bench, student = compressed(dense, tmp_path, test_data, init=init)
     Distill(tokens=4096, save_every=100).run(bench)  # wakes the silent half
     ids = tokenize(bench.held_out, bench.tokenizer, limit=128)[None]
-    exported = dense_export(student)
+    exported = multiply_out(student)
     with torch.inference_mode():
         wanted = student(ids).logits
         assert (exported(ids).logits - wanted).abs().max() <= 1e-4
@@ -80,10 +79,3 @@ def test_a_kronecker_student_equals_its_dense_export_and_reopens_bit_for_bit(
         twice = kronpress.load(kronpress.save(once, tmp_path / "twice"))
         assert torch.equal(twice(ids).logits, wanted)
     assert kronpress.verify(tmp_path / "twice")["deviation"] <= 1e-3
-
-
-def dense_export(student: PreTrainedModel) -> PreTrainedModel:
-    exported = copy.deepcopy(student)
-    for path, layer in structured_layers(exported).items():
-        replace_module(exported, path, module=layer.to_dense())
-    return exported
