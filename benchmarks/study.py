@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kronpress.allocator import keep_freed_memory
+from kronpress.memory import keep_freed_memory
 from kronpress.checkpoint import load_with_tokenizer
 from kronpress.data import read_text
 from kronpress.evaluate import Evaluate, footprint

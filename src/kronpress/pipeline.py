@@ -18,11 +18,11 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel, set_seed
 
-from kronpress.allocator import keep_freed_memory
 from kronpress.checkpoint import files, load, load_with_tokenizer, save, structured_layers, write_manifest
 from kronpress.data import Corpus, read_text, split_held_out
 from kronpress.errors import KronpressError
-from kronpress.evaluate import footprint, peak_rss_bytes
+from kronpress.evaluate import footprint
+from kronpress.memory import keep_freed_memory, peak_rss_bytes
 from kronpress.recipe import Recipe
 from kronpress.report import RunSummary, model_card, write_report
 from kronpress.step import Workbench

@@ -77,6 +77,8 @@ def _spelled_out(step: Step) -> dict[str, Any]:
         kind = getattr(type(value), "kind", None)
         if isinstance(value, BaseModel) and kind is not None:
             fields[name] = {"name": kind, **fields[name]}
+        elif isinstance(value, dict):
+            fields[name] = {label: {"name": each.kind, **fields[name][label]} for label, each in value.items()}
     return {key: value for key, value in fields.items() if value is not None}
 
 

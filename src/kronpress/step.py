@@ -56,6 +56,10 @@ class Workbench:
         limit = None if tokens is None else max(size, tokens)
         return windows(tokenize(self.train, self.tokenizer, limit=limit), size=size, name=self.train.name)
 
+    def held_out_windows(self, *, size: int, count: int) -> Int[Tensor, "windows size"]:
+        """Return the first `count` windows of the held-out text, or as many as it has."""
+        return windows(tokenize(self.held_out, self.tokenizer, limit=size * count), size=size, name=self.held_out.name)
+
 
 class Step(BaseModel, ABC):
     """One stage of a recipe: its fields are its hyperparameters, `run` does the work."""

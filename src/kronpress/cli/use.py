@@ -15,12 +15,12 @@ from rich.table import Table
 from transformers import PreTrainedModel
 
 from kronpress import checkpoint
-from kronpress.allocator import keep_freed_memory
 from kronpress.checkpoint import files, load_with_tokenizer
 from kronpress.cli.app import app
 from kronpress.data import read_text, split_held_out
 from kronpress.errors import KronpressError
 from kronpress.evaluate import PROTOCOLS, compare_speed, footprint, generate_samples
+from kronpress.memory import keep_freed_memory
 from kronpress.precision import mixed_precision
 
 Model = Annotated[str, typer.Argument(help="A folder, a hub id, a GGUF file or bundled:smollm2-135m.")]

@@ -1,8 +1,29 @@
-"""Train the student back: losses, the trainer and the step."""
+"""Train the student back: losses, what they see of the models, the trainer and the step."""
 
-from kronpress.distill.logits import LogitDistillation
-from kronpress.distill.loss import LOSSES, Loss
+from kronpress.distill.log import read_log
+from kronpress.distill.losses import (
+    LOSSES,
+    CrossEntropy,
+    LayerLoss,
+    LogitDistillation,
+    LogitLoss,
+    Loss,
+)
+from kronpress.distill.objective import Distillation
 from kronpress.distill.step import Distill
-from kronpress.distill.trainer import DistillationTrainer, read_log
+from kronpress.distill.trainer import DistillationTrainer
+from kronpress.distill.training import TrainingStep
 
-__all__ = ["LOSSES", "Distill", "DistillationTrainer", "LogitDistillation", "Loss", "read_log"]
+__all__ = [
+    "LOSSES",
+    "CrossEntropy",
+    "Distill",
+    "Distillation",
+    "DistillationTrainer",
+    "LayerLoss",
+    "LogitDistillation",
+    "LogitLoss",
+    "Loss",
+    "TrainingStep",
+    "read_log",
+]

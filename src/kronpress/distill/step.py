@@ -2,140 +2,140 @@
 
 from __future__ import annotations
 
+import copy
 import math
-import shutil
-import time
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Int
 from pydantic import Field, SerializeAsAny, field_validator
 from torch import Tensor
-from transformers import PrinterCallback, ProgressCallback, TrainingArguments
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel
 
-from kronpress.distill.logits import LogitDistillation
-from kronpress.distill.loss import LOSSES, Loss
-from kronpress.distill.progress import Progress
-from kronpress.distill.trainer import DistillationTrainer, JsonLog, MarkComplete, Windows, last_complete, read_log
+from kronpress.checkpoint import load
+from kronpress.distill.attention import training_attention
+from kronpress.distill.batches import MaskedTokens, NextToken, epochs_of
+from kronpress.distill.losses import LOSSES, LogitLoss, Loss
+from kronpress.distill.objective import Distillation, head_of
+from kronpress.distill.training import TrainingStep
 from kronpress.errors import KronpressError
 from kronpress.families import is_causal
-from kronpress.step import STEPS, Step, Workbench
+from kronpress.precision import has_fast_bfloat16
+from kronpress.step import STEPS, Workbench
 from kronpress.validation import parse_named
 
 
 @STEPS.register("distill")
-class Distill(Step):
+class Distill(TrainingStep):
     """Train the student to answer like the teacher, on the recipe's training text.
+
+    A decoder predicts the next token; an encoder with a masked-language-model head guesses masked tokens.
 
     Attributes:
         tokens: training tokens; the text is read again, in another order, where it is shorter.
-        window: tokens per training window.
-        batch: windows per optimizer step.
-        learning_rate: peak, reached after `warmup` of the steps and falling to zero along `schedule`.
-        loss: what is minimized, by name or as a mapping with `name` and its fields.
-        save_every: steps between checkpoints that an interrupted run goes on from.
-        log_every: steps between lines of the log.
-        report_to: trackers of `transformers.Trainer` (tensorboard, trackio, wandb …) beside our own log.
+        window: tokens per training window; the text is packed, so that no token is padding.
+        losses: what is minimized: names, or labels of your own, with the fields of the loss (`name` where the label is
+            another, `weight`); a number alone is the weight.
+        teacher: another model than the recipe's to learn from, a folder or hub id.
+        validation_windows: of held-out text, where `validate_every` asks for them.
     """
 
     kind: ClassVar[str] = "distill"
     tokens: int = Field(ge=1)
     window: int = Field(default=512, ge=2)
-    batch: int = Field(default=2, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    warmup: float = Field(default=0.05, ge=0, lt=1)
-    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
-    weight_decay: float = Field(default=0.0, ge=0)
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    loss: SerializeAsAny[Loss] = LogitDistillation()
-    save_every: int = Field(default=50, ge=1)
-    log_every: int = Field(default=2, ge=1)
-    report_to: tuple[str, ...] = ()
+    losses: dict[str, SerializeAsAny[Loss]] = Field(default={"logits": LOSSES["logits"]()}, min_length=1)
+    teacher: str | None = None
+    validation_windows: int = Field(default=16, ge=1)
 
-    @field_validator("loss", mode="before")
+    @field_validator("losses", mode="before")
     @classmethod
-    def _named(cls, value: Any) -> Loss:
-        loss: Loss = parse_named(value, LOSSES, key="loss", default="logits")
-        return loss
+    def _named(cls, value: Any) -> dict[str, Loss]:
+        return parse_losses(value)
 
     def check(self, bench: Workbench) -> None:
-        """Check that the model predicts the next token, and that the text has a window."""
-        if not is_causal(bench.student):
-            raise KronpressError(
-                f"distill trains causal language models, and {type(bench.student).__name__} is none; "
-                "use a recipe without a distill step, such as halve-ffn-training-free"
-            )
+        """Check that models, losses and text fit together."""
         bench.training_windows(size=self.window, tokens=self.window)
+        teacher = self._teacher(bench)
+        self._check_logits(bench.student, teacher)
+        Distillation(bench.student, teacher, self.losses)
 
     def run(self, bench: Workbench) -> dict[str, Any]:
         """Train, going on from the last whole checkpoint in the step's folder."""
-        started = time.perf_counter()
-        self._check_vocabulary(bench)
+        teacher = self._teacher(bench)
+        self._check_logits(bench.student, teacher)
         steps = math.ceil(self.tokens / (self.batch * self.window))
-        log = bench.folder / "train.jsonl"
-        trainer = self._trainer(bench, steps)
-        trainer.add_callback(JsonLog(log, tokens_per_step=self.batch * self.window))
-        bench.student.train()
-        resume = last_complete(bench.folder / "trainer")
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-        bench.student.eval()
-        shutil.rmtree(bench.folder / "trainer", ignore_errors=True)
-        lines = read_log(log)
-        return {
-            "tokens": steps * self.batch * self.window,
-            "steps": steps,
-            "seconds": time.perf_counter() - started,
-            "tokens_per_second": lines[-1]["tokens_per_second"] if lines else None,
-            "curve": [{"tokens": line["tokens"], "loss": line["loss"]} for line in lines],
-        }
-
-    def _check_vocabulary(self, bench: Workbench) -> None:
-        ours, theirs = int(bench.student.config.vocab_size), int(bench.teacher.config.vocab_size)
-        if ours != theirs:
-            raise KronpressError(
-                f"the student has {ours} words and the teacher {theirs}; distillation needs the same vocabulary"
-            )
-
-    def _trainer(self, bench: Workbench, steps: int) -> DistillationTrainer:
         windows = bench.training_windows(size=self.window)
         order = epochs_of(len(windows), count=steps * self.batch, seed=bench.seed)
-        trainer = DistillationTrainer(
-            teacher=bench.teacher,
-            loss=self.loss,
-            model=bench.student,
-            args=self._arguments(bench, steps),
-            train_dataset=Windows(windows[order]),
-            callbacks=[MarkComplete(), Progress()],
-        )
-        for noisy in (PrinterCallback, ProgressCallback):
-            trainer.remove_callback(noisy)
-        return trainer
+        models = [bench.student] if teacher is None else [bench.student, teacher]
+        with training_attention(*models):
+            return self.train(
+                bench,
+                Distillation(bench.student, teacher, self.losses),
+                data=self._examples(bench, windows, order=order),
+                validation=self._validation(bench),
+                steps=steps,
+                tokens_per_step=self.batch * self.window,
+            )
 
-    def _arguments(self, bench: Workbench, steps: int) -> TrainingArguments:
-        return TrainingArguments(
-            output_dir=str(bench.folder / "trainer"),
-            per_device_train_batch_size=self.batch,
-            max_steps=steps,
-            learning_rate=self.learning_rate,
-            lr_scheduler_type=self.schedule,
-            warmup_steps=round(self.warmup * steps),
-            weight_decay=self.weight_decay,
-            adam_beta2=0.95,
-            max_grad_norm=self.max_grad_norm,
-            logging_steps=self.log_every,
-            save_steps=self.save_every,
-            save_total_limit=2,
-            seed=bench.seed,
-            data_seed=bench.seed,
-            report_to=list(self.report_to) or "none",
-            remove_unused_columns=False,
-            dataloader_pin_memory=torch.cuda.is_available(),
-            use_cpu=bench.student.device.type == "cpu",
-        )
+    def _teacher(self, bench: Workbench) -> PreTrainedModel | None:
+        """Return a copy of the teacher to compute with, if any loss compares with one."""
+        if not any(loss.compares for loss in self.losses.values()):
+            return None
+        teacher = bench.teacher if self.teacher is None else _on(bench.student.device, load(self.teacher))
+        if not has_fast_bfloat16(bench.student.device):
+            return teacher
+        half: PreTrainedModel = copy.deepcopy(teacher) if self.teacher is None else teacher
+        for parameter in half.parameters():  # buffers, such as rotary frequencies, stay precise
+            parameter.data = parameter.data.to(torch.bfloat16)
+        return half
+
+    def _check_logits(self, student: PreTrainedModel, teacher: PreTrainedModel | None) -> None:
+        names = [name for name, loss in self.losses.items() if isinstance(loss, LogitLoss)]
+        for model in (student, teacher):
+            if names and model is not None and head_of(model) is None:
+                raise KronpressError(
+                    f"the loss {names[0]} needs a language-model head, and {type(model).__name__} has none; "
+                    f"use losses of layers, such as hidden, or a model with its head"
+                )
+        if names and teacher is not None:
+            ours, theirs = (int(model.config.get_text_config().vocab_size) for model in (student, teacher))
+            if ours != theirs:
+                raise KronpressError(
+                    f"the student has {ours} words and the teacher {theirs}; distillation needs the same vocabulary"
+                )
+
+    def _validation(self, bench: Workbench) -> Dataset[dict[str, Tensor]] | None:
+        if self.validate_every is None:
+            return None
+        windows = bench.held_out_windows(size=self.window, count=self.validation_windows)
+        return self._examples(bench, windows, order=torch.arange(len(windows)))
+
+    def _examples(
+        self, bench: Workbench, windows: Int[Tensor, "windows tokens"], *, order: Int[Tensor, " count"]
+    ) -> Dataset[dict[str, Tensor]]:
+        if is_causal(bench.student):
+            return NextToken(windows, order)
+        return MaskedTokens(windows, order, bench.tokenizer, seed=bench.seed)
 
 
-def epochs_of(windows: int, *, count: int, seed: int) -> Int[Tensor, " count"]:
-    """Return `count` window indices: shuffled epochs over all windows, the last one cut short."""
-    generator = torch.Generator().manual_seed(seed)
-    passes = math.ceil(count / windows)
-    return torch.cat([torch.randperm(windows, generator=generator) for _ in range(passes)])[:count]
+def _on(device: torch.device, model: PreTrainedModel) -> PreTrainedModel:
+    module: torch.nn.Module = model
+    module.to(device)
+    return model
+
+
+def parse_losses(value: Any) -> dict[str, Loss]:
+    """Read losses as a recipe gives them: a name, or a mapping of labels to fields or weights.
+
+    Raises:
+        KronpressError: an unknown loss, or fields that are not its own.
+    """
+    given = {value: {}} if isinstance(value, str) else value
+    if not isinstance(given, dict):
+        raise KronpressError(f"losses is {value!r}; give a mapping of {', '.join(LOSSES)} to their fields")
+    losses = {}
+    for label, fields in given.items():
+        known = {"weight": fields} if isinstance(fields, int | float) else fields or {}
+        losses[str(label)] = parse_named(known, LOSSES, key=f"losses.{label}", default=str(label))
+    return losses

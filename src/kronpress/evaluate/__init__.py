@@ -1,7 +1,7 @@
 """What was lost and what was gained: perplexity by named protocols, size, speed and samples."""
 
 from kronpress.evaluate.fidelity import Fidelity, fidelity
-from kronpress.evaluate.footprint import Footprint, footprint, peak_rss_bytes
+from kronpress.evaluate.footprint import Footprint, footprint
 from kronpress.evaluate.perplexity import PROTOCOLS, PerplexityProtocol, PerplexityResult
 from kronpress.evaluate.samples import generate_samples
 from kronpress.evaluate.speed import SpeedComparison, SpeedRow, compare_speed
@@ -20,5 +20,4 @@ __all__ = [
     "fidelity",
     "footprint",
     "generate_samples",
-    "peak_rss_bytes",
 ]

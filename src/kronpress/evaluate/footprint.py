@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,6 @@ from kronpress.checkpoint import structured_layers
 from kronpress.errors import KronpressError
 from kronpress.families import layout
 from kronpress.layers import StructuredLayer, bias_of, weight_of
-
-if sys.platform != "win32":
-    import resource
 
 
 @dataclass(frozen=True)
@@ -64,14 +60,6 @@ def footprint(model: PreTrainedModel, *, folder: str | Path | None = None) -> Fo
         flops_per_token=sum(2 * length * count for length, count in _inner_products(model)),
         block_flops_per_token=sum((2 * length - 1) * count for length, count in _inner_products(*_blocks(model))),
     )
-
-
-def peak_rss_bytes() -> int:
-    """Return the most memory in bytes that this process has held so far; 0 where the platform does not tell."""
-    if sys.platform == "win32":
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kibibytes
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:

@@ -1,9 +1,12 @@
-"""Keep freed memory for the next batch instead of handing it back to the system."""
+"""The memory of this process: how much it took, and keeping what was freed for the next batch."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
+
+if sys.platform != "win32":
+    import resource
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h of glibc
 _NEVER = 2**31 - 1
@@ -21,3 +24,11 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, _NEVER)
+
+
+def peak_rss_bytes() -> int:
+    """Return the most memory in bytes that this process has held so far; 0 where the platform does not tell."""
+    if sys.platform == "win32":
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kibibytes

@@ -1,0 +1,70 @@
+"""The log of a training: one JSON line after every few steps."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from kronpress.memory import peak_rss_bytes
+
+
+class JsonLog(TrainerCallback):
+    """Appends a line per log to a file.
+
+    A line has step, tokens, loss and each of its `parts`, learning rate, norm of the gradient, tokens per second and
+    wall seconds since training began or went on, and the most memory that was held; or step, tokens and the loss on
+    validation text.
+    """
+
+    def __init__(self, path: Path, *, tokens_per_step: int) -> None:
+        self.path, self.tokens_per_step = path, tokens_per_step
+        self.started, self.first = time.perf_counter(), 0
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Forget lines beyond the checkpoint that training goes on from."""
+        self.started, self.first = time.perf_counter(), state.global_step
+        if not state.is_world_process_zero:
+            return
+        kept = [line for line in read_log(self.path) if line["step"] <= state.global_step]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, *, logs: Any = None, **_: Any
+    ) -> None:
+        """Write the line."""
+        line: dict[str, Any] = {"step": state.global_step, "tokens": state.global_step * self.tokens_per_step}
+        if not state.is_world_process_zero or not logs:
+            return
+        if "eval_loss" in logs:
+            line["validation_loss"] = float(logs["eval_loss"])
+        elif "loss" in logs:
+            seconds = time.perf_counter() - self.started
+            line |= {
+                "loss": float(logs["loss"]),
+                "parts": {key.removeprefix("loss/"): value for key, value in logs.items() if key.startswith("loss/")},
+                "learning_rate": logs.get("learning_rate"),
+                "grad_norm": logs.get("grad_norm"),
+                "tokens_per_second": round((state.global_step - self.first) * self.tokens_per_step / seconds, 1),
+                "seconds": round(seconds, 2),
+                "peak_rss_bytes": peak_rss_bytes(),
+            }
+        else:
+            return
+        with self.path.open("a") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Read the lines of a JSON log; a last line cut short by a kill is left out."""
+    lines = []
+    for text in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines

@@ -1,0 +1,83 @@
+"""What a model computes on its way, for losses that look inside."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal, TypeAlias
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
+
+from kronpress.distill.attention import Attention, recording
+from kronpress.families import layout
+
+Reading: TypeAlias = Literal["embedding", "blocks", "feed_forwards", "attentions"]
+
+
+@dataclass
+class Trace:
+    """Activations of one batch, as far as they were asked for.
+
+    Attributes:
+        embedding: what enters the first block, (batch, tokens, dim).
+        blocks: what leaves each block, (batch, tokens, dim).
+        feed_forwards: what leaves each block's down-projection, (batch, tokens, dim).
+        attentions: what enters each block's attention.
+    """
+
+    embedding: Float[Tensor, "batch tokens dim"] | None = None
+    blocks: list[Float[Tensor, "batch tokens dim"]] = field(default_factory=list)
+    feed_forwards: list[Float[Tensor, "batch tokens dim"]] = field(default_factory=list)
+    attentions: list[Attention] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Depth, width and heads of a model."""
+
+    depth: int
+    dim: int
+    heads: int
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> Sizes:
+        """Read the sizes from the configuration."""
+        config = model.config
+        return cls(len(layout(model).block_paths), int(config.hidden_size), int(config.num_attention_heads))
+
+
+@contextmanager
+def tracing(model: PreTrainedModel, readings: Collection[Reading]) -> Iterator[Trace]:
+    """Note the activations of the forward pass inside of the block."""
+    trace, plan = Trace(), layout(model)
+    blocks = [model.get_submodule(path) for path in plan.block_paths]
+    downs = [model.get_submodule(block.down) for block in plan.feed_forwards]
+    with ExitStack() as stack:
+
+        def note(handle: RemovableHandle) -> None:
+            stack.callback(handle.remove)
+
+        if "embedding" in readings:
+            note(blocks[0].register_forward_pre_hook(partial(_enter, trace), with_kwargs=True))
+        for modules, found, name in ((blocks, trace.blocks, "blocks"), (downs, trace.feed_forwards, "feed_forwards")):
+            for module in modules if name in readings else []:
+                note(module.register_forward_hook(_keeping(found)))
+        if "attentions" in readings:
+            stack.enter_context(recording(trace.attentions))
+        yield trace
+
+
+def _enter(trace: Trace, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    trace.embedding = args[0] if args else kwargs["hidden_states"]
+
+
+def _keeping(found: list[Tensor]) -> Any:
+    def keep(_: nn.Module, __: Any, output: Any) -> None:
+        found.append(output[0] if isinstance(output, tuple) else output)
+
+    return keep

@@ -1,0 +1,132 @@
+"""What every step that trains has in common."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import time
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch.utils.data import Dataset
+from transformers import TrainingArguments
+
+from kronpress.distill.checkpoints import last_complete
+from kronpress.distill.log import JsonLog, read_log
+from kronpress.distill.objective import Distillation
+from kronpress.distill.trainer import DistillationTrainer
+from kronpress.errors import KronpressError
+from kronpress.memory import peak_rss_bytes
+from kronpress.step import Step, Workbench
+
+
+class TrainingStep(Step):
+    """A step that trains with `transformers.Trainer`, and goes on from its last checkpoint after an interruption.
+
+    Attributes:
+        batch: windows (or examples) per optimizer step, over all processes.
+        micro_batch: how many of them one forward pass of one process takes; all that it has by default.
+        learning_rate: peak, reached after `warmup` of the steps and falling to zero along `schedule`.
+        save_every: steps between checkpoints that an interrupted run goes on from, rounded up to lines of the log.
+        log_every: steps between lines of the log.
+        validate_every: steps between measurements on validation text; never by default.
+        compile: let torch.compile translate the blocks; pays where a run is long and a C++ compiler or GPU is there.
+        report_to: trackers of `transformers.Trainer` (tensorboard, trackio, wandb …) beside our own log.
+    """
+
+    batch: int = Field(default=2, ge=1)
+    micro_batch: int | None = Field(default=None, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    warmup: float = Field(default=0.05, ge=0, lt=1)
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    save_every: int = Field(default=50, ge=1)
+    log_every: int = Field(default=2, ge=1)
+    validate_every: int | None = Field(default=None, ge=1)
+    compile: bool = False
+    report_to: tuple[str, ...] = ()
+
+    def train(
+        self,
+        bench: Workbench,
+        objective: Distillation,
+        *,
+        data: Dataset[Any],
+        validation: Dataset[Any] | None,
+        steps: int,
+        tokens_per_step: int,
+    ) -> dict[str, Any]:
+        """Minimize the objective in `steps` steps and report on it; what lies in the step's folder is gone on from."""
+        started = time.perf_counter()
+        log = bench.folder / "train.jsonl"
+        trainer = DistillationTrainer(
+            model=objective,
+            args=self._arguments(bench, steps),
+            train_dataset=data,
+            eval_dataset=validation if self.validate_every else None,
+            callbacks=[JsonLog(log, tokens_per_step=tokens_per_step)],
+        )
+        objective.student.train()
+        resume = last_complete(bench.folder / "trainer")
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        objective.student.eval()
+        shutil.rmtree(bench.folder / "trainer", ignore_errors=True)
+        lines = read_log(log)
+        trained = [line for line in lines if "loss" in line]
+        validated = [line for line in lines if "validation_loss" in line]
+        return {
+            "tokens": steps * tokens_per_step,
+            "steps": steps,
+            "seconds": time.perf_counter() - started,
+            "tokens_per_second": trained[-1]["tokens_per_second"] if trained else None,
+            "peak_rss_bytes": peak_rss_bytes(),
+            "curve": [{"tokens": line["tokens"], "loss": line["loss"]} for line in trained],
+            "validation": [{"tokens": line["tokens"], "loss": line["validation_loss"]} for line in validated],
+            "parts": trained[-1]["parts"] if trained else {},
+        }
+
+    def _arguments(self, bench: Workbench, steps: int) -> TrainingArguments:
+        micro, accumulated = self._share(int(os.environ.get("WORLD_SIZE", "1")))
+        return TrainingArguments(
+            output_dir=str(bench.folder / "trainer"),
+            per_device_train_batch_size=micro,
+            per_device_eval_batch_size=micro,
+            gradient_accumulation_steps=accumulated,
+            max_steps=steps,
+            learning_rate=self.learning_rate,
+            lr_scheduler_type=self.schedule,
+            warmup_steps=round(self.warmup * steps),
+            weight_decay=self.weight_decay,
+            adam_beta2=0.95,
+            optim="adamw_torch_fused",
+            max_grad_norm=self.max_grad_norm,
+            logging_steps=self.log_every,
+            save_steps=math.ceil(self.save_every / self.log_every) * self.log_every,
+            save_total_limit=2,
+            eval_strategy="steps" if self.validate_every else "no",
+            eval_steps=self.validate_every,
+            prediction_loss_only=True,
+            seed=bench.seed,
+            data_seed=bench.seed,
+            report_to=list(self.report_to) or "none",
+            remove_unused_columns=False,
+            dataloader_pin_memory=torch.cuda.is_available(),
+            use_cpu=bench.student.device.type == "cpu",
+        )
+
+    def _share(self, processes: int) -> tuple[int, int]:
+        """Return the windows of one forward pass of one process, and the passes per optimizer step."""
+        mine, rest = divmod(self.batch, processes)
+        if rest:
+            raise KronpressError(
+                f"a batch of {self.batch} does not divide among {processes} processes; choose a multiple"
+            )
+        micro = min(self.micro_batch or mine, mine)
+        if mine % micro:
+            raise KronpressError(
+                f"micro_batch {micro} does not divide the {mine} windows of a process; choose a divisor"
+            )
+        return micro, mine // micro
