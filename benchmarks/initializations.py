@@ -33,8 +33,8 @@ def recipe(start: dict[str, Any] | None, arguments: argparse.Namespace) -> Recip
     steps: list[dict[str, Any]] = [] if start is None else [{"step": "factorize", "sites": "feed_forward", **start}]
     steps.append({**measure, "stage": "before"})
     if arguments.tokens:
-        loss = {"name": "logits", "kl": 1 - arguments.cross_entropy, "cross_entropy": arguments.cross_entropy}
-        steps += [{**TRAIN, "tokens": arguments.tokens, "loss": loss}, {**measure, "stage": "after"}]
+        losses = {"logits": 1 - arguments.cross_entropy, "cross_entropy": arguments.cross_entropy}
+        steps += [{**TRAIN, "tokens": arguments.tokens, "losses": losses}, {**measure, "stage": "after"}]
     data = {"train": str(arguments.data / "train.txt"), "held_out": str(arguments.data / "valid.txt")}
     return read_recipe("halve-ffn", fields={"steps": steps, "data": data})
 

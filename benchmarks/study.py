@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kronpress.memory import keep_freed_memory
 from kronpress.checkpoint import load_with_tokenizer
 from kronpress.data import read_text
 from kronpress.evaluate import Evaluate, footprint
 from kronpress.factorize import Factorize
+from kronpress.memory import keep_freed_memory
 from kronpress.step import Workbench
 
 HALF = {"sites": "feed_forward", "right": [1, 2]}

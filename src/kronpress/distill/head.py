@@ -35,7 +35,8 @@ def through_head(
     The gradient is formed with it; only that of the first loss flows back, to `hidden` and the head's parameters.
     """
     parameters = [parameter for parameter in head.parameters() if parameter.requires_grad]
-    size = max(1, _CHUNK_ELEMENTS // vocabulary)
+    chunks = -(-len(hidden) * vocabulary // _CHUNK_ELEMENTS)
+    size = max(1, -(-len(hidden) // max(1, chunks)))  # all chunks alike, so that their memory is used again
     apply: Any = _Chunked.apply
     losses: Tensor = apply((head, score, size, torch.is_grad_enabled()), hidden, *parameters)
     return losses
@@ -45,9 +46,10 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, how: tuple[nn.Module, Score, int, bool], hidden: Tensor, *parameters: Tensor) -> Tensor:
         head, score, size, learns = how
-        gradients = [torch.zeros_like(each) for each in (hidden, *parameters)] if learns else []
+        upper = torch.empty_like(hidden)
+        gradients: list[Tensor] = []
         totals: Tensor | None = None
-        for start in range(0, len(hidden), size):
+        for start in range(0, max(1, len(hidden)), size):  # once without tokens, too
             rows = slice(start, min(start + size, len(hidden)))
             some = hidden[rows].detach().requires_grad_()
             with torch.enable_grad():
@@ -56,9 +58,13 @@ class _Chunked(torch.autograd.Function):
             totals = losses if totals is None else totals + losses
             if learns:
                 first, *others = torch.autograd.grad(logits, (some, *parameters), slope)
-                gradients[0][rows] = first
-                torch._foreach_add_(gradients[1:], others)
-        ctx.save_for_backward(*gradients)
+                upper[rows] = first
+                for mine, more in zip(gradients, others, strict=False):
+                    mine += more
+                gradients = gradients or others
+                del others, first
+            del logits, slope
+        ctx.save_for_backward(*([upper, *gradients] if learns else []))
         assert totals is not None
         return totals
 

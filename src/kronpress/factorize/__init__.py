@@ -7,6 +7,7 @@ from kronpress.factorize.low_rank import Svd
 from kronpress.factorize.request import Request
 from kronpress.factorize.step import Factorize
 from kronpress.factorize.tensor_train import TensorTrain, TensorTrainRows
+from kronpress.factorize.whitened_svd import WhitenedSvd
 
 __all__ = [
     "INITIALIZATIONS",
@@ -21,4 +22,5 @@ __all__ = [
     "TensorTrainRows",
     "VanLoan",
     "VanLoanNormalized",
+    "WhitenedSvd",
 ]

@@ -41,7 +41,7 @@ class Observed:
     def solve(self, *, keep: int, ridge: float, rounds: int) -> Fit:
         """Choose `keep` neurons and fit the weight, by ridge regression towards the dense one."""
         moment, cross = self.moments.normal_equations()
-        regularized, strength = _positive_definite(moment, ridge=ridge)
+        regularized, strength = positive_definite(moment, ridge=ridge)
         towards = cross + strength * weight_of(self.down).double()
         kept = eliminate(regularized, towards, keep=keep, rounds=rounds)
         weight = refit(regularized, towards, kept=kept)
@@ -65,7 +65,7 @@ class Observed:
         return hidden
 
 
-def _positive_definite(moment: Tensor, *, ridge: float) -> tuple[Tensor, float]:
+def positive_definite(moment: Tensor, *, ridge: float) -> tuple[Tensor, float]:
     """Add the ridge to the diagonal, ten times as much until rounding no longer shows."""
     mean = float(moment.diagonal().mean().clamp_min(1e-30))
     if not torch.isfinite(moment).all():

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -71,30 +74,44 @@ class MatrixInitialization(Initialization):
             sites = [site for site in sites if site.role != "head"]
         self.prepare(model, sites, request)
         progress = tqdm(sites, desc=f"factorize ({self.kind})", unit="matrix", disable=None)
-        reports = [self._replace(model, site, request) for site in progress]
+        reports = [replace_site(model, site, partial(self._fitted, site=site, request=request)) for site in progress]
         settle_head(model, mode=request.head)
         return reports
 
-    @torch.no_grad()
-    def _replace(self, model: PreTrainedModel, site: Site, request: Request) -> dict[str, Any]:
-        layer = model.get_submodule(site.path)
-        if isinstance(layer, StructuredLayer):
-            raise KronpressError(f"{site.path} has been factorized already; choose other sites")
+    def _fitted(self, layer: nn.Module, *, site: Site, request: Request) -> Fitted:
         weight = weight_of(layer)
-        fits = [self.fit(weight_of(share), site=site, request=request, layer=share) for share in shares_of(layer, site)]
-        parts = [part for part, _ in fits]
-        structured = FusedLinear.of(parts, bias=bias_of(layer)) if site.shares else parts[0]
-        error = sum(error**2 for _, error in fits) ** 0.5
-        replace_module(model, site.path, module=structured)
-        return {
-            "path": site.path,
-            "role": site.role,
-            "block": site.block,
-            "parameters_before": sum(p.numel() for p in layer.parameters()),
-            "parameters_after": structured.parameter_count,
-            "relative_error": error / max(float(torch.linalg.vector_norm(weight.double())), 1e-30),
-            "layer": structured.extra_repr() or repr(structured),
-        }
+        structured, error = self.fit(weight, site=site, request=request, layer=layer)
+        return structured, error, float(torch.linalg.vector_norm(weight.double()))
+
+
+Fitted: TypeAlias = tuple[StructuredLayer, float, float]
+"""A structured layer, the norm of its error, and the norm of what it stands for."""
+
+
+@torch.no_grad()
+def replace_site(model: PreTrainedModel, site: Site, fit: Callable[[nn.Module], Fitted]) -> dict[str, Any]:
+    """Put what `fit` makes of a dense layer, or of each share of a fused one, in its place; return the report.
+
+    Raises:
+        KronpressError: the site has been factorized already.
+    """
+    layer = model.get_submodule(site.path)
+    if isinstance(layer, StructuredLayer):
+        raise KronpressError(f"{site.path} has been factorized already; choose other sites")
+    fits = [fit(share) for share in shares_of(layer, site)]
+    parts = [part for part, _, _ in fits]
+    structured = FusedLinear.of(parts, bias=bias_of(layer)) if site.shares else parts[0]
+    error, norm = (math.hypot(*column) for column in ([each[1] for each in fits], [each[2] for each in fits]))
+    replace_module(model, site.path, module=structured)
+    return {
+        "path": site.path,
+        "role": site.role,
+        "block": site.block,
+        "parameters_before": sum(p.numel() for p in layer.parameters()),
+        "parameters_after": structured.parameter_count,
+        "relative_error": error / max(norm, 1e-30),
+        "layer": structured.extra_repr() or repr(structured),
+    }
 
 
 def shares_of(layer: nn.Module, site: Site) -> list[nn.Module]:
