@@ -3,9 +3,9 @@
     python -m benchmarks.distillation --data DIR --elsewhere novel.txt --out runs/distillation --tokens 250000 starts
     python -m benchmarks.distillation --data DIR --elsewhere novel.txt --out runs/distillation --tokens 61440 losses
 
-DIR holds WikiText-2's train.txt and valid.txt. Training reads the start of train.txt; losses are chosen on the end of it
-(dev), which nothing is trained on; valid.txt and the other text are only reported. A run that is done is not done again,
-one that was interrupted goes on.
+DIR holds WikiText-2's train.txt and valid.txt. Training reads the first nine tenths of train.txt; losses are chosen on
+the last (dev); valid.txt and the other text are only reported. A run that is done is not done again, one that was
+interrupted goes on.
 """
 
 from __future__ import annotations
@@ -178,9 +178,8 @@ def main() -> None:
     keep_freed_memory()
     names = only or list(STARTS if table == "starts" else LOSSES)
     pairs = [(name, "KL + cross-entropy") if table == "starts" else ("calibrated pruning", name) for name in names]
-    print(
-        "| start | losses | parameters | before, valid | after: dev | valid | elsewhere |\n|---|---|---:|---:|---:|---:|---:|"
-    )
+    print("| start | losses | parameters | before, valid | after: dev | valid | elsewhere |")
+    print("|---|---|---:|---:|---:|---:|---:|")
     for start, losses in pairs:
         row = study.row(start, losses)
         cells = [

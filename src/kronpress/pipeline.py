@@ -18,6 +18,7 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel, set_seed
 
+from kronpress import processes
 from kronpress.checkpoint import files, load, load_with_tokenizer, save, structured_layers, write_manifest
 from kronpress.data import Corpus, read_text, split_held_out
 from kronpress.errors import KronpressError
@@ -70,7 +71,7 @@ class Run:
 
 
 def execute(recipe: Recipe, folder: str | Path, *, resume: bool = False) -> Run:
-    """Run a recipe in a folder.
+    """Run a recipe in a folder; where torchrun has started several processes, all of them call this.
 
     Args:
         recipe: what to do.
@@ -84,19 +85,24 @@ def execute(recipe: Recipe, folder: str | Path, *, resume: bool = False) -> Run:
         KronpressError: the folder holds something else, or a step meets bad input.
     """
     run = Run(Path(folder), recipe)
-    if _prepare(run, resume=resume):
+    processes.connect()
+    if processes.from_main(lambda: _prepare(run, resume=resume)):
         return run
     keep_freed_memory()
     fresh = not run.manifest_path.exists()
     missing = [path for path in (run.folder, *run.folder.parents) if not path.exists()]
     try:
-        bench = _Bench.open(run)
-        bench.check()
+        with processes.together():
+            bench = _Bench.open(run)
+            if processes.is_main():
+                bench.check()
         for index in range(len(run.manifest()["steps"]), len(recipe.steps)):
             bench.do(index)
-        bench.finish()
+        with processes.together():
+            if processes.is_main():
+                bench.finish()
     except (KronpressError, OSError):
-        if fresh:
+        if fresh and processes.is_main():
             _forget(run, missing)
         raise
     return run
@@ -111,6 +117,7 @@ def _prepare(run: Run, *, resume: bool) -> bool:
                 f"{run.folder} holds a run of another recipe or other overrides (see its recipe.yaml); "
                 "repeat those, or choose another folder"
             )
+        _sweep(run)
         return bool(manifest["finished"])
     if run.manifest_path.exists():
         raise KronpressError(
@@ -120,6 +127,16 @@ def _prepare(run: Run, *, resume: bool) -> bool:
         run.manifest_path.with_name(f".{MANIFEST}.partial").unlink(missing_ok=True)
     files.require_empty(run.folder)
     return False
+
+
+def _sweep(run: Run) -> None:
+    """Remove what finished steps needed to go on after an interruption, but not the latest student."""
+    manifest = run.manifest()
+    for index in range(len(manifest["steps"])):
+        for name in ("trainer", "checkpoint"):
+            path = run.step_folder(index) / name
+            if path != run.folder / (manifest["checkpoint"] or ""):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _forget(run: Run, missing: Sequence[Path]) -> None:
@@ -159,26 +176,33 @@ class _Bench:
             )
         facts = {"dtype": str(teacher.dtype).removeprefix("torch."), "footprint_before": vars(footprint(teacher))}
         _move(teacher)
-        files.require_space(run.folder, needed=_bytes(teacher) * (6 if _trains(run.recipe) else 2))
         prints = {"train": train.fingerprint, "held_out": held_out.fingerprint}
         manifest = run.manifest() if run.manifest_path.exists() else _new_manifest(run, prints, teacher) | facts
         if manifest["data"] != prints:
             raise KronpressError(
                 f"the text of the run in {run.folder} has changed since it began; start in a new folder"
             )
-        files.write_json(run.manifest_path, manifest)
-        files.write_text(run.folder / "recipe.yaml", run.recipe.to_yaml())
-        student = cls._student(run, manifest, teacher)
         memory = run.folder / "teacher.json"
-        return cls(run, manifest, Workbench(student, teacher, tokenizer, train, held_out, run.folder, memory))
+        opened = cls(run, manifest, Workbench(teacher, teacher, tokenizer, train, held_out, run.folder, memory))
+        if processes.is_main():
+            opened.begin()
+        return opened
 
-    @staticmethod
-    def _student(run: Run, manifest: dict[str, Any], teacher: PreTrainedModel) -> PreTrainedModel:
-        latest = manifest["checkpoint"]
-        if latest is None:
-            return copy.deepcopy(teacher)
-        tqdm.write(f"going on after step {len(manifest['steps'])} of {len(run.recipe.steps)}")
-        return _move(load(run.folder / latest))
+    def begin(self) -> None:
+        """Write down what is to be done, and go on where an interrupted run came to."""
+        run, done = self.run, len(self.manifest["steps"])
+        files.require_space(run.folder, needed=_bytes(self.bench.teacher) * (6 if _trains(run.recipe) else 2))
+        files.write_json(run.manifest_path, self.manifest)
+        files.write_text(run.folder / "recipe.yaml", run.recipe.to_yaml())
+        self._take_student()
+        if done:
+            tqdm.write(f"going on after step {done} of {len(run.recipe.steps)}")
+
+    def _take_student(self) -> None:
+        """Take the student as the last finished step left it."""
+        latest = self.manifest["checkpoint"]
+        teacher = self.bench.teacher
+        self.bench.student = copy.deepcopy(teacher) if latest is None else _move(load(self.run.folder / latest))
 
     def check(self) -> None:
         """Let every step look for mistakes before the first one runs."""
@@ -188,23 +212,34 @@ class _Bench:
 
     def do(self, index: int) -> None:
         """Run one step; the manifest says so only once everything is on disk."""
+        step, started = self.run.recipe.steps[index], time.perf_counter()
+        self.bench.folder, self.bench.seed = self.run.step_folder(index), self.run.recipe.seed + index
+        with processes.together():
+            if processes.is_main():
+                tqdm.write(f"step {index + 1}/{len(self.run.recipe.steps)}: {step.kind}")
+            elif step.in_all_processes:
+                self.manifest = self.run.manifest()
+                self._take_student()
+            set_seed(self.bench.seed)
+            report = step.run(self.bench) if processes.is_main() and not step.in_all_processes else {}
+        if step.in_all_processes:
+            report = step.run(self.bench)
+        with processes.together():
+            if processes.is_main():
+                self._record(index, report, seconds=time.perf_counter() - started)
+
+    def _record(self, index: int, report: dict[str, Any], *, seconds: float) -> None:
+        """Write student and report of a step to disk, then say in the manifest that it is done."""
         step, folder = self.run.recipe.steps[index], self.run.step_folder(index)
-        tqdm.write(f"step {index + 1}/{len(self.run.recipe.steps)}: {step.kind}")
-        self.bench.folder, self.bench.seed = folder, self.run.recipe.seed + index
-        set_seed(self.bench.seed)
-        started = time.perf_counter()
-        report = step.run(self.bench)
         report["peak_rss_bytes"] = peak_rss_bytes()
-        outdated = self.manifest["checkpoint"]
         if step.changes_student:
             shutil.rmtree(folder / "checkpoint", ignore_errors=True)
             save(self.bench.student, folder / "checkpoint", tokenizer=self.bench.tokenizer)
-            self.manifest["checkpoint"] = str((folder / "checkpoint").relative_to(self.run.folder))
+            self.manifest["checkpoint"] = (folder / "checkpoint").relative_to(self.run.folder).as_posix()
         files.write_json(folder / "report.json", report)
-        self.manifest["steps"].append({"name": step.kind, "seconds": round(time.perf_counter() - started, 2)})
+        self.manifest["steps"].append({"name": step.kind, "seconds": round(seconds, 2)})
         files.write_json(self.run.manifest_path, self.manifest)
-        if outdated and step.changes_student:
-            shutil.rmtree(self.run.folder / outdated, ignore_errors=True)
+        _sweep(self.run)
 
     def finish(self) -> None:
         """Write checkpoint, card and report; the manifest says finished last."""
@@ -222,10 +257,9 @@ class _Bench:
         files.write_text(run.checkpoint / "recipe.yaml", run.recipe.to_yaml())
         write_manifest(run.checkpoint, plain=self.manifest["plain"])
         write_report(run.folder / "report.html", summary=summary)
-        latest, self.manifest["checkpoint"], self.manifest["finished"] = self.manifest["checkpoint"], "checkpoint", True
+        self.manifest["checkpoint"], self.manifest["finished"] = "checkpoint", True
         files.write_json(run.manifest_path, self.manifest)
-        if latest:
-            shutil.rmtree(run.folder / latest, ignore_errors=True)
+        _sweep(run)
 
 
 def _texts(recipe: Recipe) -> tuple[Corpus, Corpus]:

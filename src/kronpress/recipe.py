@@ -165,6 +165,8 @@ def _assign(target: dict[str, Any], parts: list[str], value: Any, text: str) -> 
         inner = target.get(part)
         if isinstance(inner, str):  # a method given by its name alone
             inner = {"name": inner}
+        if part != parts[0] and isinstance(inner, int | float):  # a loss given by its weight alone
+            inner = {"weight": inner}
         if inner is None:
             inner = {}
         if not isinstance(inner, dict):

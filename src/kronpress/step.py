@@ -67,6 +67,7 @@ class Step(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: ClassVar[str]
     changes_student: ClassVar[bool] = True
+    in_all_processes: ClassVar[bool] = False  # where there are several; other steps run in the main one alone
 
     def check(self, bench: Workbench) -> None:
         """Look for what would make `run` fail, before any step has run; `bench.student` is still the dense model.

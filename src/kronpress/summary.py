@@ -45,11 +45,12 @@ def summarize(recipe: Recipe, manifest: Mapping[str, Any], reports: Sequence[Map
         footprint_before=_footprint(manifest["footprint_before"], bytes_on_disk=True),
         footprint_after=_footprint(manifest.get("footprint_after", {}), peak=manifest.get("peak_rss_bytes")),
         layer_errors=[_layer_error(module) for item in reports for module in item.get("modules", [])],
-        training=list(_training(reports)),
+        training=list(_losses(reports, "curve")),
+        validation=list(_losses(reports, "validation")),
         perplexity=list(_perplexity(evaluations)),
         speed=[_speed(row) for item in evaluations for row in item.get("speed", {}).get("rows", [])],
         samples=[report.Sample(**sample) for item in evaluations for sample in item["samples"]],
-        notes=[*_size_notes(recipe.model, manifest), *_fidelity_notes(evaluations)],
+        notes=[*_size_notes(recipe.model, manifest), *_training_notes(reports), *_fidelity_notes(evaluations)],
     )
 
 
@@ -82,10 +83,10 @@ def _layer_error(module: Mapping[str, Any]) -> report.LayerError:
     return report.LayerError(module["path"], module["role"], module["relative_error"])
 
 
-def _training(reports: Iterable[Mapping[str, Any]]) -> Iterable[report.TrainingPoint]:
+def _losses(reports: Iterable[Mapping[str, Any]], series: str) -> Iterable[report.TrainingPoint]:
     offset = 0
     for item in reports:
-        for point in item.get("curve", []):
+        for point in item.get(series, []):
             yield report.TrainingPoint(offset + point["tokens"], point["loss"])
         offset += item.get("tokens", 0) if "curve" in item else 0
 
@@ -115,6 +116,15 @@ def _size_notes(model: str, manifest: Mapping[str, Any]) -> Iterable[str]:
             f"sizes are those of {manifest['dtype']} weights, before as after; "
             "the quantized file that the base model came in is smaller"
         )
+
+
+def _training_notes(reports: Iterable[Mapping[str, Any]]) -> Iterable[str]:
+    for item in reports:
+        if "curve" in item and item["tokens_per_second"]:
+            yield (
+                f"trained on {item['tokens']:,} tokens at {item['tokens_per_second']:,.0f} tokens/s, with "
+                f"{item['peak_rss_bytes'] / 2**30:.1f} GiB of memory at most"
+            )
 
 
 def _fidelity_notes(evaluations: Sequence[Mapping[str, Any]]) -> Iterable[str]:

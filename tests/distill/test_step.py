@@ -8,17 +8,19 @@ from typing import Any
 import pytest
 import torch
 from transformers import PreTrainedModel
+from transformers.trainer_pt_utils import safe_globals
 
-from kronpress.distill import Distill, DistillationTrainer, read_log, trainer
-from kronpress.distill.step import epochs_of
-from kronpress.distill.trainer import COMPLETE, last_complete
+from kronpress import processes
+from kronpress.distill import Distill, DistillationTrainer, objective, read_log
+from kronpress.distill.batches import epochs_of
+from kronpress.distill.checkpoints import MARK, newest_whole
 from kronpress.errors import KronpressError
 from kronpress.factorize import Factorize
 from kronpress.step import Workbench
 from kronpress.validation import parse
 from tests.tiny import bench, tiny_gpt2, tiny_llama
 
-STEPS, SAVED = 8, 3
+STEPS, SAVED = 8, 4
 Build = Callable[[], PreTrainedModel]
 MODELS = pytest.mark.parametrize(
     "build", [tiny_llama, lambda: tiny_gpt2(resid_pdrop=0.1, embd_pdrop=0.1)], ids=["llama", "gpt2 with dropout"]
@@ -31,7 +33,7 @@ class Killed(BaseException):
 
 @pytest.fixture(autouse=True)
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "mixed_precision", lambda _: nullcontext())
+    monkeypatch.setattr(objective, "mixed_precision", lambda _: nullcontext())
 
 
 def step(**fields: Any) -> Distill:
@@ -47,7 +49,7 @@ def factored(build: Build, folder: Path) -> Workbench:
 
 
 def kill_at(call: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the process end in the forward pass of one optimizer step."""
+    """Let the process end in one forward pass, of training or validation."""
     calls, compute = iter(range(1, 1000)), DistillationTrainer.compute_loss
 
     def compute_or_die(self: DistillationTrainer, *arguments: Any, **options: Any) -> Any:
@@ -61,6 +63,14 @@ def kill_at(call: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def assert_same_weights(first: PreTrainedModel, second: PreTrainedModel) -> None:
     for name, value in first.state_dict().items():
         assert torch.equal(second.state_dict()[name], value), name
+
+
+def whole_lines(folder: Path) -> list[dict[str, Any]]:
+    """The lines of the log without what depends on the clock and the machine."""
+    clock = {"seconds", "tokens_per_second", "peak_rss_bytes"}
+    return [
+        {key: value for key, value in line.items() if key not in clock} for line in read_log(folder / "train.jsonl")
+    ]
 
 
 @MODELS
@@ -83,48 +93,106 @@ def test_the_report_tells_tokens_steps_and_the_curve(tmp_path: Path) -> None:
     lines = read_log(tmp_path / "train.jsonl")
     assert [line["step"] for line in lines] == [2, 4, 6, 8]
     assert all(line["grad_norm"] > 0 and line["tokens_per_second"] > 0 for line in lines)
-    assert not (tmp_path / "trainer").exists()
+    assert all(line["parts"] == {"logits": pytest.approx(line["loss"], rel=1e-5)} for line in lines)
+    assert report["parts"] == lines[-1]["parts"]
+    assert report["validation"] == []
+
+
+def test_the_report_tells_the_loss_on_validation_text(tmp_path: Path) -> None:
+    report = step(validate_every=3, validation_windows=3, micro_batch=2).run(factored(tiny_llama, tmp_path))
+    assert [point["tokens"] for point in report["validation"]] == [128 * n for n in (3, 6, 8)]
+    assert all(point["loss"] > 0 for point in report["validation"])
+    assert len(report["curve"]) == STEPS // 2
+
+
+LOSSES = {"logits": {"top_k": 8}, "cross_entropy": 0.3}
+HOW = [
+    {},
+    {"micro_batch": 2, "validate_every": 3, "validation_windows": 2, "losses": LOSSES},
+]
 
 
 @MODELS
-@pytest.mark.parametrize("call", [2, 4, 8])
+@pytest.mark.parametrize("fields", HOW, ids=["plain", "accumulated and validated"])
+@pytest.mark.parametrize("share", [0.2, 0.6, 0.95])
 def test_going_on_after_a_kill_ends_where_no_kill_would(
-    build: Build, call: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    build: Build, fields: dict[str, Any], share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = factored(build, tmp_path / "whole")
-    expected = step().run(whole)
+    expected = step(**fields).run(whole)
+    passes = STEPS * 2 + 3 if fields else STEPS
     with monkeypatch.context() as patch:
-        kill_at(call, patch)
+        kill_at(round(share * passes), patch)
         with pytest.raises(Killed):
-            step().run(factored(build, tmp_path / "killed"))
+            step(**fields).run(factored(build, tmp_path / "killed"))
     resumed = factored(build, tmp_path / "killed")
     torch.rand(7)  # another state of the random numbers
-    report = step().run(resumed)
+    report = step(**fields).run(resumed)
     assert_same_weights(whole.student, resumed.student)
-    assert [point["tokens"] for point in report["curve"]] == [point["tokens"] for point in expected["curve"]]
-    assert report["curve"][-1] == expected["curve"][-1]
+    assert whole_lines(tmp_path / "whole") == whole_lines(tmp_path / "killed")
+    for key in ("curve", "validation", "parts", "steps", "tokens"):
+        assert report[key] == expected[key], key
 
 
-def test_a_checkpoint_cut_short_is_never_resumed_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("left", [1, 0])
+def test_checkpoints_that_are_damaged_are_never_gone_on_from(
+    left: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = factored(tiny_llama, tmp_path / "whole")
+    step(save_every=2).run(whole)
+    with monkeypatch.context() as patch:
+        kill_at(STEPS, patch)
+        with pytest.raises(Killed):
+            step(save_every=2).run(factored(tiny_llama, tmp_path / "killed"))
+    folder = tmp_path / "killed" / "trainer"
+    before, latest = folder / "checkpoint-4", folder / "checkpoint-6"
+    assert sorted(folder.iterdir()) == [before, latest]
+    (latest / "optimizer.pt").write_bytes((latest / "optimizer.pt").read_bytes()[:-1000])
+    if not left:
+        (before / MARK).unlink()
+    resumed = factored(tiny_llama, tmp_path / "killed")
+    capsys.readouterr()
+    step(save_every=2).run(resumed)
+    assert_same_weights(whole.student, resumed.student)
+    assert whole_lines(tmp_path / "whole") == whole_lines(tmp_path / "killed")
+    printed = capsys.readouterr().out
+    assert f"warning: {latest} is left out: optimizer.pt is not as it was written" in printed
+    assert ("the training starts over" in printed) == (left == 0)
+
+
+def test_a_full_disk_stops_and_freed_space_lets_it_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = factored(tiny_llama, tmp_path / "whole")
     step().run(whole)
     with monkeypatch.context() as patch:
-        kill_at(8, patch)
-        with pytest.raises(Killed):
-            step().run(factored(tiny_llama, tmp_path / "killed"))
-    folder = tmp_path / "killed" / "trainer"
-    latest = folder / f"checkpoint-{2 * SAVED}"
-    assert last_complete(folder) == latest
-    (latest / COMPLETE).unlink()
-    (latest / "model.safetensors").write_bytes(b"half")
-    assert last_complete(folder) == folder / f"checkpoint-{SAVED}"
-    resumed = factored(tiny_llama, tmp_path / "killed")
+        save, calls = torch.save, iter(range(100))
+
+        def full(value: Any, path: Any) -> None:
+            if next(calls) == 4:  # optimizer, scheduler and random state are written at each of them
+                Path(path).write_bytes(b"half")
+                raise RuntimeError("[enforce fail at inline_container.cc:743] . PytorchStreamWriter failed writing")
+            save(value, path)
+
+        patch.setattr(torch, "save", full)
+        with pytest.raises(KronpressError, match=r"no space for the checkpoint .*checkpoint-8: .*--resume"):
+            step().run(factored(tiny_llama, tmp_path / "full"))
+    folder = tmp_path / "full" / "trainer"
+    assert newest_whole(folder) == folder / f"checkpoint-{SAVED}"
+    assert len(list(folder.iterdir())) == 1
+    resumed = factored(tiny_llama, tmp_path / "full")
     step().run(resumed)
     assert_same_weights(whole.student, resumed.student)
 
 
-def test_there_is_nothing_to_resume_from_in_an_empty_folder(tmp_path: Path) -> None:
-    assert last_complete(tmp_path) is None
+def test_a_checkpoint_needs_no_trust_to_be_read(tmp_path: Path) -> None:
+    """torch.load(weights_only=True) runs no code; the names beside the tensors are those of random states."""
+    step().run(factored(tiny_llama, tmp_path))
+    folder = newest_whole(tmp_path / "trainer")
+    assert folder is not None
+    pickled = {path.name for path in folder.iterdir() if path.suffix not in (".json", ".safetensors", ".bin")}
+    assert pickled == {"optimizer.pt", "scheduler.pt", "rng_state.pth"}
+    with safe_globals():
+        for name in pickled:
+            torch.load(folder / name, weights_only=True)
 
 
 def test_a_log_cut_short_is_read_up_to_there(tmp_path: Path) -> None:
@@ -135,7 +203,7 @@ def test_a_log_cut_short_is_read_up_to_there(tmp_path: Path) -> None:
 
 def test_a_dense_student_learns_too(tmp_path: Path) -> None:
     work = bench(tiny_llama(seed=1), tmp_path, teacher=tiny_llama(seed=2))
-    report = step(tokens=20 * 4 * 32, loss={"name": "logits", "cross_entropy": 0.1, "temperature": 2}).run(work)
+    report = step(tokens=20 * 4 * 32, losses={"logits": {"temperature": 2}, "cross_entropy": 0.1}).run(work)
     assert report["curve"][-1]["loss"] < report["curve"][0]["loss"]
 
 
@@ -162,10 +230,14 @@ def test_models_of_different_vocabularies_are_refused(tmp_path: Path) -> None:
         ({}, "the key 'tokens' is missing"),
         ({"tokens": 0}, "tokens is 0"),
         ({"tokens": 9, "lr": 1}, "unknown key 'lr'"),
-        ({"tokens": 9, "loss": "logit"}, "unknown loss 'logit': did you mean 'logits'"),
-        ({"tokens": 9, "loss": {"temprature": 2}}, "loss logits: unknown key 'temprature': did you mean 'temperature'"),
-        ({"tokens": 9, "loss": {"temperature": 0}}, "temperature is 0"),
-        ({"tokens": 9, "loss": 3}, "loss is 3; give a name or a mapping with one: logits"),
+        ({"tokens": 9, "losses": "logit"}, "unknown loss 'logit': did you mean 'logits'"),
+        (
+            {"tokens": 9, "losses": {"logits": {"temprature": 2}}},
+            "unknown key 'temprature': did you mean 'temperature'",
+        ),
+        ({"tokens": 9, "losses": {"logits": {"temperature": 0}}}, "temperature is 0"),
+        ({"tokens": 9, "losses": 3}, "losses is 3; give a mapping of "),
+        ({"tokens": 9, "micro_batch": 0}, "micro_batch is 0"),
         ({"tokens": 9, "schedule": "cosin"}, "schedule is 'cosin'"),
     ],
     ids=str,
@@ -173,3 +245,14 @@ def test_models_of_different_vocabularies_are_refused(tmp_path: Path) -> None:
 def test_a_mistake_is_refused_with_the_remedy(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(KronpressError, match=message):
         parse(Distill, fields, place="steps.0 (distill)")
+
+
+def test_a_micro_batch_that_does_not_divide_is_refused_before_the_training(tmp_path: Path) -> None:
+    with pytest.raises(KronpressError, match="micro_batch 3 does not divide the 4 windows"):
+        step(micro_batch=3).check(bench(tiny_llama(), tmp_path))
+
+
+def test_a_batch_must_divide_among_the_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "count", lambda: 3)
+    with pytest.raises(KronpressError, match="a batch of 4 does not divide among 3 processes"):
+        step().check(bench(tiny_llama(), tmp_path))

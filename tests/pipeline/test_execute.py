@@ -135,7 +135,7 @@ def test_sizes_before_and_after_are_in_the_same_number_format(tmp_path: Path, te
         ("steps.3.protocols=[tokens-1024]", "sees at most 512"),
         ("steps.3.text=nowhere.txt", "nowhere.txt"),
         ("steps.3.prompts=['']", "has no tokens"),
-        ("steps.2.window=100000", "has only"),
+        ("steps.2.window=100000", "sees 512 tokens"),
         ("data.held_out={text}", "is the training text"),
     ],
 )

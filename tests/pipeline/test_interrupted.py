@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,8 @@ import torch
 
 from kronpress import pipeline
 from kronpress.checkpoint import files
-from kronpress.distill import Distill
-from kronpress.distill.trainer import DistillationTrainer, last_complete, read_log
+from kronpress.distill import Distill, DistillationTrainer, read_log
+from kronpress.distill.checkpoints import MARK
 from kronpress.errors import KronpressError
 from kronpress.evaluate import Evaluate
 from kronpress.factorize import Factorize
@@ -71,6 +72,7 @@ def stopping(original: Callable[..., Any], *, at: int) -> Callable[..., Any]:
 
 STOPS = [
     (Factorize, "run", 1),
+    (shutil, "rmtree", 3),
     (Distill, "run", 1),
     (DistillationTrainer, "training_step", 2),
     (DistillationTrainer, "training_step", 6),
@@ -104,14 +106,14 @@ def test_a_killed_process_is_resumed_to_the_same_bits(recipe: Recipe, tmp_path: 
     )
     whole = execute(recipe, tmp_path / "whole")
     killed = Run(tmp_path / "killed", recipe)
-    command = [sys.executable, "-c", "from kronpress.cli import main; main()", "run", str(tmp_path / "killed.yaml")]
+    command = [sys.executable, "-m", "kronpress", "run", str(tmp_path / "killed.yaml")]
     write(recipe, tmp_path / "killed.yaml")
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     with subprocess.Popen(
         [*command, "--out", str(killed.folder)], env=environment, stdout=subprocess.DEVNULL
     ) as process:
         try:
-            wait_for(lambda: last_complete(killed.step_folder(2) / "trainer") is not None, process)
+            wait_for(lambda: any(killed.step_folder(2).glob(f"trainer/checkpoint-*/{MARK}")), process)
         finally:
             process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL

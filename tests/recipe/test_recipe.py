@@ -28,7 +28,7 @@ def test_every_shipped_recipe_reads_and_writes_itself(name: str, tmp_path: Path)
         ("steps.2.tokens=78", ("steps", 2, "tokens"), 78),
         ("factorize.init.keep=0.25", ("steps", 0, "init", "keep"), 0.25),
         ("steps.0.init=svd", ("steps", 0, "init", "name"), "svd"),
-        ("distill.loss.temperature=2", ("steps", 2, "loss", "temperature"), 2.0),
+        ("distill.losses.logits.temperature=2", ("steps", 2, "losses", "logits", "temperature"), 2.0),
     ],
 )
 def test_an_override_sets_one_value(override: str, path: tuple[str | int, ...], value: object) -> None:
@@ -47,7 +47,7 @@ def test_an_override_sets_one_value(override: str, path: tuple[str | int, ...], 
         ("factorize.init=van_lone", "did you mean 'van_loan'"),
         ("factorize.init.kep=0.5", "did you mean 'keep'"),
         ("factorize.init.keep=1.5", "keep is 1.5"),
-        ("distill.loss=logit", "did you mean 'logits'"),
+        ("distill.losses=logit", "did you mean 'logits'"),
         ("evaluate.protocols=[tokens-51]", "did you mean 'tokens-512'"),
         ("data.trian=x", "did you mean 'train'"),
         ("seed", "a.b=c"),

@@ -64,9 +64,14 @@ def training_attention(*models: PreTrainedModel) -> Iterator[None]:
 
 
 def attend(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+    module: nn.Module, *inputs: Tensor | None, **options: Any
 ) -> tuple[Float[Tensor, "batch tokens heads d"], None]:
-    """Attend as `sdpa` does, by blocks where that is faster: on a CPU in bfloat16, causal, without mask and dropout."""
+    """Attend as `sdpa` does, by blocks where that is faster: on a CPU in bfloat16, causal, without mask and dropout.
+
+    The inputs are query, key, value and mask, in transformers' order.
+    """
+    query, key, value, attention_mask = inputs
+    assert query is not None and key is not None and value is not None
     causal = bool(getattr(module, "is_causal", True)) and attention_mask is None
     scaling = float(options.get("scaling") or query.shape[-1] ** -0.5)
     found = _recorder.get()

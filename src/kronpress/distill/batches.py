@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from kronpress.distill.cache import TeacherCache
 from kronpress.distill.losses import IGNORED
 from kronpress.errors import KronpressError
 
@@ -28,6 +30,11 @@ class NextToken(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         ids = self.windows[self.order[index]]
         return {"input_ids": ids, "labels": torch.cat([ids[1:], ids.new_tensor([IGNORED])])}
+
+    def distinct(self) -> tuple[NextToken, Int[Tensor, " count"]]:
+        """Return the examples without repetition, and which of them stands at each place."""
+        used, rows = self.order.unique(return_inverse=True)
+        return NextToken(self.windows, used), rows
 
 
 class MaskedTokens(Dataset[dict[str, Tensor]]):
@@ -69,6 +76,39 @@ class MaskedTokens(Dataset[dict[str, Tensor]]):
         ends = [ids.new_tensor([self.cls]), ids.new_tensor([self.sep])]
         nothing = ids.new_tensor([IGNORED])
         return {"input_ids": torch.cat([ends[0], ids, ends[1]]), "labels": torch.cat([nothing, labels, nothing])}
+
+    def distinct(self) -> tuple[MaskedTokens, Int[Tensor, " count"]]:
+        """Return the examples without repetition, and which of them stands at each place: masked anew, all differ."""
+        return self, torch.arange(len(self))
+
+
+Text: TypeAlias = NextToken | MaskedTokens
+
+
+class FromCache(Dataset[dict[str, Tensor]]):
+    """Examples together with the teacher's predictions from a cache, where they begin at row `first`."""
+
+    def __init__(self, text: Text, cache: TeacherCache, *, first: int = 0) -> None:
+        self.text, self.cache, self.rows = text, cache, text.distinct()[1] + first
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        example = self.text[index]
+        words, log_probabilities = self.cache[int(self.rows[index])]
+        places = self.cache.key.kept.places(example)
+        every = {"cached_words": words, "cached_log_probabilities": log_probabilities}
+        return example | {name: _spread(value, places) for name, value in every.items()}
+
+
+def _spread(values: Shaped[Tensor, "some n"], places: Bool[Tensor, " tokens"]) -> Shaped[Tensor, "tokens n"]:
+    """Put the values at their places, and zeros elsewhere."""
+    if bool(places.all()):
+        return values
+    spread = values.new_zeros(len(places), values.shape[1])
+    spread[places] = values
+    return spread
 
 
 def epochs_of(windows: int, *, count: int, seed: int) -> Int[Tensor, " count"]:

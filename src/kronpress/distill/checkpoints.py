@@ -2,23 +2,115 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from safetensors import SafetensorError
+from tqdm import tqdm
 
-COMPLETE = "kronpress_complete"
+from kronpress import processes
+from kronpress.checkpoint import files
+from kronpress.errors import KronpressError
+
+MARK = "kronpress_complete.json"
+_KEPT = 2
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FULL_WORDS = ("No space left", "os error 28", "quota exceeded", "PytorchStreamWriter", "inline_container")
 
 
-class MarkComplete(TrainerCallback):
-    """Marks a checkpoint as whole once it is written, so that one cut short is never resumed from."""
+@contextmanager
+def saving(folder: Path, *, needed: int) -> Iterator[None]:
+    """Let all processes write a checkpoint, then mark it as whole and remove all but the two newest whole ones.
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Leave the mark."""
-        (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+    Args:
+        folder: of the checkpoint; what an earlier attempt left in it is removed.
+        needed: bytes that it takes.
+
+    Raises:
+        KronpressError: the disk is full; earlier checkpoints are as they were, and nothing is left of this one.
+    """
+    try:
+        with processes.together():
+            if processes.is_main():
+                shutil.rmtree(folder, ignore_errors=True)
+                if _free(folder) < needed:
+                    raise OSError(errno.ENOSPC, "too little space for a checkpoint", str(folder))
+        with processes.together():
+            yield
+        with processes.together():
+            if processes.is_main():
+                mark(folder)
+                _remove_others(folder)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if getattr(error, "errno", None) not in _FULL and not any(words in str(error) for words in _FULL_WORDS):
+            raise
+        free = _free(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        raise KronpressError(
+            f"no space for the checkpoint {folder}: it takes about {needed / 1e6:,.1f} MB, and "
+            f"{free / 1e6:,.1f} MB are free; free some space, then give the same command with --resume "
+            "to go on from the one before"
+        ) from error
 
 
-def last_complete(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint of a training folder."""
-    found = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
-    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+def mark(folder: Path) -> None:
+    """Leave the digest of every file of a checkpoint beside them, which says that it is whole."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MARK)
+    files.write_json(folder / MARK, {path.relative_to(folder).as_posix(): files.sha256(path) for path in paths})
+
+
+def fault(folder: Path) -> str | None:
+    """Say what is wrong with a checkpoint, if anything is."""
+    if not (folder / MARK).exists():
+        return "it was not written to its end"
+    try:
+        for name, digest in dict(files.read_json(folder / MARK)).items():
+            if not (folder / name).is_file():
+                return f"{name} is missing"
+            if files.sha256(folder / name) != digest:
+                return f"{name} is not as it was written"
+    except (OSError, ValueError, TypeError) as error:
+        return f"it cannot be read: {error}"
+    return None
+
+
+def newest_whole(folder: Path) -> Path | None:
+    """Return the newest checkpoint of a training that is whole, and print which newer ones are left out and why."""
+    found = _checkpoints(folder)
+    for path in found:
+        reason = fault(path)
+        if reason is None:
+            tqdm.write(f"going on from {path}")
+            return path
+        tqdm.write(f"warning: {path} is left out: {reason}")
+    if found:
+        tqdm.write(f"warning: no checkpoint in {folder} is whole; the training starts over")
+    return None
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints of a training, the newest first."""
+    found = [path for path in folder.glob("checkpoint-*") if path.is_dir() and _step(path) >= 0]
+    return sorted(found, key=_step, reverse=True)
+
+
+def _step(checkpoint: Path) -> int:
+    number = checkpoint.name.rpartition("-")[2]
+    return int(number) if number.isdecimal() else -1
+
+
+def _remove_others(newest: Path) -> None:
+    """Keep a checkpoint and the whole one before; newer ones are what a resumed training has left out."""
+    found = _checkpoints(newest.parent)
+    kept = [path for path in found if _step(path) <= _step(newest) and (path / MARK).exists()][:_KEPT]
+    for path in found:
+        if path not in kept:
+            (path / MARK).unlink(missing_ok=True)  # first, so that what a kill leaves is not taken for whole
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _free(folder: Path) -> int:
+    return shutil.disk_usage(next(path for path in folder.parents if path.exists())).free

@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from kronpress.checkpoint import files
 from kronpress.memory import peak_rss_bytes
 
 
@@ -30,8 +31,7 @@ class JsonLog(TrainerCallback):
         if not state.is_world_process_zero:
             return
         kept = [line for line in read_log(self.path) if line["step"] <= state.global_step]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        files.write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, *, logs: Any = None, **_: Any

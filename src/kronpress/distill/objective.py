@@ -28,12 +28,20 @@ class Distillation(nn.Module):
     faster at it, the teacher's weights being kept in it; the student's weights and all losses are in fp32.
 
     Attributes:
+        cached_temperature: of the predictions that batches from a teacher cache carry.
         parts_so_far: each loss before its weight, summed over the batches since `take_parts`, and their number.
     """
 
-    def __init__(self, student: PreTrainedModel, teacher: PreTrainedModel | None, losses: Mapping[str, Loss]) -> None:
+    def __init__(
+        self,
+        student: PreTrainedModel,
+        teacher: PreTrainedModel | None,
+        losses: Mapping[str, Loss],
+        *,
+        cached_temperature: float = 1.0,
+    ) -> None:
         super().__init__()
-        self.student, self.losses = student, dict(losses)
+        self.student, self.losses, self.cached_temperature = student, dict(losses), cached_temperature
         self._teacher = (teacher,)  # in a tuple it is no submodule
         self.logit_losses = {name: loss for name, loss in losses.items() if isinstance(loss, LogitLoss)}
         self.layer_losses = {name: loss for name, loss in losses.items() if isinstance(loss, LayerLoss)}
@@ -63,7 +71,9 @@ class Distillation(nn.Module):
         input_ids: Int[Tensor, "batch tokens"],
         labels: Int[Tensor, "batch tokens"],
         attention_mask: Int[Tensor, "batch tokens"] | None = None,
-        cached: Mapping[str, Tensor] | None = None,
+        *,
+        cached_words: Int[Tensor, "batch tokens k"] | None = None,
+        cached_log_probabilities: Float[Tensor, "batch tokens events"] | None = None,
     ) -> dict[str, Tensor]:
         """Return the loss of a batch in nats per token.
 
@@ -71,13 +81,14 @@ class Distillation(nn.Module):
             input_ids: what both models read.
             labels: the word to be predicted at each place, -100 for none.
             attention_mask: 0 at padding.
-            cached: the teacher's likeliest words in place of a teacher, from a teacher cache.
+            cached_words: the teacher's likeliest words in place of a teacher, from a teacher cache.
+            cached_log_probabilities: of those words and, last, of all others together.
         """
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         seen = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         top = None
-        if cached is not None:
-            top = Top(cached["words"].flatten(0, 1), cached["log_probabilities"].flatten(0, 1).float())
+        if cached_words is not None and cached_log_probabilities is not None:
+            top = Top(cached_words.flatten(0, 1), cached_log_probabilities.flatten(0, 1), self.cached_temperature)
         answers = _Answers(labels.flatten(), seen.flatten(), top=top)
         theirs = Trace()
         with mixed_precision(input_ids.device):

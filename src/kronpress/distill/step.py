@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Int
 from pydantic import Field, SerializeAsAny, field_validator
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset
 from transformers import PreTrainedModel
 
+from kronpress import processes
 from kronpress.checkpoint import load
 from kronpress.distill.attention import training_attention
-from kronpress.distill.batches import MaskedTokens, NextToken, epochs_of
+from kronpress.distill.batches import FromCache, MaskedTokens, NextToken, Text, epochs_of
+from kronpress.distill.cache import Kept, TeacherCache, build_cache, check_size
+from kronpress.distill.compiled import compiled_blocks
 from kronpress.distill.losses import LOSSES, LogitLoss, Loss
 from kronpress.distill.objective import Distillation, head_of
 from kronpress.distill.training import TrainingStep
@@ -39,6 +44,9 @@ class Distill(TrainingStep):
             another, `weight`); a number alone is the weight.
         teacher: another model than the recipe's to learn from, a folder or hub id.
         validation_windows: of held-out text, where `validate_every` asks for them.
+        cache_teacher: run the teacher once over the text and keep the likeliest words on disk until the step is done,
+            rather than run it at every step; the losses that compare must be `logits` with `top_k`.
+        cache_max_bytes: what that may take.
     """
 
     kind: ClassVar[str] = "distill"
@@ -47,6 +55,8 @@ class Distill(TrainingStep):
     losses: dict[str, SerializeAsAny[Loss]] = Field(default={"logits": LOSSES["logits"]()}, min_length=1)
     teacher: str | None = None
     validation_windows: int = Field(default=16, ge=1)
+    cache_teacher: bool = False
+    cache_max_bytes: int = Field(default=4 * 2**30, ge=1)
 
     @field_validator("losses", mode="before")
     @classmethod
@@ -55,28 +65,70 @@ class Distill(TrainingStep):
 
     def check(self, bench: Workbench) -> None:
         """Check that models, losses and text fit together."""
+        super().check(bench)
+        self._check_window(bench.student)
         bench.training_windows(size=self.window, tokens=self.window)
         teacher = self._teacher(bench)
         self._check_logits(bench.student, teacher)
-        Distillation(bench.student, teacher, self.losses)
+        objective = Distillation(bench.student, teacher, self.losses)
+        if self.compile and "attentions" in objective.readings:
+            raise KronpressError("losses that look at attention do not go with compile; set compile: false")
+        if self.cache_teacher:
+            kept = Kept.of(self.losses)
+            assert teacher is not None
+            texts = self._texts(bench, bench.training_windows(size=self.window, tokens=self._windows * self.window))
+            check_size(_once(texts), teacher, kept=kept, max_bytes=self.cache_max_bytes)
 
     def run(self, bench: Workbench) -> dict[str, Any]:
         """Train, going on from the last whole checkpoint in the step's folder."""
+        texts = self._texts(bench, bench.training_windows(size=self.window))
+        if self.cache_teacher:
+            return self._run_from_cache(bench, texts)
         teacher = self._teacher(bench)
         self._check_logits(bench.student, teacher)
-        steps = math.ceil(self.tokens / (self.batch * self.window))
-        windows = bench.training_windows(size=self.window)
-        order = epochs_of(len(windows), count=steps * self.batch, seed=bench.seed)
         models = [bench.student] if teacher is None else [bench.student, teacher]
-        with training_attention(*models):
-            return self.train(
-                bench,
-                Distillation(bench.student, teacher, self.losses),
-                data=self._examples(bench, windows, order=order),
-                validation=self._validation(bench),
-                steps=steps,
-                tokens_per_step=self.batch * self.window,
-            )
+        with self._prepared(*models):
+            return self._train(bench, Distillation(bench.student, teacher, self.losses), texts)
+
+    def _run_from_cache(self, bench: Workbench, texts: Sequence[Text]) -> dict[str, Any]:
+        cache = processes.from_main(lambda: self._cache(bench, texts))
+        lengths = [len(text.distinct()[0]) for text in texts]
+        sets = [FromCache(text, cache, first=sum(lengths[:index])) for index, text in enumerate(texts)]
+        objective = Distillation(bench.student, None, self.losses, cached_temperature=cache.key.kept.temperature)
+        size = {"bytes": cache.bytes, "windows": cache.key.rows, "top_k": cache.key.kept.k}
+        with self._prepared(bench.student):
+            return self._train(bench, objective, sets) | {"teacher_cache": size}
+
+    @contextmanager
+    def _prepared(self, *models: PreTrainedModel) -> Iterator[None]:
+        """Let the models compute as fast as training can."""
+        with training_attention(*models), compiled_blocks(*models) if self.compile else nullcontext():
+            yield
+
+    def _cache(self, bench: Workbench, texts: Sequence[Text]) -> TeacherCache:
+        """Build the teacher cache, or what an interrupted run left to build; a copy of the teacher goes afterwards."""
+        kept, teacher = Kept.of(self.losses), self._teacher(bench)
+        self._check_logits(bench.student, teacher)
+        assert teacher is not None
+        folder = bench.folder / "trainer" / "teacher"
+        with training_attention(teacher):
+            return build_cache(folder, teacher, _once(texts), kept=kept, max_bytes=self.cache_max_bytes)
+
+    def _train(self, bench: Workbench, objective: Distillation, sets: Sequence[Text | FromCache]) -> dict[str, Any]:
+        data, *validation = sets
+        return self.train(
+            bench,
+            objective,
+            data=data,
+            validation=validation[0] if validation else None,
+            steps=self._windows // self.batch,
+            tokens_per_step=self.batch * self.window,
+        )
+
+    @property
+    def _windows(self) -> int:
+        """How many windows are read, again and again ones included."""
+        return math.ceil(self.tokens / (self.batch * self.window)) * self.batch
 
     def _teacher(self, bench: Workbench) -> PreTrainedModel | None:
         """Return a copy of the teacher to compute with, if any loss compares with one."""
@@ -89,6 +141,15 @@ class Distill(TrainingStep):
         for parameter in half.parameters():  # buffers, such as rotary frequencies, stay precise
             parameter.data = parameter.data.to(torch.bfloat16)
         return half
+
+    def _check_window(self, student: PreTrainedModel) -> None:
+        limit = getattr(student.config.get_text_config(), "max_position_embeddings", None)
+        ends = 0 if is_causal(student) else 2  # [CLS] and [SEP]
+        if limit is not None and self.window + ends > limit:
+            raise KronpressError(
+                f"a window of {self.window} is too long for {type(student).__name__}, which sees {limit} tokens; "
+                f"set window to {limit - ends} or less"
+            )
 
     def _check_logits(self, student: PreTrainedModel, teacher: PreTrainedModel | None) -> None:
         names = [name for name, loss in self.losses.items() if isinstance(loss, LogitLoss)]
@@ -105,18 +166,23 @@ class Distill(TrainingStep):
                     f"the student has {ours} words and the teacher {theirs}; distillation needs the same vocabulary"
                 )
 
-    def _validation(self, bench: Workbench) -> Dataset[dict[str, Tensor]] | None:
-        if self.validate_every is None:
-            return None
-        windows = bench.held_out_windows(size=self.window, count=self.validation_windows)
-        return self._examples(bench, windows, order=torch.arange(len(windows)))
+    def _texts(self, bench: Workbench, windows: Int[Tensor, "windows tokens"]) -> list[Text]:
+        """Return the text to train on, in the order of the training, and the validation text if there is any."""
+        texts = [self._text(bench, windows, order=epochs_of(len(windows), count=self._windows, seed=bench.seed))]
+        if self.validate_every is not None:
+            held_out = bench.held_out_windows(size=self.window, count=self.validation_windows)
+            texts.append(self._text(bench, held_out, order=torch.arange(len(held_out))))
+        return texts
 
-    def _examples(
-        self, bench: Workbench, windows: Int[Tensor, "windows tokens"], *, order: Int[Tensor, " count"]
-    ) -> Dataset[dict[str, Tensor]]:
+    def _text(self, bench: Workbench, windows: Int[Tensor, "windows tokens"], *, order: Int[Tensor, " count"]) -> Text:
         if is_causal(bench.student):
             return NextToken(windows, order)
         return MaskedTokens(windows, order, bench.tokenizer, seed=bench.seed)
+
+
+def _once(texts: Sequence[Text]) -> ConcatDataset[dict[str, Tensor]]:
+    """Return every example of the texts once."""
+    return ConcatDataset([text.distinct()[0] for text in texts])
 
 
 def _on(device: torch.device, model: PreTrainedModel) -> PreTrainedModel:

@@ -38,17 +38,19 @@ class Trace:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Depth, width and heads of a model."""
+    """Depth, width and heads of a model, and the width of each head."""
 
     depth: int
     dim: int
     heads: int
+    head: int
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Sizes:
         """Read the sizes from the configuration."""
         config = model.config
-        return cls(len(layout(model).block_paths), int(config.hidden_size), int(config.num_attention_heads))
+        dim, heads = int(config.hidden_size), int(config.num_attention_heads)
+        return cls(len(layout(model).block_paths), dim, heads, int(getattr(config, "head_dim", None) or dim // heads))
 
 
 @contextmanager

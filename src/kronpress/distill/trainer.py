@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from torch import Tensor
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import PrinterCallback, ProgressCallback, Trainer
 from typing_extensions import override
 
-from kronpress.distill.checkpoints import MarkComplete
+from kronpress import processes
+from kronpress.distill.checkpoints import saving
 from kronpress.distill.objective import Distillation
 from kronpress.distill.progress import Progress
 
@@ -29,8 +31,7 @@ class DistillationTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         for noisy in (PrinterCallback, ProgressCallback):
             self.remove_callback(noisy)
-        for callback in (MarkComplete(), Progress()):
-            self.add_callback(callback)
+        self.add_callback(Progress())
         self.objective = model
         if model.teacher is not None:
             model.teacher.eval().requires_grad_(False).to(self.args.device)
@@ -39,8 +40,16 @@ class DistillationTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the parts of the loss to what is logged."""
         if "loss" in logs:
-            logs |= {f"loss/{name}": value for name, value in self.objective.take_parts().items()}
+            logs |= {f"loss/{name}": value for name, value in self._parts().items()}
         super().log(logs, start_time)
+
+    def _parts(self) -> dict[str, float]:
+        """Return the mean of each loss since the last line of the log, over all processes."""
+        mine = self.objective.take_parts()
+        if processes.count() == 1:
+            return mine
+        means: Any = self.accelerator.reduce(torch.tensor(list(mine.values()), device=self.args.device), "mean")
+        return dict(zip(mine, means.tolist(), strict=True))
 
     @override
     def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
@@ -53,6 +62,15 @@ class DistillationTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         chosen: Any = train_dataset if train_dataset is not None else self.train_dataset
         return SequentialSampler(chosen)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        size = sum(each.numel() * each.element_size() for each in self.objective.parameters())
+        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        with saving(folder, needed=3 * size):  # the weights, and the two moments of AdamW
+            super()._save_checkpoint(model, trial)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        safetensors.torch.load_model(self.objective, Path(resume_from_checkpoint) / _WEIGHTS)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         """Write weights alone, shared ones once, and no pickle."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import time
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch.utils.data import Dataset
-from transformers import TrainingArguments
+from transformers import TrainingArguments, set_seed
 
-from kronpress.distill.checkpoints import last_complete
+from kronpress import processes
+from kronpress.distill.checkpoints import newest_whole
 from kronpress.distill.log import JsonLog, read_log
 from kronpress.distill.objective import Distillation
 from kronpress.distill.trainer import DistillationTrainer
@@ -36,6 +36,7 @@ class TrainingStep(Step):
         report_to: trackers of `transformers.Trainer` (tensorboard, trackio, wandb …) beside our own log.
     """
 
+    in_all_processes: ClassVar[bool] = True
     batch: int = Field(default=2, ge=1)
     micro_batch: int | None = Field(default=None, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -49,6 +50,11 @@ class TrainingStep(Step):
     compile: bool = False
     report_to: tuple[str, ...] = ()
 
+    def check(self, bench: Workbench) -> None:
+        """Check that the batch can be shared among the processes, and that each holds the model whole."""
+        self._share()
+        _refuse_shards()
+
     def train(
         self,
         bench: Workbench,
@@ -59,21 +65,26 @@ class TrainingStep(Step):
         steps: int,
         tokens_per_step: int,
     ) -> dict[str, Any]:
-        """Minimize the objective in `steps` steps and report on it; what lies in the step's folder is gone on from."""
+        """Minimize the objective in `steps` steps and report on it; what lies in the step's folder is gone on from.
+
+        All processes call it. The checkpoints, in `trainer` below that folder, are left for the caller to remove.
+        """
+        _refuse_shards()
         started = time.perf_counter()
         log = bench.folder / "train.jsonl"
         trainer = DistillationTrainer(
             model=objective,
-            args=self._arguments(bench, steps),
+            args=self._arguments(bench, objective, steps=steps, validation=validation),
             train_dataset=data,
             eval_dataset=validation if self.validate_every else None,
             callbacks=[JsonLog(log, tokens_per_step=tokens_per_step)],
         )
+        resume = processes.from_main(lambda: newest_whole(bench.folder / "trainer"))
+        if not processes.is_main():
+            set_seed(bench.seed + processes.rank())  # for other dropout than in the main process
         objective.student.train()
-        resume = last_complete(bench.folder / "trainer")
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         objective.student.eval()
-        shutil.rmtree(bench.folder / "trainer", ignore_errors=True)
         lines = read_log(log)
         trained = [line for line in lines if "loss" in line]
         validated = [line for line in lines if "validation_loss" in line]
@@ -88,12 +99,15 @@ class TrainingStep(Step):
             "parts": trained[-1]["parts"] if trained else {},
         }
 
-    def _arguments(self, bench: Workbench, steps: int) -> TrainingArguments:
-        micro, accumulated = self._share(int(os.environ.get("WORLD_SIZE", "1")))
-        return TrainingArguments(
+    def _arguments(
+        self, bench: Workbench, objective: Distillation, *, steps: int, validation: Dataset[Any] | None
+    ) -> TrainingArguments:
+        micro, accumulated = self._share()
+        measured: Any = validation if validation is not None else ()
+        arguments = TrainingArguments(
             output_dir=str(bench.folder / "trainer"),
             per_device_train_batch_size=micro,
-            per_device_eval_batch_size=micro,
+            per_device_eval_batch_size=math.gcd(micro, max(1, len(measured) // processes.count())),
             gradient_accumulation_steps=accumulated,
             max_steps=steps,
             learning_rate=self.learning_rate,
@@ -105,7 +119,6 @@ class TrainingStep(Step):
             max_grad_norm=self.max_grad_norm,
             logging_steps=self.log_every,
             save_steps=math.ceil(self.save_every / self.log_every) * self.log_every,
-            save_total_limit=2,
             eval_strategy="steps" if self.validate_every else "no",
             eval_steps=self.validate_every,
             prediction_loss_only=True,
@@ -114,15 +127,18 @@ class TrainingStep(Step):
             report_to=list(self.report_to) or "none",
             remove_unused_columns=False,
             dataloader_pin_memory=torch.cuda.is_available(),
+            ddp_find_unused_parameters=not objective.logit_losses,
             use_cpu=bench.student.device.type == "cpu",
         )
+        arguments._n_gpu = min(arguments.n_gpu, 1)  # of several GPUs each belongs to a process of its own
+        return arguments
 
-    def _share(self, processes: int) -> tuple[int, int]:
+    def _share(self) -> tuple[int, int]:
         """Return the windows of one forward pass of one process, and the passes per optimizer step."""
-        mine, rest = divmod(self.batch, processes)
+        mine, rest = divmod(self.batch, processes.count())
         if rest:
             raise KronpressError(
-                f"a batch of {self.batch} does not divide among {processes} processes; choose a multiple"
+                f"a batch of {self.batch} does not divide among {processes.count()} processes; choose a multiple"
             )
         micro = min(self.micro_batch or mine, mine)
         if mine % micro:
@@ -130,3 +146,12 @@ class TrainingStep(Step):
                 f"micro_batch {micro} does not divide the {mine} windows of a process; choose a divisor"
             )
         return micro, mine // micro
+
+
+def _refuse_shards() -> None:
+    for name in ("FSDP", "DEEPSPEED"):
+        if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
+            raise KronpressError(
+                f"{name} is not supported: each process holds student and teacher whole (docs/distributed.md); "
+                f"start with torchrun, or without ACCELERATE_USE_{name}"
+            )

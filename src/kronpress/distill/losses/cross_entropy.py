@@ -23,6 +23,7 @@ class CrossEntropy(LogitLoss):
 
     kind: ClassVar[str] = "cross_entropy"
     compares: ClassVar[bool] = False
+    vanishes: ClassVar[bool] = False
     smoothing: float = Field(default=0.0, ge=0, lt=1)
 
     @property

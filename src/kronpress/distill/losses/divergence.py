@@ -29,19 +29,19 @@ class LogitDistillation(LogitLoss):
             the KLs of both to their mean.
         temperature: T, divides the logits of both models.
         top_k: how many of the teacher's words are told apart; all by default.
-        on: `all` tokens that are not padding, or only those with `labels` (the masked ones of a masked language model).
+        at: `all` tokens that are not padding, or only those with `labels` (the masked ones of a masked language model).
     """
 
     kind: ClassVar[str] = "logits"
     divergence: Divergence = "forward"
     temperature: float = Field(default=1.0, gt=0)
     top_k: int | None = Field(default=None, ge=1)
-    on: Literal["all", "labels"] = "all"
+    at: Literal["all", "labels"] = "all"
 
     @property
     def labeled(self) -> bool:
         """Whether only tokens with a label count."""
-        return self.on == "labels"
+        return self.at == "labels"
 
     def per_token(
         self, student: Predictions, teacher: Teacher | None, labels: Int[Tensor, " tokens"]

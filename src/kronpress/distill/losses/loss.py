@@ -22,12 +22,14 @@ class Loss(BaseModel, ABC):
 
     Attributes:
         weight: factor of the term in the sum.
-        compares: whether it compares with the teacher, and so vanishes where the student equals it.
+        compares: whether it compares with the teacher.
+        vanishes: whether it is then zero where the student equals the teacher.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: ClassVar[str]
     compares: ClassVar[bool] = True
+    vanishes: ClassVar[bool] = True
     weight: float = Field(default=1.0, ge=0)
 
 
