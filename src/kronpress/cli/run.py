@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from kronpress import processes
 from kronpress.checkpoint import files
 from kronpress.cli.app import app
 from kronpress.errors import KronpressError
@@ -39,8 +40,9 @@ def run(
     fields = _fields(data, held_out)
     folder = out or Path("runs") / Path(recipe).stem
     done = execute(read_recipe(recipe, overrides=override or (), fields=fields), folder, resume=resume)
-    print_summary(done.summary())
-    typer.echo(f"model:  {done.checkpoint}\nreport: {done.folder / 'report.html'}")
+    if processes.is_main():
+        print_summary(done.summary())
+        typer.echo(f"model:  {done.checkpoint}\nreport: {done.folder / 'report.html'}")
 
 
 @app.command()
@@ -54,6 +56,8 @@ def compress(
     resume: Resume = False,
 ) -> None:
     """Compress a model by a recipe; the checkpoint goes straight into --out, the run's logs into --out/run."""
+    if processes.count() > 1:
+        raise KronpressError("compress works in one process; start several with: torchrun … -m kronpress run RECIPE")
     begun = (out / "run" / MANIFEST).exists()
     if begun and not resume:
         raise KronpressError(f"{out} already holds a run, which is left untouched; add --resume or name a new folder")
