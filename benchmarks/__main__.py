@@ -1,5 +1,6 @@
-"""Run the benchmark that needs no data: `python -m benchmarks`."""
+"""Run the benchmarks that need no data: `python -m benchmarks`."""
 
-from benchmarks.layers import main
+from benchmarks import layers, training
 
-main()
+layers.main()
+training.main()

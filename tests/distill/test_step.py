@@ -11,14 +11,14 @@ from transformers import PreTrainedModel
 from transformers.trainer_pt_utils import safe_globals
 
 from kronpress import processes
-from kronpress.distill import Distill, DistillationTrainer, objective, read_log
+from kronpress.distill import Distill, DistillationTrainer, objective, read_log, training
 from kronpress.distill.batches import epochs_of
 from kronpress.distill.checkpoints import MARK, newest_whole
 from kronpress.errors import KronpressError
 from kronpress.factorize import Factorize
 from kronpress.step import Workbench
 from kronpress.validation import parse
-from tests.tiny import bench, tiny_gpt2, tiny_llama
+from tests.tiny import bench, tiny_bert, tiny_gpt2, tiny_llama
 
 STEPS, SAVED = 8, 4
 Build = Callable[[], PreTrainedModel]
@@ -256,3 +256,38 @@ def test_a_batch_must_divide_among_the_processes(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(processes, "count", lambda: 3)
     with pytest.raises(KronpressError, match="a batch of 4 does not divide among 3 processes"):
         step().check(bench(tiny_llama(), tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("tracker", "message"), [("wandbb", "did you mean 'wandb'"), ("wandb", "pip install wandb, or leave it out")]
+)
+def test_a_tracker_that_is_not_there_is_named(
+    tracker: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "get_available_reporting_integrations", list)
+    with pytest.raises(KronpressError, match=message):
+        step(report_to=(tracker,)).check(factored(tiny_llama, tmp_path))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch about itself
+def test_compiled_blocks_learn_alike_and_are_put_back(tmp_path: Path) -> None:
+    curves = []
+    for compiled in (False, True):
+        work = factored(tiny_llama, tmp_path / str(compiled))
+        report = step(tokens=2 * 4 * 32, compile=compiled).run(work)
+        curves.append([point["loss"] for point in report["curve"]])
+        assert all(block._compiled_call_impl is None for block in work.student.model.layers)
+    assert curves[1] == pytest.approx(curves[0], rel=1e-4)
+
+
+def test_losses_of_attention_do_not_go_with_compile(tmp_path: Path) -> None:
+    with pytest.raises(KronpressError, match="set compile: false"):
+        step(compile=True, losses={"minilm": 1}).check(factored(tiny_llama, tmp_path))
+
+
+@pytest.mark.parametrize(("build", "most"), [(tiny_llama, 128), (tiny_bert, 126)], ids=["llama", "bert"])
+def test_a_window_that_the_model_cannot_see_is_refused(build: Build, most: int, tmp_path: Path) -> None:
+    work = bench(build(), tmp_path)
+    step(window=most).check(work)
+    with pytest.raises(KronpressError, match=f"set window to {most} or less"):
+        step(window=most + 1).check(work)

@@ -17,6 +17,7 @@ from kronpress.evaluate import PROTOCOLS
 from kronpress.export import multiply_out
 from kronpress.factorize import Factorize
 from kronpress.precision import mixed_precision
+from kronpress.recipe import read_recipe
 from kronpress.step import Workbench
 
 pytestmark = [
@@ -62,6 +63,32 @@ def test_calibrated_pruning_keeps_three_quarters_of_the_quality(
     assert count(bench.teacher) == 134_515_008
     assert count(student) <= 94_800_000
     assert perplexity(student, bench) <= 1.75 * perplexity(bench.teacher, bench)
+
+
+def test_the_shipped_losses_beat_the_teachers_logits_alone_at_equal_tokens(
+    dense: tuple[PreTrainedModel, object], tmp_path: Path, test_data: Path
+) -> None:
+    found = {}
+    for name, losses in {"shipped": read_recipe("halve-ffn").steps[2].losses, "alone": {"logits": 1.0}}.items():
+        bench, student = compressed(dense, tmp_path / name, test_data, init="calibrated_pruning")
+        Distill(tokens=250_000, losses=losses, log_every=10).run(bench)
+        found[name] = perplexity(student, bench) / perplexity(bench.teacher, bench)
+    print(found)
+    assert found["shipped"] < found["alone"]
+    assert found["shipped"] <= 1.28
+
+
+def test_a_teacher_cache_reaches_the_same_loss(
+    dense: tuple[PreTrainedModel, object], tmp_path: Path, test_data: Path
+) -> None:
+    found = {}
+    for cached in (False, True):
+        bench, student = compressed(dense, tmp_path / str(cached), test_data, init="calibrated_pruning")
+        losses = {"logits": {"weight": 0.5, "top_k": 64}, "cross_entropy": 0.5}
+        report = Distill(tokens=16_384, losses=losses, cache_teacher=cached).run(bench)
+        found[cached] = sum(point["loss"] for point in report["curve"][-3:]), perplexity(student, bench)
+    print(found)
+    assert found[True] == pytest.approx(found[False], rel=0.02)
 
 
 def test_a_kronecker_student_equals_its_dense_export_and_reopens_bit_for_bit(

@@ -11,13 +11,14 @@ import torch
 from pydantic import Field
 from torch.utils.data import Dataset
 from transformers import TrainingArguments, set_seed
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from kronpress import processes
 from kronpress.distill.checkpoints import newest_whole
 from kronpress.distill.log import JsonLog, read_log
 from kronpress.distill.objective import Distillation
 from kronpress.distill.trainer import DistillationTrainer
-from kronpress.errors import KronpressError
+from kronpress.errors import KronpressError, did_you_mean
 from kronpress.memory import peak_rss_bytes
 from kronpress.step import Step, Workbench
 
@@ -51,9 +52,14 @@ class TrainingStep(Step):
     report_to: tuple[str, ...] = ()
 
     def check(self, bench: Workbench) -> None:
-        """Check that the batch can be shared among the processes, and that each holds the model whole."""
+        """Check that processes can share the batch, each with the whole model, and that the trackers exist."""
         self._share()
         _refuse_shards()
+        for tracker in self.report_to:
+            if tracker not in INTEGRATION_TO_CALLBACK:
+                raise KronpressError(f"report_to: {did_you_mean(tracker, INTEGRATION_TO_CALLBACK)}")
+            if tracker not in get_available_reporting_integrations():
+                raise KronpressError(f"report_to: {tracker} is not installed; pip install {tracker}, or leave it out")
 
     def train(
         self,
