@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -269,20 +271,27 @@ def test_a_tracker_that_is_not_there_is_named(
         step(report_to=(tracker,)).check(factored(tiny_llama, tmp_path))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch about itself
-def test_compiled_blocks_learn_alike_and_are_put_back(tmp_path: Path) -> None:
-    curves = []
-    for compiled in (False, True):
-        work = factored(tiny_llama, tmp_path / str(compiled))
-        report = step(tokens=2 * 4 * 32, compile=compiled).run(work)
-        curves.append([point["loss"] for point in report["curve"]])
-        assert all(block._compiled_call_impl is None for block in work.student.model.layers)
-    assert curves[1] == pytest.approx(curves[0], rel=1e-4)
+COMPILED = """
+import sys, tempfile
+from pathlib import Path
+from tests.distill.test_step import factored, step
+from tests.tiny import tiny_llama
+
+for compiled in (False, True):
+    work = factored(lambda: tiny_llama(num_hidden_layers=1), Path(tempfile.mkdtemp()))
+    losses = {"logits": 1, "minilm": 1, "hidden": 1}
+    report = step(tokens=2 * 4 * 32, compile=compiled, losses=losses).run(work)
+    assert all(block._compiled_call_impl is None for block in work.student.model.layers)
+    print(report["curve"][-1]["loss"])
+"""
 
 
-def test_losses_of_attention_do_not_go_with_compile(tmp_path: Path) -> None:
-    with pytest.raises(KronpressError, match="set compile: false"):
-        step(compile=True, losses={"minilm": 1}).check(factored(tiny_llama, tmp_path))
+def test_compiled_blocks_learn_alike_and_are_put_back() -> None:
+    """In a process of its own, where shapes are not checked: torch.compile cannot translate the checks."""
+    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    plain, compiled = map(float, done.stdout.split()[-2:])
+    assert compiled == pytest.approx(plain, rel=1e-2)
 
 
 @pytest.mark.parametrize(("build", "most"), [(tiny_llama, 128), (tiny_bert, 126)], ids=["llama", "bert"])

@@ -63,6 +63,7 @@ def training_attention(*models: PreTrainedModel) -> Iterator[None]:
             model.set_attn_implementation(name)
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # it notes what it is given
 def attend(
     module: nn.Module, *inputs: Tensor | None, **options: Any
 ) -> tuple[Float[Tensor, "batch tokens heads d"], None]:
