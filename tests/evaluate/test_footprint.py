@@ -8,8 +8,9 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel
 
 from kronpress.errors import KronpressError
-from kronpress.evaluate import footprint, peak_rss_bytes
+from kronpress.evaluate import footprint
 from kronpress.layers import FactoredHead, KroneckerEmbedding, KroneckerLinear, StructuredLayer
+from kronpress.memory import peak_rss_bytes
 
 
 class Packed(StructuredLayer):
