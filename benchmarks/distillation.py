@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +100,7 @@ class Study:
         folder = self.out / f"{_slug(start)}-{_slug(losses)}-{self.tokens}-{self.rate:g}"
         if not (folder / "row.json").exists():
             write_json(folder / "row.json", self._train(start, losses, folder))
+            shutil.rmtree(folder / "trainer", ignore_errors=True)
         found: dict[str, Any] = read_json(folder / "row.json")
         return found
 

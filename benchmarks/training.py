@@ -1,8 +1,9 @@
 """Compare the distill step with the naive loop, by turns, each in its own process: `python -m benchmarks.training`.
 
 Both train a student of 94.7M parameters (SmolLM2-135M with narrower feed-forward blocks, random weights) from the
-134.5M teacher on windows of 512 tokens, four to a step. The naive loop is what one writes first: both models forward
-under bfloat16 autocast, the log-softmax of all logits in fp32, KL, AdamW. Ratios are medians over the rounds.
+134.5M teacher, four windows of 512 tokens to a step; the distill step takes them one by one. The naive loop is what one
+writes first: both models forward under bfloat16 autocast, the log-softmax of all logits in fp32, KL, AdamW. Ratios are
+medians over the rounds.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch.nn import functional as F
-from transformers import LlamaForCausalLM, PreTrainedModel
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from kronpress.checkpoint import load_with_tokenizer
 from kronpress.data import read_text, split_held_out
@@ -32,12 +33,11 @@ from kronpress.step import Workbench
 WINDOW, BATCH, STEPS, ROUNDS = 512, 4, 4, 3
 
 
-def bench() -> Workbench:
+def bench(folder: Path) -> Workbench:
     """Load the teacher, and build a student of the shape that halving the feed-forward blocks gives."""
     teacher, tokenizer = load_with_tokenizer("bundled:smollm2-135m")
-    config = type(teacher.config).from_dict(teacher.config.to_dict() | {"intermediate_size": 768})
+    config = LlamaConfig.from_dict(teacher.config.to_dict() | {"intermediate_size": 768})
     train, held_out = split_held_out(read_text("bundled:python-reference"))
-    folder = Path(tempfile.mkdtemp())
     torch.manual_seed(0)
     return Workbench(LlamaForCausalLM(config).float(), teacher.float(), tokenizer, train, held_out, folder)
 
@@ -53,8 +53,8 @@ def naive(work: Workbench) -> Iterator[float]:
             with torch.no_grad():
                 wanted = logits(teacher, ids)
             found = logits(student, ids)
-        logs = [F.log_softmax(each.float(), dim=-1).flatten(0, 1) for each in (found, wanted)]
-        F.kl_div(*logs, log_target=True, reduction="batchmean").backward()
+        ours, theirs = (F.log_softmax(each.float(), dim=-1).flatten(0, 1) for each in (found, wanted))
+        F.kl_div(ours, theirs, log_target=True, reduction="batchmean").backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -71,7 +71,7 @@ def ours(work: Workbench, *, compiled: bool = False) -> Iterator[float]:
     """Run the distill step and yield the seconds of each of its steps."""
     keep_freed_memory()  # as every run of a recipe does
     tokens = BATCH * WINDOW * (STEPS + 1)
-    Distill(tokens=tokens, window=WINDOW, batch=BATCH, micro_batch=2, log_every=1, compile=compiled).run(work)
+    Distill(tokens=tokens, window=WINDOW, batch=BATCH, micro_batch=1, log_every=1, compile=compiled).run(work)
     ends = [line["seconds"] for line in read_log(work.folder / "train.jsonl")]
     yield from (end - start for start, end in zip([0.0, *ends], ends, strict=False))
 
@@ -85,7 +85,8 @@ LOOPS: dict[str, Callable[[Workbench], Iterator[float]]] = {
 
 def measure(name: str) -> dict[str, float]:
     """Run a loop here; return its tokens per second without the first step, and the peak memory."""
-    _, *seconds = LOOPS[name](bench())
+    with tempfile.TemporaryDirectory() as folder:
+        _, *seconds = LOOPS[name](bench(Path(folder)))
     return {"speed": BATCH * WINDOW / statistics.median(seconds), "memory": peak_rss_bytes()}
 
 

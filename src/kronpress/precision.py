@@ -12,7 +12,7 @@ import torch
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Say whether matrix products in bfloat16 are faster than in float32 on this device."""
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
         return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "amx_tile", "bf16"))

@@ -20,7 +20,9 @@ def bytes_of_text(*, count: int = 3, tokens: int = 40) -> torch.Tensor:
 
 
 def masked(windows: torch.Tensor, *, count: int = 3, seed: int = 0) -> MaskedTokens:
-    return MaskedTokens(windows, epochs_of(len(windows), count=count, seed=0), TOKENIZER, seed=seed)
+    return MaskedTokens(
+        windows, epochs_of(len(windows), count=count, seed=0), TOKENIZER, seed=seed, words=len(TOKENIZER)
+    )
 
 
 def test_each_token_is_labeled_with_the_next() -> None:
@@ -104,7 +106,7 @@ def test_a_tokenizer_without_special_tokens_is_refused(name: str) -> None:
     tokenizer = tiny_tokenizer()
     setattr(tokenizer, name, None)
     with pytest.raises(KronpressError, match=r"no \[CLS\], \[SEP\] or \[MASK\]"):
-        MaskedTokens(bytes_of_text(), torch.arange(3), tokenizer, seed=0)
+        MaskedTokens(bytes_of_text(), torch.arange(3), tokenizer, seed=0, words=9)
 
 
 @pytest.mark.parametrize(("windows", "count"), [(5, 3), (5, 5), (5, 17), (1, 4)])

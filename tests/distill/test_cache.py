@@ -45,7 +45,7 @@ def text(*, seed: int = 0) -> NextToken:
 
 
 def masked_text() -> MaskedTokens:
-    return MaskedTokens(text().windows, torch.arange(COUNT), tiny_tokenizer(), seed=0)
+    return MaskedTokens(text().windows, torch.arange(COUNT), tiny_tokenizer(), seed=0, words=VOCABULARY)
 
 
 def build(folder: Path, teacher: PreTrainedModel | None = None, *, of: Any = None, kept: Kept = TOP) -> TeacherCache:

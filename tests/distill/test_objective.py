@@ -172,7 +172,7 @@ def test_a_shallower_and_narrower_student_learns_through_maps() -> None:
         value = distillation(**batch())["loss"]
         value.backward()
     counts = {name: len(list(maps.parameters())) for name, maps in distillation.projections.items()}
-    assert counts == {"embedding": 1, "hidden": 2, "pkd": 2, "rail": 2, "contrastive": 1}
+    assert counts == {"of_embedding": 1, "of_hidden": 2, "of_pkd": 2, "of_rail": 2, "of_contrastive": 1}
     assert {tuple(each.shape) for each in distillation.projections.parameters()} == {(DIM, 8)}
     assert all(each.grad is not None and each.grad.any() for each in distillation.parameters())
     assert all(parameter.grad is None for parameter in teacher.parameters())

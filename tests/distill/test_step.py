@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, RobertaConfig, RobertaForMaskedLM
 from transformers.trainer_pt_utils import safe_globals
 
 from kronpress import processes
+from kronpress.data import Corpus
 from kronpress.distill import Distill, DistillationTrainer, objective, read_log, training
 from kronpress.distill.batches import epochs_of
 from kronpress.distill.checkpoints import MARK, newest_whole
@@ -20,7 +21,7 @@ from kronpress.errors import KronpressError
 from kronpress.factorize import Factorize
 from kronpress.step import Workbench
 from kronpress.validation import parse
-from tests.tiny import bench, tiny_bert, tiny_gpt2, tiny_llama
+from tests.tiny import VOCABULARY, bench, tiny_bert, tiny_gpt2, tiny_llama
 
 STEPS, SAVED = 8, 4
 Build = Callable[[], PreTrainedModel]
@@ -300,3 +301,50 @@ def test_a_window_that_the_model_cannot_see_is_refused(build: Build, most: int, 
     step(window=most).check(work)
     with pytest.raises(KronpressError, match=f"set window to {most} or less"):
         step(window=most + 1).check(work)
+
+
+def test_mistakes_show_before_any_step_runs(tmp_path: Path) -> None:
+    encoder = bench(tiny_bert(), tmp_path)
+    encoder.tokenizer.mask_token = None
+    with pytest.raises(KronpressError, match="no \\[CLS\\], \\[SEP\\] or \\[MASK\\]"):
+        step().check(encoder)
+    short = bench(tiny_llama(), tmp_path)
+    short.held_out = Corpus("a line", "a line")
+    with pytest.raises(KronpressError, match="a line has only 6 tokens"):
+        step(validate_every=2).check(short)
+    blind = bench(tiny_llama(), tmp_path, teacher=tiny_llama(max_position_embeddings=16))
+    with pytest.raises(KronpressError, match="set window to 16 or less"):
+        step().check(blind)
+
+
+def test_roberta_counts_its_positions_from_the_padding(tmp_path: Path) -> None:
+    fields = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = RobertaConfig(**fields, intermediate_size=24, max_position_embeddings=34, pad_token_id=1)
+    work = bench(RobertaForMaskedLM(config), tmp_path)
+    with pytest.raises(KronpressError, match="set window to 30 or less"):
+        step(window=31).check(work)
+    assert step(window=30, tokens=240).run(work)["steps"] == 2
+
+
+def test_labels_are_anything(tmp_path: Path) -> None:
+    losses = {"values": {"name": "hidden", "project": True}, "a.b": {"name": "pkd", "project": True}}
+    assert set(step(losses=losses, tokens=256).run(factored(tiny_llama, tmp_path))["parts"]) == {"values", "a.b"}
+
+
+def test_the_teacher_of_the_run_is_left_as_it_was(tmp_path: Path) -> None:
+    work = factored(tiny_llama, tmp_path)
+    work.teacher.train()
+    before = {name: (value.clone(), value.requires_grad) for name, value in work.teacher.named_parameters()}
+    step(tokens=128).run(work)
+    assert work.teacher.training
+    for name, value in work.teacher.named_parameters():
+        assert torch.equal(value, before[name][0])
+        assert (value.dtype, value.requires_grad) == (torch.float32, before[name][1])
+
+
+def test_measuring_changes_nothing(tmp_path: Path) -> None:
+    """Losses that draw at random do so from where training stands."""
+    works = [factored(tiny_llama, tmp_path / str(every)) for every in (None, 1)]
+    for work, every in zip(works, (None, 1), strict=True):
+        step(losses={"rail": 1, "logits": 1}, validate_every=every, validation_windows=2).run(work)
+    assert_same_weights(works[0].student, works[1].student)

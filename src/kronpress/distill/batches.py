@@ -52,11 +52,12 @@ class MaskedTokens(Dataset[dict[str, Tensor]]):
         tokenizer: PreTrainedTokenizerBase,
         *,
         seed: int,
+        words: int,
     ) -> None:
         ids = [getattr(tokenizer, f"{name}_token_id") for name in ("cls", "sep", "mask")]
         if None in ids:
             raise KronpressError("the tokenizer has no [CLS], [SEP] or [MASK], which a masked language model needs")
-        self.windows, self.order, self.seed, self.words = windows, order, seed, len(tokenizer)
+        self.windows, self.order, self.seed, self.words = windows, order, seed, words
         self.cls, self.sep, self.mask = ids
 
     def __len__(self) -> int:

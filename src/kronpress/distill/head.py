@@ -72,4 +72,5 @@ class _Chunked(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *upper: Tensor) -> tuple[Tensor | None, ...]:
         scale = upper[0][0]
-        return None, *(each if scale == 1 else each * scale for each in ctx.saved_tensors)
+        unchanged = not scale.is_cuda and scale == 1  # asking a GPU would wait for it
+        return None, *(each if unchanged else each * scale for each in ctx.saved_tensors)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,6 +13,7 @@ from transformers import PreTrainedModel
 from kronpress.distill.head import through_head, withheld
 from kronpress.distill.losses import IGNORED, LayerLoss, LogitLoss, Loss, Predictions, Teacher, Top
 from kronpress.distill.trace import Reading, Sizes, Trace, tracing
+from kronpress.errors import KronpressError
 from kronpress.families import has_module, layout
 from kronpress.precision import mixed_precision
 
@@ -48,10 +48,11 @@ class Distillation(nn.Module):
         self.readings: frozenset[Reading] = frozenset().union(*(loss.reads for loss in self.layer_losses.values()))
         self.projections = nn.ModuleDict()
         for name, loss in self.layer_losses.items():
-            assert teacher is not None
+            if teacher is None:
+                raise KronpressError(f"the loss '{name}' compares with a teacher; give one")
             projection = loss.projection(Sizes.of(student), Sizes.of(teacher))
             if projection is not None:
-                self.projections[name] = projection
+                self.projections[_key(name)] = projection
         self.parts_so_far: tuple[Tensor, int] = (torch.zeros(len(losses)), 0)
 
     @property
@@ -103,8 +104,8 @@ class Distillation(nn.Module):
             total = total + self.losses[name].weight * value
         values |= layers
         total_parts, batches = self.parts_so_far
-        parts = torch.stack([values[name].detach().float().cpu() for name in self.losses])
-        self.parts_so_far = total_parts + parts, batches + 1
+        parts = torch.stack([values[name].detach().float() for name in self.losses])
+        self.parts_so_far = total_parts.to(parts.device) + parts, batches + 1
         return {"loss": total}
 
     def _look(
@@ -113,9 +114,12 @@ class Distillation(nn.Module):
         """Run a model up to its output head; return what enters that, and the activations that losses read."""
         head, readings = head_of(model), self.readings
         options = {"use_cache": False} if model.can_generate() else {}
-        with withheld(head) if head is not None else nullcontext(), tracing(model, readings) as trace:
-            outputs = model(**inputs, **options)
-        hidden: Tensor = outputs.logits if head is not None else outputs.last_hidden_state
+        with tracing(model, readings) as trace:
+            if head is None:
+                hidden: Tensor = model.base_model(**inputs, **options).last_hidden_state
+                return hidden, trace
+            with withheld(head):
+                hidden = model(**inputs, **options).logits
         return hidden, trace
 
     def _of_logits(self, hidden: Float[Tensor, "tokens dim"], answers: _Answers) -> tuple[Tensor, dict[str, Tensor]]:
@@ -136,7 +140,12 @@ class Distillation(nn.Module):
     def _of_layers(self, ours: Trace, theirs: Trace, *, seen: Bool[Tensor, "batch tokens"]) -> dict[str, Tensor]:
         maps = dict(self.projections.items())
         losses = self.layer_losses.items()
-        return {name: loss(ours, theirs, seen=seen, projection=maps.get(name)) for name, loss in losses}
+        return {name: loss(ours, theirs, seen=seen, projection=maps.get(_key(name))) for name, loss in losses}
+
+
+def _key(label: str) -> str:
+    """Return a label as the name of a module."""
+    return "of_" + label.replace(".", "_")
 
 
 def head_of(model: PreTrainedModel) -> nn.Module | None:
@@ -178,7 +187,7 @@ class _Score:
         """Return the weighted sum of the losses, then each; and the gradient of the sum."""
         answers = self.answers.at(rows)
         theirs = self.teacher_head(answers.hidden) if self.teacher_head and answers.hidden is not None else None
-        size = max(1, _PART_ELEMENTS // logits.shape[1])
+        size = max(1, len(logits) if logits.is_cuda else _PART_ELEMENTS // logits.shape[1])
         slope, totals = torch.empty_like(logits), logits.new_zeros(1 + len(self.losses), dtype=torch.float32)
         with torch.autocast(logits.device.type, enabled=False):
             for start in range(0, len(logits), size):

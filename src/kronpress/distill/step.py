@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Int
 from pydantic import Field, SerializeAsAny, field_validator
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import ConcatDataset
 from transformers import PreTrainedModel
 
@@ -25,7 +25,7 @@ from kronpress.distill.losses import LOSSES, LogitLoss, Loss
 from kronpress.distill.objective import Distillation, head_of
 from kronpress.distill.training import TrainingStep
 from kronpress.errors import KronpressError
-from kronpress.families import is_causal
+from kronpress.families import family_of, position_limit
 from kronpress.precision import has_fast_bfloat16
 from kronpress.step import STEPS, Workbench
 from kronpress.validation import parse_named
@@ -66,15 +66,16 @@ class Distill(TrainingStep):
     def check(self, bench: Workbench) -> None:
         """Check that models, losses and text fit together."""
         super().check(bench)
-        self._check_window(bench.student)
-        bench.training_windows(size=self.window, tokens=self.window)
         teacher = self._teacher(bench)
+        for model in (bench.student, teacher):
+            if model is not None:
+                self._check_window(model)
+        texts = self._texts(bench, bench.training_windows(size=self.window, tokens=self._windows * self.window))
         self._check_logits(bench.student, teacher)
         Distillation(bench.student, teacher, self.losses)
         if self.cache_teacher:
             kept = Kept.of(self.losses)
             assert teacher is not None
-            texts = self._texts(bench, bench.training_windows(size=self.window, tokens=self._windows * self.window))
             check_size(_once(texts), teacher, kept=kept, max_bytes=self.cache_max_bytes)
 
     def run(self, bench: Workbench) -> dict[str, Any]:
@@ -132,20 +133,24 @@ class Distill(TrainingStep):
         """Return a copy of the teacher to compute with, if any loss compares with one."""
         if not any(loss.compares for loss in self.losses.values()):
             return None
-        teacher = bench.teacher if self.teacher is None else _on(bench.student.device, load(self.teacher))
-        if not has_fast_bfloat16(bench.student.device):
-            return teacher
-        half: PreTrainedModel = copy.deepcopy(teacher) if self.teacher is None else teacher
-        for parameter in half.parameters():  # buffers, such as rotary frequencies, stay precise
-            parameter.data = parameter.data.to(torch.bfloat16)
-        return half
+        device = bench.student.device
+        teacher = bench.teacher if self.teacher is None else load(self.teacher)
+        dtype = torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
+        frozen = {  # what deepcopy takes for the copies of the parameters; buffers, such as frequencies, stay precise
+            id(each): nn.Parameter(each.detach().to(device, dtype), requires_grad=False)
+            for each in teacher.parameters()
+        }
+        mine: nn.Module = copy.deepcopy(teacher, frozen).eval()
+        mine.to(device)
+        assert isinstance(mine, PreTrainedModel)
+        return mine
 
-    def _check_window(self, student: PreTrainedModel) -> None:
-        limit = getattr(student.config.get_text_config(), "max_position_embeddings", None)
-        ends = 0 if is_causal(student) else 2  # [CLS] and [SEP]
+    def _check_window(self, model: PreTrainedModel) -> None:
+        limit = position_limit(model)
+        ends = 0 if family_of(model).causal else 2  # [CLS] and [SEP]
         if limit is not None and self.window + ends > limit:
             raise KronpressError(
-                f"a window of {self.window} is too long for {type(student).__name__}, which sees {limit} tokens; "
+                f"a window of {self.window} is too long for {type(model).__name__}, which sees {limit} tokens; "
                 f"set window to {limit - ends} or less"
             )
 
@@ -173,20 +178,15 @@ class Distill(TrainingStep):
         return texts
 
     def _text(self, bench: Workbench, windows: Int[Tensor, "windows tokens"], *, order: Int[Tensor, " count"]) -> Text:
-        if is_causal(bench.student):
+        if family_of(bench.student).causal:
             return NextToken(windows, order)
-        return MaskedTokens(windows, order, bench.tokenizer, seed=bench.seed)
+        words = int(bench.student.config.get_text_config().vocab_size)
+        return MaskedTokens(windows, order, bench.tokenizer, seed=bench.seed, words=words)
 
 
 def _once(texts: Sequence[Text]) -> ConcatDataset[dict[str, Tensor]]:
     """Return every example of the texts once."""
     return ConcatDataset([text.distinct()[0] for text in texts])
-
-
-def _on(device: torch.device, model: PreTrainedModel) -> PreTrainedModel:
-    module: torch.nn.Module = model
-    module.to(device)
-    return model
 
 
 def parse_losses(value: Any) -> dict[str, Loss]:

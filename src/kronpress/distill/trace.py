@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -74,11 +75,13 @@ def tracing(model: PreTrainedModel, readings: Collection[Reading]) -> Iterator[T
         yield trace
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _enter(trace: Trace, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     trace.embedding = args[0] if args else kwargs["hidden_states"]
 
 
 def _keeping(found: list[Tensor]) -> Any:
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def keep(_: nn.Module, __: Any, output: Any) -> None:
         found.append(output[0] if isinstance(output, tuple) else output)
 

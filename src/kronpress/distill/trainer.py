@@ -33,8 +33,6 @@ class DistillationTrainer(Trainer):
             self.remove_callback(noisy)
         self.add_callback(Progress())
         self.objective = model
-        if model.teacher is not None:
-            model.teacher.eval().requires_grad_(False).to(self.args.device)
 
     @override
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -55,7 +53,8 @@ class DistillationTrainer(Trainer):
     def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
         """Measure the loss on the validation text, and leave the parts of the training loss as they are."""
         kept = self.objective.parts_so_far
-        result: dict[str, float] = super().evaluate(*arguments, **options)
+        with torch.random.fork_rng():  # losses may draw, and training must not depend on how often this is measured
+            result: dict[str, float] = super().evaluate(*arguments, **options)
         self.objective.parts_so_far = kept
         return result
 

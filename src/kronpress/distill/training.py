@@ -29,7 +29,8 @@ class TrainingStep(Step):
     Attributes:
         batch: windows (or examples) per optimizer step, over all processes.
         micro_batch: how many of them one forward pass of one process takes; all that it has by default.
-        learning_rate: peak, reached after `warmup` of the steps and falling to zero along `schedule`.
+        learning_rate: peak, reached after `warmup` of the steps and following `schedule` from there; AdamW
+            with β = 0.9, 0.95.
         save_every: steps between checkpoints that an interrupted run goes on from, rounded up to lines of the log.
         log_every: steps between lines of the log.
         validate_every: steps between measurements on validation text; never by default.
@@ -89,8 +90,11 @@ class TrainingStep(Step):
         if not processes.is_main():
             set_seed(bench.seed + processes.rank())  # for other dropout than in the main process
         objective.student.train()
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-        objective.student.eval()
+        try:
+            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        finally:
+            objective.eval()
+            objective.zero_grad(set_to_none=True)
         lines = read_log(log)
         trained = [line for line in lines if "loss" in line]
         validated = [line for line in lines if "validation_loss" in line]

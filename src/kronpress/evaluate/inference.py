@@ -41,9 +41,3 @@ def require_causal(model: PreTrainedModel, *, what: str) -> None:
 def vocabulary_size(model: PreTrainedModel) -> int:
     """Return how many token ids the model knows."""
     return int(model.config.get_text_config().vocab_size)
-
-
-def position_limit(model: PreTrainedModel) -> int | None:
-    """Return the longest input in tokens that the configuration allows, or None where it names none."""
-    limit: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return limit

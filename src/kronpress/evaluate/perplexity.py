@@ -15,7 +15,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kronpress.data import tokenize, windows
 from kronpress.errors import KronpressError
-from kronpress.evaluate.inference import evaluating, position_limit, require_causal, vocabulary_size
+from kronpress.evaluate.inference import evaluating, require_causal, vocabulary_size
+from kronpress.families import position_limit
 from kronpress.registry import Shelf
 
 TextKind = Literal["any", "wikitext-v1", "wikitext-raw"]

@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from kronpress.errors import KronpressError
-from kronpress.evaluate.inference import evaluating, position_limit, require_causal
+from kronpress.evaluate.inference import evaluating, require_causal
+from kronpress.families import position_limit
 
 
 def generate_samples(

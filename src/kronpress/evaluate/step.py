@@ -14,11 +14,10 @@ from transformers import PreTrainedModel
 
 from kronpress.data import Corpus, read_text, tokenize, windows
 from kronpress.evaluate.fidelity import fidelity
-from kronpress.evaluate.inference import position_limit
 from kronpress.evaluate.perplexity import PROTOCOLS
 from kronpress.evaluate.samples import generate_samples
 from kronpress.evaluate.speed import compare_speed
-from kronpress.families import is_causal
+from kronpress.families import is_causal, position_limit
 from kronpress.precision import mixed_precision
 from kronpress.step import STEPS, Step, Workbench
 

@@ -15,7 +15,7 @@ from kronpress.errors import KronpressError
 from kronpress.factorize.feed_forward_fit import Fit, observe
 from kronpress.factorize.initialization import INITIALIZATIONS, Initialization
 from kronpress.factorize.request import Request
-from kronpress.families import FeedForward, Layout, layout, replace_module
+from kronpress.families import FeedForward, Layout, layout, position_limit, replace_module
 from kronpress.layers import KroneckerLinear, StructuredLayer, bias_of, narrowed, weight_of
 from kronpress.linalg import KroneckerSum, divisors
 from kronpress.step import Workbench
@@ -77,7 +77,7 @@ class CalibratedPruning(Initialization):
         return reports
 
     def _window(self, model: PreTrainedModel) -> int:
-        return min(self.window, int(getattr(model.config, "max_position_embeddings", self.window)) - 2)
+        return min(self.window, position_limit(model) or self.window)
 
     def _kept(self, model: PreTrainedModel, plan: Layout, request: Request) -> int:
         if request.sites != "feed_forward" or request.skip_blocks or request.blocks != "all":

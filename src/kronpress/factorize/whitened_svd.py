@@ -19,7 +19,7 @@ from kronpress.errors import KronpressError
 from kronpress.factorize.feed_forward_fit import positive_definite
 from kronpress.factorize.initialization import INITIALIZATIONS, Fitted, Initialization, replace_site
 from kronpress.factorize.request import Request
-from kronpress.families import Site
+from kronpress.families import Site, position_limit
 from kronpress.layers import LowRankLinear, bias_of, weight_of
 from kronpress.linalg import nearest_low_rank
 from kronpress.step import Workbench
@@ -64,7 +64,7 @@ class WhitenedSvd(Initialization):
         return reports
 
     def _window(self, model: PreTrainedModel) -> int:
-        return min(self.window, int(getattr(model.config, "max_position_embeddings", self.window)) - 2)
+        return min(self.window, position_limit(model) or self.window)
 
     def _by_block(self, model: PreTrainedModel, request: Request) -> dict[int, list[Site]]:
         by_block: dict[int, list[Site]] = {}

@@ -11,6 +11,7 @@ from kronpress.families.layout import (
     has_module,
     is_causal,
     layout,
+    position_limit,
     replace_module,
 )
 from kronpress.families.selection import Blocks, select_sites
@@ -29,6 +30,7 @@ __all__ = [
     "has_module",
     "is_causal",
     "layout",
+    "position_limit",
     "replace_module",
     "select_sites",
 ]

@@ -19,6 +19,7 @@ BERT = register(
         embedding="embeddings.word_embeddings",
         head="cls.predictions.decoder",
         closing_norm="output.LayerNorm",
+        causal=False,
     )
 )
 
@@ -30,6 +31,8 @@ ROBERTA = register(
         embedding="embeddings.word_embeddings",
         head="lm_head.decoder",
         closing_norm="output.LayerNorm",
+        causal=False,
+        positions_after_padding=True,
     )
 )
 
@@ -48,6 +51,7 @@ DISTILBERT = register(
         embedding="embeddings.word_embeddings",
         head="vocab_projector",
         closing_norm="output_layer_norm",
+        causal=False,
         depth_key="n_layers",
         width_key="hidden_dim",
     )

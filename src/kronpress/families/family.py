@@ -28,6 +28,8 @@ class Family:
         closing_norm: path of the norm in which a block ends, where it computes norm(x + feed_forward(x)), as BERT
             does; None where it computes x + feed_forward(norm(x)).
         rotary: whether query and key are turned by their positions, which ties each neuron to its place in the head.
+        causal: whether its models read from left to right.
+        positions_after_padding: whether positions are counted from the id of the padding token, as RoBERTa does.
         fused: role → the roles that its module computes at once, in equal shares of the output.
     """
 
@@ -40,6 +42,8 @@ class Family:
     width_key: str = "intermediate_size"
     closing_norm: str | None = None
     rotary: bool = False
+    causal: bool = True
+    positions_after_padding: bool = False
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 

@@ -62,6 +62,15 @@ def is_causal(model: PreTrainedModel) -> bool:
     return bool(model.can_generate()) and not model.config.is_encoder_decoder
 
 
+def position_limit(model: PreTrainedModel) -> int | None:
+    """Return the longest input in tokens that the configuration allows, or None where it names none."""
+    config = model.config.get_text_config()
+    limit: int | None = getattr(config, "max_position_embeddings", None)
+    if limit is not None and family_of(model).positions_after_padding:
+        limit -= int(config.pad_token_id) + 1
+    return limit
+
+
 def base_prefix(model: PreTrainedModel) -> str:
     """Return the path prefix of the base model inside `model`: `model.` in a Llama with a head, else empty."""
     name = model.base_model_prefix

@@ -23,9 +23,10 @@ _SMALLEST = 1e-12  # stands for the squared length of a teacher's vector that is
 class HiddenDistance(StateLoss):
     """The mean over pairs of layers, and over tokens, of the distance between their vectors.
 
-    With `of: feed_forwards` it is L_ffn of KroneckerBERT (Tahaei et al., 2022) and L_hid of KnGPT2 (Edalati et al.,
-    2022), where these add up layers; `cosine` of the last blocks is that of DistilBERT (Sanh et al., 2019). `relative`
-    is ours: the first tokens of a decoder have vectors hundreds of times longer than others, which `mse` looks at only.
+    With `of: feed_forwards` it is L_ffn of KroneckerBERT (Tahaei et al., 2022), with `blocks` our reading of L_hid of
+    KnGPT2 (Edalati et al., 2022), where these add up layers; `cosine` of the last blocks is that of DistilBERT (Sanh et
+    al., 2019). `relative` is ours: the first tokens of a decoder have vectors hundreds of times longer than others,
+    which `mse` looks at only.
 
     Attributes:
         of: what leaves the `blocks`, or their `feed_forwards` before these are added to the block's input.

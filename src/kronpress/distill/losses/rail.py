@@ -18,7 +18,7 @@ from kronpress.errors import KronpressError
 class RandomLayers(StateLoss):
     """RAIL-KD (Haidar et al., 2021): sentences as the student's blocks see them, against randomly drawn teacher blocks.
 
-    For each batch as many of the teacher's blocks are drawn as the student has, without replacement, and paired in
+    For each pass as many of the teacher's blocks are drawn as the student has, without replacement, and paired in
     order; the paper draws for each epoch. A sentence is the mean of its tokens that are not padding, through the linear
     map where `project`. The draw comes from torch's own random numbers on the CPU, so that a resumed training repeats
     it.

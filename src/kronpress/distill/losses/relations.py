@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -63,9 +64,8 @@ class AttentionLoss(LayerLoss):
         if not ours or not theirs:
             raise ValueError(f"the loss '{self.kind}' saw no attention; run the models inside of training_attention")
         pairs = pairs_of(self.layers, len(ours), len(theirs), loss=self.kind)
-        return mean_over_pairs(
-            [checkpoint(self.between, ours[i], theirs[j], seen=seen, use_reentrant=False) for i, j in pairs]
-        )
+        again = partial(checkpoint, self.between, seen=seen, use_reentrant=False, preserve_rng_state=False)
+        return mean_over_pairs([again(ours[i], theirs[j]) for i, j in pairs])
 
 
 def of_each_head(states: Float[Tensor, "batch groups tokens d"], heads: int) -> Float[Tensor, "batch {heads} tokens d"]:
