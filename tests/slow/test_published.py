@@ -31,7 +31,10 @@ def trained(name: str, folder: Path) -> Run:
     """Run a recipe on the real model of its kind, with little text."""
     encoder = name.startswith("kroneckerbert")
     changes = [f"model=bundled:{'minilm-l6' if encoder else 'smollm2-135m'}", "evaluate.max_windows=1"]
-    changes += ["evaluate.speed=false", *([] if encoder else ["distill.tokens=512", "distill.window=256"])]
+    changes += ["evaluate.speed=false", "distill.tokens=512", "distill.window=126", "distill.batch=2"]
+    if encoder:  # MiniLM has no head to guess words with
+        layers = "{embedding: 1, attention: {weight: 6, of: scores}, hidden: {weight: 6, of: feed_forwards}}"
+        changes += [f"distill.losses={layers}"]
     return execute(read_recipe(name, overrides=changes), folder)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, ClassVar
 
 import torch
@@ -105,11 +105,13 @@ class Distill(TrainingStep):
             yield
 
     def _cache(self, bench: Workbench, texts: Sequence[Text]) -> TeacherCache:
-        """Build the teacher cache, or what an interrupted run left to build; a copy of the teacher goes afterwards."""
-        kept, teacher = Kept.of(self.losses), self._teacher(bench)
+        """Open the teacher cache that an interrupted run finished, or build what is missing of it."""
+        kept, folder = Kept.of(self.losses), bench.folder / "trainer" / "teacher"
+        with suppress(KronpressError):
+            return TeacherCache.open(folder, _once(texts), kept=kept)
+        teacher = self._teacher(bench)
         self._check_logits(bench.student, teacher)
         assert teacher is not None
-        folder = bench.folder / "trainer" / "teacher"
         with training_attention(teacher):
             return build_cache(folder, teacher, _once(texts), kept=kept, max_bytes=self.cache_max_bytes)
 

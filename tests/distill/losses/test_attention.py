@@ -89,7 +89,8 @@ def test_nothing_of_the_size_of_the_scores_is_kept(name: str, monkeypatch: pytes
     assert max(kept, default=0) < 2 * 4 * TOKENS * TOKENS
     kept.clear()
     monkeypatch.setattr(
-        "kronpress.distill.losses.relations.checkpoint", lambda run, *a, use_reentrant, **k: run(*a, **k)
+        "kronpress.distill.losses.relations.checkpoint",
+        lambda run, *a, use_reentrant, preserve_rng_state, **k: run(*a, **k),
     )
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         LOSSES[name](layers="same")(ours, theirs, seen=all_seen(), projection=None)
