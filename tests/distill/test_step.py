@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import PreTrainedModel, RobertaConfig, RobertaForMaskedLM
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, RobertaConfig, RobertaForMaskedLM
 from transformers.trainer_pt_utils import safe_globals
 
 from kronpress import processes
@@ -21,7 +21,7 @@ from kronpress.errors import KronpressError
 from kronpress.factorize import Factorize
 from kronpress.step import Workbench
 from kronpress.validation import parse
-from tests.tiny import VOCABULARY, bench, tiny_bert, tiny_gpt2, tiny_llama
+from tests.tiny import VOCABULARY, bench, save_tiny, tiny_bert, tiny_gpt2, tiny_llama
 
 STEPS, SAVED = 8, 4
 Build = Callable[[], PreTrainedModel]
@@ -348,3 +348,16 @@ def test_measuring_changes_nothing(tmp_path: Path) -> None:
     for work, every in zip(works, (None, 1), strict=True):
         step(losses={"rail": 1, "logits": 1}, validate_every=every, validation_windows=2).run(work)
     assert_same_weights(works[0].student, works[1].student)
+
+
+def test_another_model_can_be_the_teacher_if_it_has_the_same_words(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "other", tiny_llama(num_hidden_layers=2, seed=5))
+    work = bench(tiny_llama(), tmp_path / "run")
+    losses = {"logits": 1, "hidden": {"layers": [0, 0, 1]}}
+    report = step(teacher=str(tmp_path / "other"), losses=losses, tokens=16 * 128).run(work)
+    assert report["curve"][-1]["loss"] < report["curve"][0]["loss"]
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path / "other")
+    tokenizer.add_tokens("<another>")
+    tokenizer.save_pretrained(tmp_path / "other")
+    with pytest.raises(KronpressError, match="choose a teacher with the same tokenizer"):
+        step(teacher=str(tmp_path / "other")).check(work)

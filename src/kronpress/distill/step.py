@@ -16,7 +16,7 @@ from torch.utils.data import ConcatDataset
 from transformers import PreTrainedModel
 
 from kronpress import processes
-from kronpress.checkpoint import load
+from kronpress.checkpoint import load_with_tokenizer
 from kronpress.distill.attention import training_attention
 from kronpress.distill.batches import FromCache, MaskedTokens, NextToken, Text, epochs_of
 from kronpress.distill.cache import Kept, TeacherCache, build_cache, check_size
@@ -136,7 +136,7 @@ class Distill(TrainingStep):
         if not any(loss.compares for loss in self.losses.values()):
             return None
         device = bench.student.device
-        teacher = bench.teacher if self.teacher is None else load(self.teacher)
+        teacher = bench.teacher if self.teacher is None else self._other_teacher(bench)
         dtype = torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
         frozen = {  # what deepcopy takes for the copies of the parameters; buffers, such as frequencies, stay precise
             id(each): nn.Parameter(each.detach().to(device, dtype), requires_grad=False)
@@ -146,6 +146,16 @@ class Distill(TrainingStep):
         mine.to(device)
         assert isinstance(mine, PreTrainedModel)
         return mine
+
+    def _other_teacher(self, bench: Workbench) -> PreTrainedModel:
+        assert self.teacher is not None
+        teacher, tokenizer = load_with_tokenizer(self.teacher)
+        if tokenizer is not None and tokenizer.get_vocab() != bench.tokenizer.get_vocab():
+            raise KronpressError(
+                f"the tokenizer of the teacher '{self.teacher}' numbers words otherwise than the student's; "
+                "choose a teacher with the same tokenizer"
+            )
+        return teacher
 
     def _check_window(self, model: PreTrainedModel) -> None:
         limit = position_limit(model)
