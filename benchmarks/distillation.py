@@ -107,7 +107,8 @@ class Study:
     def _train(self, start: str, losses: str, folder: Path) -> dict[str, Any]:
         work = self._bench(folder)
         work.student = self._start(start, work)
-        dense, before = self._dense(work), self._measure(work, work.student)
+        dense = self._measured(work, work.teacher, "dense")
+        before = self._measured(work, work.student, f"start-{_slug(start)}")
         step = Distill(tokens=self.tokens, learning_rate=self.rate, losses=LOSSES[losses], log_every=10)
         report = step.run(work)
         after = self._measure(work, work.student)
@@ -137,10 +138,10 @@ class Study:
             save(work.student, folder, tokenizer=work.tokenizer)
         return load(folder)
 
-    def _dense(self, work: Workbench) -> dict[str, float]:
-        path = self.out / f"dense-{self.windows}.json"
+    def _measured(self, work: Workbench, model: PreTrainedModel, name: str) -> dict[str, float]:
+        path = self.out / f"{name}-{self.windows}.json"
         if not path.exists():
-            write_json(path, self._measure(work, work.teacher))
+            write_json(path, self._measure(work, model))
         found: dict[str, float] = read_json(path)
         return found
 
