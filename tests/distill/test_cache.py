@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from kronpress.distill import Distill, DistillationTrainer, LogitDistillation, cache, objective, trainer
+from kronpress.distill import Distill, DistillationTrainer, LogitDistillation, cache, distillation, trainer
 from kronpress.distill.batches import FromCache, MaskedTokens, NextToken
 from kronpress.distill.cache import INDEX, Kept, TeacherCache, build_cache, check_size
 from kronpress.distill.losses import Predictions
@@ -29,7 +29,7 @@ TOP = Kept(5)
 @pytest.fixture(autouse=True)
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compute in fp32, and keep two windows to a shard."""
-    for module in (trainer, cache, objective):
+    for module in (trainer, cache, distillation):
         monkeypatch.setattr(module, "mixed_precision", lambda _: nullcontext(), raising=False)
     monkeypatch.setattr("kronpress.distill.step.has_fast_bfloat16", lambda _: False)
     monkeypatch.setattr(cache, "_SHARD_BYTES", 2 * WINDOW * 22)

@@ -10,10 +10,10 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoModel, LlamaModel, PreTrainedModel
 
-from kronpress.distill import Distillation, objective
+from kronpress.distill import Distillation, distillation, objective
 from kronpress.distill.attention import training_attention
 from kronpress.distill.losses import IGNORED
-from kronpress.distill.objective import head_of
+from kronpress.distill.distillation import head_of
 from kronpress.distill.step import parse_losses
 from kronpress.distill.trace import Sizes, tracing
 from kronpress.errors import KronpressError
@@ -24,7 +24,7 @@ BUILDS = {"llama": tiny_llama, "llama untied": lambda: tiny_llama(tied=False), "
 
 @pytest.fixture(autouse=True)
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objective, "mixed_precision", lambda _: nullcontext())
+    monkeypatch.setattr(distillation, "mixed_precision", lambda _: nullcontext())
 
 
 def batch(*, padded: bool = True) -> dict[str, torch.Tensor]:

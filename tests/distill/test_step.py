@@ -14,7 +14,7 @@ from transformers.trainer_pt_utils import safe_globals
 
 from kronpress import processes
 from kronpress.data import Corpus
-from kronpress.distill import Distill, DistillationTrainer, objective, read_log, training
+from kronpress.distill import Distill, DistillationTrainer, distillation, read_log, training
 from kronpress.distill.batches import epochs_of
 from kronpress.distill.checkpoints import MARK, newest_whole
 from kronpress.errors import KronpressError
@@ -36,7 +36,7 @@ class Killed(BaseException):
 
 @pytest.fixture(autouse=True)
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objective, "mixed_precision", lambda _: nullcontext())
+    monkeypatch.setattr(distillation, "mixed_precision", lambda _: nullcontext())
 
 
 def step(**fields: Any) -> Distill:

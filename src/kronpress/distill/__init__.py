@@ -1,5 +1,6 @@
 """Train the student back: losses, what they see of the models, the trainer and the step."""
 
+from kronpress.distill.distillation import Distillation
 from kronpress.distill.log import read_log
 from kronpress.distill.losses import (
     LOSSES,
@@ -9,7 +10,6 @@ from kronpress.distill.losses import (
     LogitLoss,
     Loss,
 )
-from kronpress.distill.objective import Distillation
 from kronpress.distill.step import Distill
 from kronpress.distill.trainer import DistillationTrainer
 from kronpress.distill.training import TrainingStep

@@ -18,9 +18,9 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from kronpress.checkpoint import files
+from kronpress.distill.distillation import head_of
 from kronpress.distill.head import withheld
 from kronpress.distill.losses import IGNORED, LogitDistillation, Loss, Predictions
-from kronpress.distill.objective import head_of
 from kronpress.errors import KronpressError
 from kronpress.precision import mixed_precision
 

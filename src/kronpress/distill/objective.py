@@ -10,38 +10,28 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from kronpress.distill.head import through_head, withheld
+from kronpress.distill.head import through_head
 from kronpress.distill.losses import IGNORED, LayerLoss, LogitLoss, Loss, Predictions, Teacher, Top
-from kronpress.distill.trace import Reading, Sizes, Trace, tracing
+from kronpress.distill.trace import Reading, Sizes, Trace
 from kronpress.errors import KronpressError
-from kronpress.families import has_module, layout
-from kronpress.precision import mixed_precision
 
 _PART_ELEMENTS = 2**20  # logits that are looked at together: 4 MB in fp32, which stay in the cache
 
 
-class Distillation(nn.Module):
-    """The weighted sum of losses between a student and its teacher.
+class Objective(nn.Module):
+    """The weighted sum of losses of a student, most of them between it and its teacher.
 
     Its parameters are the student's and those of projections between models of different width; the teacher is no
-    submodule, so that it is neither trained nor saved nor sharded. Matrix products run in bfloat16 where the device is
-    faster at it, the teacher's weights being kept in it; the student's weights and all losses are in fp32.
+    submodule, so that it is neither trained nor saved nor sharded. What both models compute, and which of it the
+    losses of logits see, is for subclasses to say.
 
     Attributes:
-        cached_temperature: of the predictions that batches from a teacher cache carry.
         parts_so_far: each loss before its weight, summed over the batches since `take_parts`, and their number.
     """
 
-    def __init__(
-        self,
-        student: PreTrainedModel,
-        teacher: PreTrainedModel | None,
-        losses: Mapping[str, Loss],
-        *,
-        cached_temperature: float = 1.0,
-    ) -> None:
+    def __init__(self, student: PreTrainedModel, teacher: PreTrainedModel | None, losses: Mapping[str, Loss]) -> None:
         super().__init__()
-        self.student, self.losses, self.cached_temperature = student, dict(losses), cached_temperature
+        self.student, self.losses = student, dict(losses)
         self._teacher = (teacher,)  # in a tuple it is no submodule
         self.logit_losses = {name: loss for name, loss in losses.items() if isinstance(loss, LogitLoss)}
         self.layer_losses = {name: loss for name, loss in losses.items() if isinstance(loss, LayerLoss)}
@@ -67,62 +57,21 @@ class Distillation(nn.Module):
         self.parts_so_far = torch.zeros_like(total), 0
         return dict(zip(self.losses, values, strict=True))
 
-    def forward(
-        self,
-        input_ids: Int[Tensor, "batch tokens"],
-        labels: Int[Tensor, "batch tokens"],
-        attention_mask: Int[Tensor, "batch tokens"] | None = None,
-        *,
-        cached_words: Int[Tensor, "batch tokens k"] | None = None,
-        cached_log_probabilities: Float[Tensor, "batch tokens events"] | None = None,
-    ) -> dict[str, Tensor]:
-        """Return the loss of a batch in nats per token.
-
-        Args:
-            input_ids: what both models read.
-            labels: the word to be predicted at each place, -100 for none.
-            attention_mask: 0 at padding.
-            cached_words: the teacher's likeliest words in place of a teacher, from a teacher cache.
-            cached_log_probabilities: of those words and, last, of all others together.
-        """
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-        seen = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
-        top = None
-        if cached_words is not None and cached_log_probabilities is not None:
-            top = Top(cached_words.flatten(0, 1), cached_log_probabilities.flatten(0, 1), self.cached_temperature)
-        answers = _Answers(labels.flatten(), seen.flatten(), top=top)
-        theirs = Trace()
-        with mixed_precision(input_ids.device):
-            if self.teacher is not None and top is None:
-                with torch.no_grad():
-                    wanted, theirs = self._look(self.teacher, inputs)
-                answers = replace(answers, hidden=wanted.flatten(0, 1))
-            hidden, ours = self._look(self.student, inputs)
-            total, values = self._of_logits(hidden.flatten(0, 1), answers)
-        layers = self._of_layers(ours, theirs, seen=seen)
-        for name, value in layers.items():
-            total = total + self.losses[name].weight * value
-        values |= layers
+    def sum_of(self, values: Mapping[str, Tensor], *, already: Tensor | None = None) -> dict[str, Tensor]:
+        """Note what each loss came to and return what is minimized; `already` is the weighted sum of some of them."""
+        total = already
+        for name, loss in self.losses.items():
+            if already is None or name not in self.logit_losses:
+                total = loss.weight * values[name] if total is None else total + loss.weight * values[name]
+        assert total is not None
         total_parts, batches = self.parts_so_far
         parts = torch.stack([values[name].detach().float() for name in self.losses])
         self.parts_so_far = total_parts.to(parts.device) + parts, batches + 1
         return {"loss": total}
 
-    def _look(
-        self, model: PreTrainedModel, inputs: Mapping[str, Tensor | None]
-    ) -> tuple[Float[Tensor, "batch tokens dim"], Trace]:
-        """Run a model up to its output head; return what enters that, and the activations that losses read."""
-        head, readings = head_of(model), self.readings
-        options = {"use_cache": False} if model.can_generate() else {}
-        with tracing(model, readings) as trace:
-            if head is None:
-                hidden: Tensor = model.base_model(**inputs, **options).last_hidden_state
-                return hidden, trace
-            with withheld(head):
-                hidden = model(**inputs, **options).logits
-        return hidden, trace
-
-    def _of_logits(self, hidden: Float[Tensor, "tokens dim"], answers: _Answers) -> tuple[Tensor, dict[str, Tensor]]:
+    def of_logits(
+        self, hidden: Float[Tensor, "tokens dim"], answers: Answers, *, heads: Heads
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted sum of the losses of logits, and each of them."""
         losses = self.logit_losses
         if not losses:
@@ -130,14 +79,12 @@ class Distillation(nn.Module):
         if all(loss.labeled for loss in losses.values()):  # a masked language model labels one token in seven
             chosen = (answers.labels != IGNORED).nonzero()[:, 0]
             hidden, answers = hidden[chosen], answers.at(chosen)
-        head = head_of(self.student)
-        assert head is not None
-        vocabulary = int(self.student.config.get_text_config().vocab_size)
-        score = _Score(losses, answers, head_of(self.teacher) if self.teacher is not None else None)
-        weighted, *each = through_head(hidden, head, score, vocabulary=vocabulary)
+        score = _Score(losses, answers, heads.teacher)
+        weighted, *each = through_head(hidden, heads.student, score, vocabulary=heads.outputs)
         return weighted, dict(zip(losses, each, strict=True))
 
-    def _of_layers(self, ours: Trace, theirs: Trace, *, seen: Bool[Tensor, "batch tokens"]) -> dict[str, Tensor]:
+    def of_layers(self, ours: Trace, theirs: Trace, *, seen: Bool[Tensor, "batch tokens"]) -> dict[str, Tensor]:
+        """Return the losses between activations."""
         maps = dict(self.projections.items())
         losses = self.layer_losses.items()
         return {name: loss(ours, theirs, seen=seen, projection=maps.get(_key(name))) for name, loss in losses}
@@ -148,14 +95,21 @@ def _key(label: str) -> str:
     return "of_" + label.replace(".", "_")
 
 
-def head_of(model: PreTrainedModel) -> nn.Module | None:
-    """Return the output embedding, or None in a model without a language-model head."""
-    path = layout(model).family.head
-    return model.get_submodule(path) if has_module(model, path) else None
+@dataclass(frozen=True)
+class Heads:
+    """What makes logits of what the losses of logits are given.
+
+    Attributes:
+        outputs: how many logits a token has.
+    """
+
+    student: nn.Module
+    teacher: nn.Module | None
+    outputs: int
 
 
 @dataclass(frozen=True)
-class _Answers:
+class Answers:
     """What the tokens of a batch are compared with, all with the tokens first."""
 
     labels: Int[Tensor, " tokens"]
@@ -163,7 +117,7 @@ class _Answers:
     hidden: Float[Tensor, "tokens dim"] | None = None
     top: Top | None = None
 
-    def at(self, places: Int[Tensor, " some"] | slice) -> _Answers:
+    def at(self, places: Int[Tensor, " some"] | slice) -> Answers:
         """Return those of some tokens."""
         top = (
             None
@@ -171,13 +125,13 @@ class _Answers:
             else replace(self.top, words=self.top.words[places], log_probabilities=self.top.log_probabilities[places])
         )
         hidden = None if self.hidden is None else self.hidden[places]
-        return _Answers(self.labels[places], self.seen[places], hidden, top)
+        return Answers(self.labels[places], self.seen[places], hidden, top)
 
 
 class _Score:
     """Says what losses of logits make of a chunk of tokens."""
 
-    def __init__(self, losses: Mapping[str, LogitLoss], answers: _Answers, teacher_head: nn.Module | None) -> None:
+    def __init__(self, losses: Mapping[str, LogitLoss], answers: Answers, teacher_head: nn.Module | None) -> None:
         self.losses, self.answers, self.teacher_head = losses, answers, teacher_head
         counted = [answers.labels != IGNORED if loss.labeled else answers.seen for loss in losses.values()]
         self.shares = [each.float() / each.sum().clamp_min(1) for each in counted]

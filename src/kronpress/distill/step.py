@@ -21,8 +21,8 @@ from kronpress.distill.attention import training_attention
 from kronpress.distill.batches import FromCache, MaskedTokens, NextToken, Text, epochs_of
 from kronpress.distill.cache import Kept, TeacherCache, build_cache, check_size
 from kronpress.distill.compiled import compiled_blocks
+from kronpress.distill.distillation import Distillation, head_of
 from kronpress.distill.losses import LOSSES, LogitLoss, Loss
-from kronpress.distill.objective import Distillation, head_of
 from kronpress.distill.training import TrainingStep
 from kronpress.errors import KronpressError
 from kronpress.families import family_of, position_limit

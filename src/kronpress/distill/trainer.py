@@ -15,18 +15,18 @@ from typing_extensions import override
 
 from kronpress import processes
 from kronpress.distill.checkpoints import saving
-from kronpress.distill.objective import Distillation
+from kronpress.distill.objective import Objective
 from kronpress.distill.progress import Progress
 
 _WEIGHTS = "model.safetensors"
 
 
 class DistillationTrainer(Trainer):
-    """Minimizes a `Distillation` on a data set that is already in the order of the training."""
+    """Minimizes an `Objective` on a data set that is already in the order of the training."""
 
-    objective: Distillation
+    objective: Objective
 
-    def __init__(self, *, model: Distillation, **options: Any) -> None:
+    def __init__(self, *, model: Objective, **options: Any) -> None:
         super().__init__(model=model, **options)
         self.model_accepts_loss_kwargs = False
         for noisy in (PrinterCallback, ProgressCallback):

@@ -16,7 +16,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK,
 from kronpress import processes
 from kronpress.distill.checkpoints import newest_whole
 from kronpress.distill.log import JsonLog, read_log
-from kronpress.distill.objective import Distillation
+from kronpress.distill.objective import Objective
 from kronpress.distill.trainer import DistillationTrainer
 from kronpress.errors import KronpressError, did_you_mean
 from kronpress.memory import peak_rss_bytes
@@ -65,7 +65,7 @@ class TrainingStep(Step):
     def train(
         self,
         bench: Workbench,
-        objective: Distillation,
+        objective: Objective,
         *,
         data: Dataset[Any],
         validation: Dataset[Any] | None,
@@ -110,7 +110,7 @@ class TrainingStep(Step):
         }
 
     def _arguments(
-        self, bench: Workbench, objective: Distillation, *, steps: int, validation: Dataset[Any] | None
+        self, bench: Workbench, objective: Objective, *, steps: int, validation: Dataset[Any] | None
     ) -> TrainingArguments:
         micro, accumulated = self._share()
         measured: Any = validation if validation is not None else ()
