@@ -12,8 +12,8 @@ from transformers import AutoModel, LlamaModel, PreTrainedModel
 
 from kronpress.distill import Distillation, distillation, objective
 from kronpress.distill.attention import training_attention
-from kronpress.distill.losses import IGNORED
 from kronpress.distill.distillation import head_of
+from kronpress.distill.losses import IGNORED
 from kronpress.distill.step import parse_losses
 from kronpress.distill.trace import Sizes, tracing
 from kronpress.errors import KronpressError
