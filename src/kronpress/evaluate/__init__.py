@@ -2,16 +2,20 @@
 
 from kronpress.evaluate.fidelity import Fidelity, fidelity
 from kronpress.evaluate.footprint import Footprint, footprint
+from kronpress.evaluate.lambada import LAMBADA, LambadaProtocol, LambadaResult, read_lambada
 from kronpress.evaluate.perplexity import PROTOCOLS, PerplexityProtocol, PerplexityResult
 from kronpress.evaluate.samples import generate_samples
 from kronpress.evaluate.speed import SpeedComparison, SpeedRow, compare_speed
 from kronpress.evaluate.step import Evaluate
 
 __all__ = [
+    "LAMBADA",
     "PROTOCOLS",
     "Evaluate",
     "Fidelity",
     "Footprint",
+    "LambadaProtocol",
+    "LambadaResult",
     "PerplexityProtocol",
     "PerplexityResult",
     "SpeedComparison",
@@ -20,4 +24,5 @@ __all__ = [
     "fidelity",
     "footprint",
     "generate_samples",
+    "read_lambada",
 ]
