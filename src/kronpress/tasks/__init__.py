@@ -1,5 +1,45 @@
 """Tasks: their data, what a model reads of it, and how its answers are scored."""
 
+from kronpress.tasks.cola import COLA
+from kronpress.tasks.hans import HANS
+from kronpress.tasks.imdb import IMDB
+from kronpress.tasks.metrics import METRICS
+from kronpress.tasks.mnli import MNLI, MNLI_MISMATCHED
+from kronpress.tasks.mrpc import MRPC
+from kronpress.tasks.paws import PAWS
+from kronpress.tasks.qnli import QNLI
+from kronpress.tasks.qqp import QQP
+from kronpress.tasks.rte import RTE
+from kronpress.tasks.sentences import ClassificationTask, Example, RegressionTask, SentenceTask
+from kronpress.tasks.sst2 import SST2
+from kronpress.tasks.stsb import STSB
+from kronpress.tasks.submission import write_submission
 from kronpress.tasks.task import TASKS, Feature, Head, Outputs, Task
+from kronpress.tasks.wnli import WNLI
 
-__all__ = ["TASKS", "Feature", "Head", "Outputs", "Task"]
+__all__ = [
+    "COLA",
+    "HANS",
+    "IMDB",
+    "METRICS",
+    "MNLI",
+    "MNLI_MISMATCHED",
+    "MRPC",
+    "PAWS",
+    "QNLI",
+    "QQP",
+    "RTE",
+    "SST2",
+    "STSB",
+    "TASKS",
+    "WNLI",
+    "ClassificationTask",
+    "Example",
+    "Feature",
+    "Head",
+    "Outputs",
+    "RegressionTask",
+    "SentenceTask",
+    "Task",
+    "write_submission",
+]

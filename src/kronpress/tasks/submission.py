@@ -1,0 +1,36 @@
+"""The files that GLUE's server wants: one answer for each row of a test set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from kronpress.checkpoint.files import write_text
+from kronpress.errors import KronpressError
+from kronpress.tasks.sentences import Example, SentenceTask
+
+
+def write_submission(
+    task: SentenceTask, examples: Sequence[Example], answers: Sequence[float], *, folder: Path
+) -> Path:
+    """Write the answers under the name that GLUE expects, as it spells them, and return the path.
+
+    Classes are written as the task's own files write them (by name in RTE, QNLI and MNLI, by number elsewhere),
+    numbers clipped to the range of the task, with three decimals. The file is there whole or not at all.
+
+    Raises:
+        KronpressError: the task is not part of GLUE, or an answer is not a number.
+    """
+    if not task.submission:
+        raise KronpressError(f"'{task.name}' is not part of GLUE and takes no submission; score its split 'dev'")
+    lines = ["index\tprediction"]
+    for example, answer in zip(examples, answers, strict=True):
+        if not math.isfinite(answer):
+            raise KronpressError(
+                f"the answer to example '{example.name}' of '{task.name}' is {answer}; every row needs a finite one"
+            )
+        lines.append(f"{example.name}\t{task.spell(answer)}")
+    path = folder / f"{task.submission}.tsv"
+    write_text(path, "\n".join(lines) + "\n")
+    return path
