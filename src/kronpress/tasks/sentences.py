@@ -256,7 +256,7 @@ class RegressionTask(SentenceTask):
 
     def spell(self, answer: float) -> str:
         """Write a number with three decimals, clipped to the range."""
-        return f"{min(max(answer, self.low), self.high):.3f}"
+        return f"{min(max(self.low, answer), self.high):.3f}"
 
     def _answer(self, output: Outputs) -> float:
         return float(output[0])
