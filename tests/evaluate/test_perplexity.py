@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from transformers import BertForMaskedLM, LlamaForCausalLM, PreTrainedModel, Pre
 from kronpress.errors import KronpressError
 from kronpress.evaluate import PROTOCOLS, PerplexityProtocol
 from kronpress.evaluate.perplexity import chunked_nats
+from kronpress.evaluate.reading import DOCUMENTS, KIND_NAMES, ROWS, count_words, detokenize, unfit
 
 TEXT = "the cat sat on the mat. a dog barked at it, and so it went on.\n" * 3
 
@@ -45,16 +48,118 @@ def test_weightings_differ_on_uneven_windows() -> None:
     assert PerplexityProtocol("w", window=4, weighting="window")._mean(nats, predicted) == pytest.approx((3 + 2) / 2)
 
 
+SAMPLES = {"any": TEXT, "wikitext-raw": TEXT, "wikitext-v1": TEXT + "<unk>", "ptb": TEXT + " <unk> N "}
+
+
 @pytest.mark.parametrize("name", list(PROTOCOLS))
 def test_a_uniform_model_has_the_vocabulary_as_perplexity(
     llama: LlamaForCausalLM, letters: PreTrainedTokenizerFast, name: str
 ) -> None:
-    llama.config.max_position_embeddings = 1024
+    protocol = dataclasses.replace(PROTOCOLS[name], window=PROTOCOLS[name].window // 16, stride=None)
     torch.nn.init.zeros_(llama.lm_head.weight)
-    text = TEXT * 12 + ("<unk>" if PROTOCOLS[name].text_kind == "wikitext-v1" else "")
-    result = PROTOCOLS[name].measure(llama, letters, text, name="text", progress=False)
-    assert result.perplexity == pytest.approx(llama.config.vocab_size)
+    llama.config.max_position_embeddings = 128
+    text = SAMPLES[protocol.text_kind] * 12
+    result = protocol.measure(llama, with_end(letters), text, name="text", progress=False)
     assert result.windows >= 2
+    if protocol.normalizer == "token":
+        assert (result.words, result.tokens_per_word) == (None, None)
+        assert result.perplexity == pytest.approx(llama.config.vocab_size)
+    else:
+        tokens = len(letters(detokenize(text, protocol.detokenizer), verbose=False)["input_ids"])
+        words = count_words(text, protocol.normalizer)
+        assert (result.tokens, result.words, result.tokens_per_word) == (tokens, words, tokens / words)
+        assert result.perplexity == pytest.approx(llama.config.vocab_size ** (tokens / words))
+
+
+def with_end(letters: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """Return a copy of the tokenizer that knows a token to begin a text with."""
+    return PreTrainedTokenizerFast(tokenizer_object=letters._tokenizer, unk_token="?", eos_token="?")
+
+
+@pytest.mark.parametrize("stride", [1, 3, 7, 8])
+@pytest.mark.parametrize("remainder", ["drop", "keep"])
+@pytest.mark.parametrize("length", [8, 9, 30, 32])
+def test_a_stride_scores_each_token_once_with_the_context_of_its_window(
+    llama: LlamaForCausalLM, letters: PreTrainedTokenizerFast, stride: int, remainder: str, length: int
+) -> None:
+    ids = letters(TEXT[:length], verbose=False)["input_ids"]
+    starts = [start for start in range(0, length, stride) if start + 8 <= length or remainder == "keep"]
+    nats = []
+    for token in range(1, length):  # one by one, each in the first window that holds it and something before it
+        holding = [start for start in starts if start < token < start + 8]
+        if holding and (stride < 8 or token % 8):
+            nats.append(nats_by_hand(llama, ids[holding[0] : token + 1])[-1])
+    protocol = PerplexityProtocol("p", window=8, stride=stride, remainder=remainder)
+    result = protocol.measure(llama, letters, TEXT[:length], name="text", progress=False)
+    assert result.tokens == len(nats)
+    assert result.perplexity == pytest.approx(math.exp(torch.stack(nats).mean()), rel=1e-5)
+
+
+def test_no_stride_is_a_stride_of_the_window(llama: LlamaForCausalLM, letters: PreTrainedTokenizerFast) -> None:
+    plain = PerplexityProtocol("p", window=8, remainder="keep")
+    same = dataclasses.replace(plain, stride=8)
+    results = [each.measure(llama, letters, TEXT, name="t", progress=False) for each in (plain, same)]
+    assert results[0].perplexity == results[1].perplexity
+
+
+def test_overlap_gives_context(llama: LlamaForCausalLM, letters: PreTrainedTokenizerFast) -> None:
+    """Hugging Face's guide: 7 windows of 8 that move by 4 over 32 tokens; 7 tokens, then 4 in each."""
+    protocol = PerplexityProtocol("p", window=8, stride=4)
+    result = protocol.measure(llama, letters, TEXT[:32], name="text", progress=False)
+    assert (result.windows, result.tokens) == (7, 31)
+    few = protocol.measure(llama, letters, TEXT[:32], name="text", max_windows=3, progress=False)
+    same = protocol.measure(llama, letters, TEXT[:16], name="text", progress=False)
+    assert (few.windows, few.tokens, few.perplexity) == (3, 15, pytest.approx(same.perplexity, rel=1e-6))
+
+
+@pytest.mark.parametrize("length", [1, 7, 8, 9, 21])
+def test_words_by_hand(llama: LlamaForCausalLM, letters: PreTrainedTokenizerFast, length: int) -> None:
+    """Every token counts once, given the begin and what its window of 8 holds; the last window reaches back."""
+    text, words = TEXT[:length], len(TEXT[:length].split()) + 1
+    ids = [0, *letters(text, verbose=False)["input_ids"]]
+    nats = []
+    for token in range(1, length + 1):
+        end = min(length, (token - 1) // 8 * 8 + 8)
+        nats.append(nats_by_hand(llama, ids[max(0, end - 8) : token + 1])[-1])
+    protocol = PerplexityProtocol("p", window=8, normalizer="word+eos", first="scored")
+    result = protocol.measure(llama, with_end(letters), text, name="text", progress=False)
+    assert (result.tokens, result.words) == (length, words)
+    assert result.perplexity == pytest.approx(math.exp(torch.stack(nats).sum() / words), rel=1e-5)
+
+
+def test_pages_do_not_see_each_other(llama: LlamaForCausalLM, letters: PreTrainedTokenizerFast) -> None:
+    pages = [" = a = \n \n the cat , it sat . ", " = b c = \n \n = = d = = \n a dog ( old ) \n"]
+    protocol = dataclasses.replace(PROTOCOLS["wikitext-word"], window=64)
+    together = protocol.measure(llama, with_end(letters), " \n" + "\n".join(pages), name="t", progress=False)
+    alone = [protocol.measure(llama, with_end(letters), page, name="t", progress=False) for page in pages]
+    assert [each.tokens for each in alone] == [len(" = a =__the cat, it sat. "), len(" = b c =__== d ==_a dog (old)_")]
+    assert [each.words for each in alone] == [9 + 2, 14 + 2]  # the ends of a page count, as in lm-eval
+    assert (together.tokens, together.words) == (25 + 30, 11 + 16)
+    nats = sum(math.log(each.perplexity) * (each.words or 0) for each in alone)
+    assert together.perplexity == pytest.approx(math.exp(nats / 27), rel=1e-5)
+
+
+def test_a_text_begins_with_bos_else_eos(llama: LlamaForCausalLM, letters: PreTrainedTokenizerFast) -> None:
+    protocol = PerplexityProtocol("p", window=8, normalizer="word", first="scored")
+    with pytest.raises(KronpressError, match=r"'p' begins with the tokenizer's bos or eos token, .* has neither; set"):
+        protocol.measure(llama, letters, TEXT, name="text")
+    found = []
+    for special in ({"eos_token": "b"}, {"bos_token": "b", "eos_token": "?"}, {"bos_token": "?", "eos_token": "b"}):
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=letters._tokenizer, unk_token="?", **special)
+        found.append(protocol.measure(llama, tokenizer, "cat", name="text", progress=False).perplexity)
+    assert found[0] == found[1] != found[2]
+
+
+def test_a_ratio_of_the_whole_text_where_windows_are_few(
+    llama: LlamaForCausalLM, letters: PreTrainedTokenizerFast
+) -> None:
+    protocol = PerplexityProtocol("p", window=8, normalizer="word+eos", first="scored")
+    few = protocol.measure(llama, with_end(letters), TEXT, name="t", max_windows=2, progress=False)
+    per_token = dataclasses.replace(protocol, normalizer="token").measure(
+        llama, with_end(letters), TEXT, name="t", max_windows=2, progress=False
+    )
+    assert (few.windows, few.tokens, few.words) == (2, 16, 3 * 17)
+    assert few.perplexity == pytest.approx(per_token.perplexity ** (len(TEXT) / 51))
 
 
 def test_batches_change_nothing(llama: LlamaForCausalLM, letters: PreTrainedTokenizerFast) -> None:
@@ -103,6 +208,36 @@ def test_rows_are_joined_as_the_data_set_does(llama: LlamaForCausalLM, letters: 
     assert (joined.windows, joined.perplexity) == (2, plain.perplexity)
 
 
+def test_rows_of_the_data_sets() -> None:
+    assert ROWS["joined"](" a\n \nb\n") == " a\n\n\n\n\nb\n"
+    assert ROWS["concatenated"](" a\n \nb\n") == " a\nb\n"
+    assert ROWS["sentences"](" no it was n't \n \n but N of \n") == "no it was n't but N of"
+
+
+PTB = " he said the <unk> 's N shares rose to $ N a share from $ N N \n it was n't 1\\/2 \n"
+
+
+def test_detokenizers() -> None:
+    assert detokenize(PTB, "ptb") == " he said the ?'s 1 shares rose to $1 a share from $1 N\nit wasn't 1/2\n"
+    raw = ' = = Size = = \n It \'s 1 @,@ 234 m ( 5 @.@ 6 ft ) long ; well @-@ known , " big " . \n'
+    assert detokenize(raw, "wikitext") == ' == Size ==\nIt\'s 1,234 m (5.6 ft) long; well-known, "big".\n'
+    assert detokenize(raw, "none") == raw
+
+
+def test_kinds_are_told_apart() -> None:
+    texts = {"wikitext-v1": " = Lobster = \n a <unk> of N , \n", "wikitext-raw": " = Lobster = \n", "ptb": PTB}
+    for kind in texts:
+        assert {name for name in KIND_NAMES if unfit(name, texts[kind]) is None} == {kind, "any"}
+
+
+def test_words_of_the_real_text_are_those_of_the_papers(test_data: Path) -> None:
+    v1 = (test_data / "wikitext-2" / "valid.txt").read_text(encoding="utf-8")
+    raw = (test_data / "wikitext-2" / "valid.raw.txt").read_text(encoding="utf-8")
+    assert count_words(v1, "word+eos") == 217_646
+    assert [len(DOCUMENTS["pages"](text)) for text in (v1, raw)] == [60, 60]
+    assert "".join(page + "\n" for page in DOCUMENTS["pages"](raw)) == raw.removeprefix(" \n") + "\n"
+
+
 def test_kinds_of_text_are_not_mixed(llama: LlamaForCausalLM, letters: PreTrainedTokenizerFast) -> None:
     llama.config.max_position_embeddings = 1024
     for name in ("wikitext-v1", "krony-pt"):
@@ -112,6 +247,10 @@ def test_kinds_of_text_are_not_mixed(llama: LlamaForCausalLM, letters: PreTraine
             PROTOCOLS[name].measure(llama, letters, TEXT, name="raw.txt")
     with pytest.raises(KronpressError, match=r"raw WikiText, and the text 'v1\.txt' has '<unk>'"):
         PROTOCOLS["wikitext-raw"].measure(llama, letters, "a <unk>", name="v1.txt")
+    with pytest.raises(KronpressError, match=r"Treebank .*, and the text 'v1' has upper case in it \('A'\); .* choose"):
+        PROTOCOLS["ptb"].measure(llama, letters, "<unk> A", name="v1")
+    with pytest.raises(KronpressError, match=r"WikiText v1, and the text 'ptb' is all lower case with N .* or ptb or"):
+        PROTOCOLS["krony-pt"].measure(llama, letters, PTB, name="ptb")
 
 
 def test_what_does_not_fit_is_named(
@@ -133,6 +272,9 @@ def test_what_does_not_fit_is_named(
         small.measure(llama, letters, TEXT, name="text")
     with pytest.raises(KronpressError, match="a window of 1 predicts nothing"):
         PerplexityProtocol("p", window=1)
+    for stride in (0, 9):
+        with pytest.raises(KronpressError, match=f"a stride of {stride} skips or repeats .* use 1 to 8"):
+            PerplexityProtocol("p", window=8, stride=stride)
     with pytest.raises(KronpressError, match="did you mean 'krony-pt'"):
         PROTOCOLS["krony"]
 
@@ -154,4 +296,8 @@ def test_modes_are_restored(llama: LlamaForCausalLM, letters: PreTrainedTokenize
 def test_protocols_read_like_a_recipe() -> None:
     assert eval(repr(PROTOCOLS["krony-pt"])) == PROTOCOLS["krony-pt"]
     assert all(PROTOCOLS[name].name == name for name in PROTOCOLS)
+    assert all(eval(repr(protocol)) == protocol for _, protocol in PROTOCOLS.items())
+    assert PROTOCOLS["krony-pt"].summary == (
+        "WikiText v1; windows of 1024; per token, mean of window means; as Krony-PT's and TQCompressor's tables"
+    )
     assert next(iter(PROTOCOLS)) == "tokens-512"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,13 +15,25 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kronpress.data import tokenize, windows
+from kronpress.data import tokenize
 from kronpress.errors import KronpressError
 from kronpress.evaluate.inference import evaluating, require_causal, vocabulary_size
+from kronpress.evaluate.reading import (
+    DOCUMENTS,
+    KIND_NAMES,
+    ROWS,
+    Detokenizer,
+    Documents,
+    Normalizer,
+    Rows,
+    TextKind,
+    count_words,
+    detokenize,
+    unfit,
+)
+from kronpress.evaluate.sliding import Window, roll, slide
 from kronpress.families import position_limit
 from kronpress.registry import Shelf
-
-TextKind = Literal["any", "wikitext-v1", "wikitext-raw"]
 
 _TOKENS_PER_BATCH = 2048
 _TOKENS_PER_CHUNK = 256  # logits of this many tokens are held in fp32 at a time
@@ -29,7 +43,9 @@ _TOKENS_PER_CHUNK = 256  # logits of this many tokens are held in fp32 at a time
 class PerplexityResult:
     """A perplexity and all that must be said with it.
 
-    `tokens` counts the predicted ones (the first of each window is context only).
+    `tokens` counts the predicted ones (the first of each window may be context only). Where a protocol normalizes by
+    words, `words` counts those of the whole text and `tokens_per_word` is the text's ratio, the exponent from the
+    perplexity per token to the one per word.
     """
 
     protocol: str
@@ -38,29 +54,63 @@ class PerplexityResult:
     tokens: int
     windows: int
     seconds: float
+    words: int | None = None
+    tokens_per_word: float | None = None
 
 
 @dataclass(frozen=True)
 class PerplexityProtocol:
-    """How a perplexity is taken: non-overlapping windows of `window` tokens, no special tokens added.
+    """How a perplexity is taken; the model sees no special tokens but those that `first` asks for.
 
+    `window`: how many tokens the model reads at once.
     `weighting`: 'token' averages the nats of all predicted tokens, 'window' averages the means of the windows.
-    `rows`: 'as_is' reads the text as it is; 'joined' takes its lines for the rows of a Hugging Face data set (blank
-    lines are empty rows, the others keep their line end) and joins them by a blank line, as that protocol does.
-    `text_kind`: WikiText v1 has `<unk>` in it and raw WikiText has not; each refuses the other.
+    `rows`: 'as_is' reads the text as it is. The others take its lines for the rows of a Hugging Face data set: 'joined'
+    joins those of WikiText (blank lines are empty rows, the others keep their line end) by a blank line,
+    'concatenated' by nothing; 'sentences' joins those of the Penn Treebank (no white space around) by a space.
+    `text_kind`: the text a protocol is for; another one is refused where it can be told.
     `remainder`: whether the short last window is dropped or kept.
+    `stride`: how far the next window starts from the last, `window` by default; a token counts once, in the first
+    window that predicts it.
+    `normalizer`: perplexity per token, or per word of the text before detokenizing: exp(nats per token times tokens
+    per word); 'word' and 'word+eos' differ in what counts as one (see `count_words`).
+    `detokenizer`: undoes the set's own tokenizer first.
+    `documents`: whether windows cross from one article of WikiText to the next ('whole') or not ('pages').
+    `first`: 'context' never predicts the first token, 'scored' has it predicted from the beginning-of-text token, as
+    lm-eval does: then every token of the text counts, and the short last window is filled up with context.
+    `compares`: whose numbers are taken like this.
     """
 
     name: str
     window: int
     weighting: Literal["token", "window"] = "token"
-    rows: Literal["as_is", "joined"] = "as_is"
+    rows: Rows = "as_is"
     text_kind: TextKind = "any"
     remainder: Literal["drop", "keep"] = "drop"
+    stride: int | None = None
+    normalizer: Normalizer = "token"
+    detokenizer: Detokenizer = "none"
+    documents: Documents = "whole"
+    first: Literal["context", "scored"] = "context"
+    compares: str = ""
 
     def __post_init__(self) -> None:
         if self.window < 2:
             raise KronpressError(f"protocol '{self.name}': a window of {self.window} predicts nothing; use 2 or more")
+        if self.stride is not None and not 1 <= self.stride <= self.window:
+            raise KronpressError(
+                f"protocol '{self.name}': a stride of {self.stride} skips or repeats tokens of windows of "
+                f"{self.window}; use 1 to {self.window}"
+            )
+
+    @property
+    def summary(self) -> str:
+        """Say in a line how the perplexity is taken and whose numbers compare."""
+        stride = f", stride {self.stride}" if self.stride else ""
+        per = {"token": "per token", "word": "per word", "word+eos": "per word or line end"}[self.normalizer]
+        mean = ", mean of window means" if self.weighting == "window" else ""
+        clean = ", detokenized" if self.detokenizer != "none" else ""
+        compares = f"; as {self.compares}" if self.compares else ""
+        return f"{KIND_NAMES[self.text_kind]}{clean}; windows of {self.window}{stride}; {per}{mean}{compares}"
 
     def measure(
         self,
@@ -83,47 +133,77 @@ class PerplexityProtocol:
         require_causal(model, what="perplexity")
         self._check(model, text, name=name, max_windows=max_windows)
         start = time.perf_counter()
-        batches = self._batches(text, tokenizer, name=name, max_windows=max_windows)
-        _check_vocabulary(model, batches)
-        nats = _window_nats(model, batches, progress=progress)
-        predicted = torch.tensor([batch.shape[1] - 1 for batch in batches for _ in batch], dtype=torch.float64)
+        documents = [self._ids(each, tokenizer, max_windows=max_windows) for each in DOCUMENTS[self.documents](text)]
+        windows = list(itertools.islice(self._windows(documents, tokenizer), max_windows))
+        self._check_length(sum(map(len, documents)), windows, name=name)
+        _check_vocabulary(model, windows)
+        nats = _window_nats(model, windows, progress=progress)
+        predicted = torch.tensor([len(window.targets) for window in windows], dtype=torch.float64)
+        words = self._words(text)
+        ratio = sum(map(len, documents)) / words if words else None
         return PerplexityResult(
             protocol=self.name,
             text=name,
-            perplexity=_perplexity(self._mean(nats, predicted)),
+            perplexity=_perplexity(self._mean(nats, predicted) * (ratio or 1)),
             tokens=int(predicted.sum()),
             windows=len(nats),
             seconds=time.perf_counter() - start,
+            words=words,
+            tokens_per_word=ratio,
         )
 
     def _mean(self, nats: Float[Tensor, " windows"], predicted: Float[Tensor, " windows"]) -> float:
         """Average the nats of windows that predict so many tokens each."""
         return float((nats / predicted).mean() if self.weighting == "window" else nats.sum() / predicted.sum())
 
-    def _batches(
-        self, text: str, tokenizer: PreTrainedTokenizerBase, *, name: str, max_windows: int | None
-    ) -> list[Int[Tensor, "batch window"]]:
-        """Cut the text into batches of windows of equal length; a kept remainder is the last batch."""
-        limit = None if max_windows is None else max_windows * self.window
-        ids = tokenize(_as_rows(text) if self.rows == "joined" else text, tokenizer, limit=limit)
-        rest = ids[len(ids) - len(ids) % self.window :]
-        keep = self.remainder == "keep" and len(rest) > 1
-        if keep and len(rest) == len(ids):
-            return [rest[None]]
-        full = windows(ids, size=self.window, name=f"the text '{name}'")
-        return [*full.split(max(1, _TOKENS_PER_BATCH // self.window)), *([rest[None]] if keep else [])]
+    def _words(self, text: str) -> int | None:
+        if self.normalizer == "token":
+            return None
+        return sum(count_words(document, self.normalizer) for document in DOCUMENTS[self.documents](text))
+
+    def _ids(
+        self, document: str, tokenizer: PreTrainedTokenizerBase, *, max_windows: int | None
+    ) -> Int[Tensor, " tokens"]:
+        """Tokenize a document; no further than needed where the ratio of tokens to words is not."""
+        limited = max_windows is not None and self.normalizer == "token"
+        limit = self.window + ((max_windows or 1) - 1) * (self.stride or self.window)
+        return tokenize(
+            detokenize(ROWS[self.rows](document), self.detokenizer), tokenizer, limit=limit if limited else None
+        )
+
+    def _windows(self, documents: Iterable[Int[Tensor, " _"]], tokenizer: PreTrainedTokenizerBase) -> Iterator[Window]:
+        size, stride = self.window, self.stride or self.window
+        if self.first == "context":
+            for ids in documents:
+                yield from slide(ids, size=size, stride=stride, keep_rest=self.remainder == "keep")
+            return
+        begin = torch.tensor([_beginning(tokenizer, self.name)])
+        for ids in documents:
+            yield from roll(torch.cat([begin, ids]), size=size, stride=stride)
 
     def _check(self, model: PreTrainedModel, text: str, *, name: str, max_windows: int | None) -> None:
         limit = position_limit(model)
         if limit is not None and self.window > limit:
-            fitting = [other for other, protocol in PROTOCOLS.items() if protocol.window <= limit]
+            fitting = [other for other in _fitting(text) if PROTOCOLS[other].window <= limit]
             raise KronpressError(
                 f"protocol '{self.name}' takes windows of {self.window} tokens and {type(model).__name__} sees at most "
                 f"{limit}; choose {' or '.join(fitting) or f'a protocol of your own with window={limit}'}"
             )
         if max_windows is not None and max_windows < 1:
             raise KronpressError(f"max_windows={max_windows} leaves nothing to measure; use 1 or more, or None for all")
-        _check_kind(self, text, name)
+        reason = unfit(self.text_kind, text)
+        if reason is not None:
+            raise KronpressError(
+                f"protocol '{self.name}' is for {KIND_NAMES[self.text_kind]}, and the text '{name}' {reason}; "
+                f"give the file that the protocol is for, or choose {' or '.join(_fitting(text))}"
+            )
+
+    def _check_length(self, tokens: int, windows: list[Window], *, name: str) -> None:
+        if not windows:
+            raise KronpressError(
+                f"the text '{name}' has only {tokens} tokens; a window of {self.window} needs {self.window}: "
+                f"give a longer text or a window of at most {tokens}"
+            )
 
 
 def chunked_nats(
@@ -134,23 +214,33 @@ def chunked_nats(
     return torch.cat([torch.nn.functional.cross_entropy(some.float(), to, reduction="none") for some, to in pairs])
 
 
-def _window_nats(
-    model: PreTrainedModel, batches: list[Int[Tensor, "_ _"]], *, progress: bool
-) -> Float[Tensor, " windows"]:
+def _window_nats(model: PreTrainedModel, windows: list[Window], *, progress: bool) -> Float[Tensor, " windows"]:
     """Return the summed nats of each window."""
-    total = sum(len(batch) for batch in batches)
     sums = []
     with (
         evaluating(model),
-        tqdm(total=total, unit="window", desc="perplexity", disable=None if progress else True) as bar,
+        tqdm(total=len(windows), unit="window", desc="perplexity", disable=None if progress else True) as bar,
     ):
-        for batch in batches:
-            ids = batch.to(model.device)
+        for batch in _batches(windows):
+            ids = torch.stack([window.reads for window in batch]).to(model.device)
             logits = model(input_ids=ids, use_cache=False).logits
-            nats = [chunked_nats(row[:-1], targets=targets[1:]) for row, targets in zip(logits, ids, strict=True)]
+            nats = [_nats(row, window) for row, window in zip(logits, batch, strict=True)]
             sums.append(torch.stack(nats).double().sum(dim=1).cpu())
             bar.update(len(batch))
     return torch.cat(sums)
+
+
+def _batches(windows: list[Window]) -> Iterator[list[Window]]:
+    """Put neighbors of one shape together, up to a number of tokens."""
+    for (length, *_), alike in itertools.groupby(windows, key=lambda window: window.shape):
+        size = max(1, _TOKENS_PER_BATCH // length)
+        while batch := list(itertools.islice(alike, size)):
+            yield batch
+
+
+def _nats(logits: Float[Tensor, "tokens vocabulary"], window: Window) -> Float[Tensor, " predicted"]:
+    scored = logits[window.skip : window.skip + len(window.targets)]
+    return chunked_nats(scored, targets=window.targets.to(logits.device))
 
 
 def _perplexity(mean_nats: float) -> float:
@@ -160,28 +250,25 @@ def _perplexity(mean_nats: float) -> float:
         return math.inf
 
 
-def _as_rows(text: str) -> str:
-    """Join the lines as the rows of the Hugging Face data set, where a row keeps its line end and a blank row is ''."""
-    lines = text.removesuffix("\n").split("\n")
-    return "\n\n".join(line + "\n" if line.strip() else "" for line in lines)
+def _beginning(tokenizer: PreTrainedTokenizerBase, protocol: str) -> int:
+    """Return the token that a text begins with, as lm-eval chooses it."""
+    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return int(token)
+    raise KronpressError(
+        f"protocol '{protocol}' begins with the tokenizer's bos or eos token, and {type(tokenizer).__name__} has "
+        "neither; set tokenizer.bos_token, or choose a protocol per token"
+    )
 
 
-def _check_kind(protocol: PerplexityProtocol, text: str, name: str) -> None:
-    has_unknown = "<unk>" in text
-    if protocol.text_kind == "wikitext-v1" and not has_unknown:
-        raise KronpressError(
-            f"protocol '{protocol.name}' is for WikiText v1, and the text '{name}' has no '<unk>' in it; "
-            "give the v1 file, or choose 'wikitext-raw' or 'tokens-1024'"
-        )
-    if protocol.text_kind == "wikitext-raw" and has_unknown:
-        raise KronpressError(
-            f"protocol '{protocol.name}' is for raw WikiText, and the text '{name}' has '<unk>' in it; "
-            "give the raw file, or choose 'wikitext-v1' or 'krony-pt'"
-        )
+def _fitting(text: str) -> list[str]:
+    """Return the protocols that may take this text."""
+    return [name for name, protocol in PROTOCOLS.items() if unfit(protocol.text_kind, text) is None]
 
 
-def _check_vocabulary(model: PreTrainedModel, batches: list[Int[Tensor, "_ _"]]) -> None:
-    highest, known = max(int(batch.max()) for batch in batches), vocabulary_size(model)
+def _check_vocabulary(model: PreTrainedModel, windows: list[Window]) -> None:
+    highest = max(max(int(window.reads.max()), int(window.targets.max())) for window in windows)
+    known = vocabulary_size(model)
     if highest >= known:
         raise KronpressError(
             f"the tokenizer gives id {highest} and {type(model).__name__} knows {known} ids; "
@@ -191,13 +278,75 @@ def _check_vocabulary(model: PreTrainedModel, batches: list[Int[Tensor, "_ _"]])
 
 PROTOCOLS = Shelf[PerplexityProtocol]("perplexity protocol")
 
+_SPARSEGPT = "GPTQ, SparseGPT and those who use their scripts"
+
 for _protocol in (
     PerplexityProtocol("tokens-512", window=512),
     PerplexityProtocol("tokens-1024", window=1024),
     PerplexityProtocol("wikitext-v1", window=1024, rows="joined", text_kind="wikitext-v1"),
     PerplexityProtocol("wikitext-raw", window=1024, rows="joined", text_kind="wikitext-raw"),
     PerplexityProtocol(
-        "krony-pt", window=1024, weighting="window", rows="joined", text_kind="wikitext-v1", remainder="keep"
+        "krony-pt",
+        window=1024,
+        weighting="window",
+        rows="joined",
+        text_kind="wikitext-v1",
+        remainder="keep",
+        compares="Krony-PT's and TQCompressor's tables",
+    ),
+    PerplexityProtocol(
+        "gpt2-zero-shot",
+        window=1024,
+        rows="joined",
+        text_kind="wikitext-raw",
+        remainder="keep",
+        compares="GPT-2's zero-shot WikiText-2",
+    ),
+    PerplexityProtocol(
+        "wikitext-stride-512",
+        window=1024,
+        rows="joined",
+        text_kind="wikitext-raw",
+        remainder="keep",
+        stride=512,
+        compares="Hugging Face's guide to perplexity",
+    ),
+    PerplexityProtocol("wikitext-2048", window=2048, rows="joined", text_kind="wikitext-raw", compares=_SPARSEGPT),
+    PerplexityProtocol(
+        "wikitext-run-clm",
+        window=1024,
+        rows="concatenated",
+        text_kind="wikitext-raw",
+        compares="fine-tuning by Hugging Face's run_clm",
+    ),
+    PerplexityProtocol(
+        "wikitext-word",
+        window=1024,
+        text_kind="wikitext-raw",
+        normalizer="word",
+        detokenizer="wikitext",
+        documents="pages",
+        first="scored",
+        compares="lm-eval's wikitext, GPT-2's zero-shot WikiText-103",
+    ),
+    PerplexityProtocol(
+        "wikitext-v1-word",
+        window=1024,
+        text_kind="wikitext-v1",
+        normalizer="word+eos",
+        first="scored",
+        compares="models trained on words",
+    ),
+    PerplexityProtocol("ptb", window=1024, rows="sentences", text_kind="ptb"),
+    PerplexityProtocol("ptb-2048", window=2048, rows="sentences", text_kind="ptb", compares="SparseGPT's script"),
+    PerplexityProtocol(
+        "ptb-word",
+        window=1024,
+        text_kind="ptb",
+        normalizer="word+eos",
+        detokenizer="ptb",
+        first="scored",
+        compares="models trained on words",
     ),
 ):
     PROTOCOLS.add(_protocol.name, _protocol)
