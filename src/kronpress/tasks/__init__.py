@@ -11,6 +11,7 @@ from kronpress.tasks.qnli import QNLI
 from kronpress.tasks.qqp import QQP
 from kronpress.tasks.rte import RTE
 from kronpress.tasks.sentences import ClassificationTask, Example, RegressionTask, SentenceTask
+from kronpress.tasks.squad import SQUAD, SQUAD_2, SquadTask
 from kronpress.tasks.sst2 import SST2
 from kronpress.tasks.stsb import STSB
 from kronpress.tasks.submission import write_submission
@@ -29,6 +30,8 @@ __all__ = [
     "QNLI",
     "QQP",
     "RTE",
+    "SQUAD",
+    "SQUAD_2",
     "SST2",
     "STSB",
     "TASKS",
@@ -40,6 +43,7 @@ __all__ = [
     "Outputs",
     "RegressionTask",
     "SentenceTask",
+    "SquadTask",
     "Task",
     "write_submission",
 ]
