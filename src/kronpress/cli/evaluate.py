@@ -1,0 +1,154 @@
+"""The command that measures a model, alone or side by side with another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from transformers import PreTrainedModel
+
+from kronpress.checkpoint import files
+from kronpress.cli.app import app
+from kronpress.cli.opening import Model, open_model
+from kronpress.data import read_text, split_held_out
+from kronpress.errors import KronpressError
+from kronpress.evaluate import PROTOCOLS, compare_speed, footprint
+from kronpress.evaluate.harness import Harness, parse_tasks
+from kronpress.evaluate.lambada import LAMBADA, read_lambada
+from kronpress.memory import keep_freed_memory
+from kronpress.precision import mixed_precision
+
+Measure = Callable[[PreTrainedModel, Any], Any]
+
+# Blank lines, because the help joins lines that have none between them.
+_PROTOCOL_LIST = "\n\n".join(
+    ["Protocols of perplexity:", *(f"{name}: {protocol.summary}." for name, protocol in PROTOCOLS.items())]
+)
+
+
+@app.command(epilog=_PROTOCOL_LIST)
+def evaluate(
+    model: Model,
+    data: Annotated[
+        str | None, typer.Option(help="Text to measure on; by default the last tenth of the bundled one.")
+    ] = None,
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Protocol of perplexity, one of those below; may be repeated. tokens-512 by default, "
+            "or none where --lambada or --lm-eval is given and --data is not."
+        ),
+    ] = None,
+    against: Annotated[str | None, typer.Option(help="A dense model to compare with, in the same run.")] = None,
+    max_windows: Annotated[int | None, typer.Option(min=1, help="Measure the first windows only.")] = None,
+    lambada: Annotated[
+        str | None, typer.Option(help="LAMBADA's passages, a .jsonl file: accuracy, perplexity.")
+    ] = None,
+    lm_eval: Annotated[
+        str | None, typer.Option(help="Tasks of lm-evaluation-harness, with commas; needs the extra lm-eval.")
+    ] = None,
+    lm_eval_include: Annotated[str | None, typer.Option(help="Folder with task files (YAML) of your own.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Take the first passages of LAMBADA and examples of tasks only.")
+    ] = None,
+    float32: Annotated[bool, typer.Option("--float32", help="Never compute in bfloat16.")] = False,
+    speed: Annotated[bool, typer.Option("--speed", help="Compare speed with --against, alternating.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
+) -> None:
+    """Measure perplexity by named protocols, tasks, size and speed; ratios are to --against, measured side by side."""
+    keep_freed_memory()
+    if speed and against is None:
+        raise KronpressError("--speed compares two models; name the other one with --against")
+    measures: dict[str, Measure] = {}
+    names = protocol or (() if data is None and (lambada or lm_eval) else ("tokens-512",))
+    if names:
+        measures["perplexity"] = _perplexity(names, data, max_windows)
+    if lambada is not None:
+        measures["lambada"] = _lambada(lambada, limit)
+    if lm_eval is not None:
+        measures["lm_eval"] = _harness(Harness(parse_tasks(lm_eval), include=lm_eval_include, limit=limit))
+    elif lm_eval_include is not None:
+        raise KronpressError("--lm-eval-include holds tasks for --lm-eval; name which of them to measure")
+    models = {}
+    results: dict[str, Any] = {}
+    for name in filter(None, (against, model)):
+        models[name], tokenizer = open_model(name)
+        results[name] = _measure(models[name], tokenizer, measures, name=name, float32=float32)
+    _print_results(results)
+    if speed and against is not None:
+        results["speed"] = asdict(compare_speed(models[against], models[model]))
+        _print_speed(results["speed"])
+    if json_file is not None:
+        files.write_json(json_file, results)
+
+
+def _perplexity(names: list[str] | tuple[str, ...], data: str | None, max_windows: int | None) -> Measure:
+    protocols = [PROTOCOLS[name] for name in names]
+    corpus = read_text(data) if data else split_held_out(read_text("bundled:python-reference"))[1]
+    return lambda model, tokenizer: [
+        asdict(each.measure(model, tokenizer, corpus.text, name=corpus.name, max_windows=max_windows))
+        for each in protocols
+    ]
+
+
+def _lambada(path: str, limit: int | None) -> Measure:
+    passages = read_lambada(path, limit=limit)
+    return lambda model, tokenizer: asdict(LAMBADA.measure(model, tokenizer, passages, name=path))
+
+
+def _harness(harness: Harness) -> Measure:
+    harness.check()
+    return lambda model, tokenizer: [asdict(result) for result in harness.measure(model, tokenizer)]
+
+
+def _measure(
+    model: PreTrainedModel, tokenizer: Any, measures: dict[str, Measure], *, name: str, float32: bool
+) -> dict[str, Any]:
+    size = footprint(model, folder=Path(name) if Path(name).is_dir() else None)
+    with nullcontext() if float32 else mixed_precision(model.device):
+        measured = {what: measure(model, tokenizer) for what, measure in measures.items()}
+    return {"footprint": asdict(size), **measured}
+
+
+def _print_results(results: dict[str, Any]) -> None:
+    """Print a table for each kind of measurement; ratios are to the first model's value in the same row."""
+    headings = {"perplexity": ("protocol", "text", "perplexity"), "tasks": ("task", "metric", "value")}
+    for kind, columns in headings.items():
+        table = Table("model", "parameters", *columns, "vs. first")
+        first: dict[tuple[str, str], float] = {}
+        for name, result in results.items():
+            for what, on, value, error in _perplexity_rows(result) if kind == "perplexity" else _task_rows(result):
+                base = first.setdefault((what, on), value)
+                ratio = f"{value / base:.3f}×" if base else "–"
+                words = map(escape, (name, f"{result['footprint']['parameters']:,}", what, on))
+                table.add_row(*words, f"{value:.3f}{error}", ratio)
+        if table.row_count:
+            Console().print(table)
+
+
+def _perplexity_rows(result: dict[str, Any]) -> list[tuple[str, str, float, str]]:
+    rows = [*result.get("perplexity", []), *([result["lambada"]] if "lambada" in result else [])]
+    return [(row["protocol"], Path(row["text"]).name, row["perplexity"], "") for row in rows]
+
+
+def _task_rows(result: dict[str, Any]) -> list[tuple[str, str, float, str]]:
+    rows = [("lambada-openai", "accuracy", result["lambada"]["accuracy"], "")] if "lambada" in result else []
+    for row in result.get("lm_eval", []):
+        metric = row["metric"] if row["filter"] == "none" else f"{row['metric']}, {row['filter']}"
+        rows.append((row["task"], metric, row["value"], "" if row["stderr"] is None else f" ± {row['stderr']:.3f}"))
+    return rows
+
+
+def _print_speed(speed: dict[str, Any]) -> None:
+    table = Table("speed", "dense tokens/s", "student tokens/s", "ratio", "spread")
+    for row in speed["rows"]:
+        spread = f"{row['ratio_min']:.2f}–{row['ratio_max']:.2f}"
+        table.add_row(row["phase"], f"{row['dense']:.1f}", f"{row['student']:.1f}", f"{row['ratio']:.2f}×", spread)
+    Console().print(table)

@@ -1,0 +1,25 @@
+"""How commands name a model and open it together with its tokenizer."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from transformers import PreTrainedModel
+
+from kronpress.checkpoint import load_with_tokenizer
+from kronpress.errors import KronpressError
+
+Model = Annotated[str, typer.Argument(help="A folder, a hub id, a GGUF file or bundled:smollm2-135m.")]
+
+
+def open_model(name: str) -> tuple[PreTrainedModel, Any]:
+    """Return the model and its tokenizer.
+
+    Raises:
+        KronpressError: where there is no such model, or no tokenizer beside it.
+    """
+    model, tokenizer = load_with_tokenizer(name)
+    if tokenizer is None:
+        raise KronpressError(f"the model '{name}' has no readable tokenizer beside it; add its tokenizer files")
+    return model, tokenizer

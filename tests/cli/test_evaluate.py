@@ -1,0 +1,115 @@
+"""What `kronpress evaluate` measures, prints and writes."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from kronpress.evaluate import PROTOCOLS
+from tests.cli.test_bad_input import TEXT, assert_explained, call
+from tests.tiny import save_tiny, tiny_llama
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkpoint, and beside it a text, two passages of LAMBADA and a task of lm-eval."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    (tmp_path / "text.txt").write_text(TEXT)
+    (tmp_path / "lambada.jsonl").write_text('{"text": "the cat and the cat"}\n{"text": "a dog, and one dog"}\n')
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "data.jsonl").write_text(
+        '{"ask": "one", "answer": 0}\n{"ask": "two", "answer": 1}\n{"ask": "three", "answer": 1}\n'
+    )
+    (tmp_path / "tasks" / "task.yaml").write_text(
+        f"""task: kronpress_choose
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {tmp_path}/tasks/data.jsonl}}, cache_dir: {tmp_path}/cache}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{ask}}}}"
+doc_to_choice: ["x", "y"]
+doc_to_target: answer
+metric_list: [{{metric: acc}}]
+"""
+    )
+    return save_tiny(tmp_path / "model", tiny_llama(max_position_embeddings=512))
+
+
+def test_the_help_explains_every_protocol(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert call(monkeypatch, "evaluate", "--help") == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    for name, protocol in PROTOCOLS.items():
+        assert f"{name}: {protocol.summary}." in lines
+
+
+def test_lambada_alone_and_beside_a_text(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "evaluate", model, "--lambada", "lambada.jsonl", "--json", "out.json") == 0
+    result = json.loads(Path("out.json").read_text())[str(model)]
+    assert result.keys() == {"footprint", "lambada"}
+    assert result["lambada"]["passages"] == 2
+    printed = capsys.readouterr().out
+    assert f"{result['lambada']['perplexity']:.3f}" in printed
+    assert "accuracy" in printed
+    beside = ["--lambada", "lambada.jsonl", "--limit", 1, "--data", "text.txt", "--max-windows", 1]
+    assert call(monkeypatch, "evaluate", model, *beside, "--json", "out.json") == 0
+    result = json.loads(Path("out.json").read_text())[str(model)]
+    assert (result["perplexity"][0]["protocol"], result["lambada"]["passages"]) == ("tokens-512", 1)
+
+
+def test_tasks_of_the_harness_side_by_side(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lm_eval_tasks = pytest.importorskip("lm_eval.tasks", reason="needs pip install 'kronpress[lm-eval]'")
+    without_shipped = functools.partial(lm_eval_tasks.TaskManager, include_defaults=False)  # indexing takes 10 s
+    monkeypatch.setattr(lm_eval_tasks, "TaskManager", without_shipped)
+    other = save_tiny(model.parent / "other", tiny_llama(seed=1))
+    options = ["--against", other, "--lm-eval", "kronpress_choose", "--lm-eval-include", "tasks", "--limit", 2]
+    assert call(monkeypatch, "evaluate", model, *options, "--json", "out.json") == 0
+    results = json.loads(Path("out.json").read_text())
+    assert results.keys() == {str(model), str(other)}
+    for result in results.values():
+        (row,) = result["lm_eval"]
+        assert (row["task"], row["metric"], row["examples"]) == ("kronpress_choose", "acc", 2)
+        assert row["value"] in (0.0, 0.5, 1.0)
+    assert "kronpress_choose" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--lm-eval-include", "tasks"], "--lm-eval-include holds tasks for --lm-eval"),
+        (["--lm-eval", "piqa", "--lm-eval-include", "nowhere"], "there is no folder 'nowhere'"),
+        (["--lm-eval", ","], "no task is named"),
+        (["--lambada", "nowhere.jsonl"], "'nowhere.jsonl' can not be read"),
+        (["--protocol", "ptb", "--data", "text.txt"], "no '<unk>' in it"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_explained(
+    arguments: list[str],
+    message: str,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if "ptb" in arguments:
+        save_tiny(model, tiny_llama(max_position_embeddings=1024))
+    assert call(monkeypatch, "evaluate", model, *arguments) == 1
+    assert_explained(capsys, message)
+
+
+def test_perplexity_per_word(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_tiny(model, tiny_llama(max_position_embeddings=1024))
+    options = ["--protocol", "wikitext-word", "--data", "text.txt", "--max-windows", 1, "--json", "out.json"]
+    assert call(monkeypatch, "evaluate", model, *options) == 0
+    (row,) = json.loads(Path("out.json").read_text())[str(model)]["perplexity"]
+    assert row["words"] == len(re.split(r"\s+", TEXT))
+    assert row["tokens_per_word"] > 1
