@@ -71,15 +71,22 @@ def _step(index: int, item: Any) -> Step:
 
 
 def _spelled_out(step: Step) -> dict[str, Any]:
-    fields: dict[str, Any] = {"step": step.kind, **step.model_dump(mode="json")}
-    for name in type(step).model_fields:
-        value = getattr(step, name)
-        kind = getattr(type(value), "kind", None)
-        if isinstance(value, BaseModel) and kind is not None:
-            fields[name] = {"name": kind, **fields[name]}
-        elif isinstance(value, dict):
-            fields[name] = {label: {"name": each.kind, **fields[name][label]} for label, each in value.items()}
-    return {key: value for key, value in fields.items() if value is not None}
+    fields = _with_names(step, step.model_dump(mode="json"))
+    fields.pop("name")
+    return {"step": step.kind, **{key: value for key, value in fields.items() if value is not None}}
+
+
+def _with_names(value: Any, dumped: Any) -> Any:
+    """Return what a value dumps to, with the name of every method in it, as a recipe gives them."""
+    if isinstance(value, dict):
+        return {label: _with_names(each, dumped[label]) for label, each in value.items()}
+    if not isinstance(value, BaseModel):
+        return dumped
+    fields = {name: _with_names(getattr(value, name), dumped[name]) for name in type(value).model_fields}
+    kind = getattr(type(value), "kind", None)
+    if kind is None:
+        return {name: each for name, each in fields.items() if each is not None}
+    return {"name": kind, **fields}
 
 
 def shipped() -> dict[str, Path]:

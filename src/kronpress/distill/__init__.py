@@ -1,6 +1,7 @@
 """Train the student back: losses, what they see of the models, the trainer and the step."""
 
 from kronpress.distill.distillation import Distillation
+from kronpress.distill.finetune import Finetune
 from kronpress.distill.log import read_log
 from kronpress.distill.losses import (
     LOSSES,
@@ -20,6 +21,7 @@ __all__ = [
     "Distill",
     "Distillation",
     "DistillationTrainer",
+    "Finetune",
     "LayerLoss",
     "LogitDistillation",
     "LogitLoss",

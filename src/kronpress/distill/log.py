@@ -21,7 +21,7 @@ class JsonLog(TrainerCallback):
     validation text.
     """
 
-    def __init__(self, path: Path, *, tokens_per_step: int) -> None:
+    def __init__(self, path: Path, *, tokens_per_step: float) -> None:
         self.path, self.tokens_per_step = path, tokens_per_step
         self.started, self.first = time.perf_counter(), 0
 
@@ -37,7 +37,7 @@ class JsonLog(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, *, logs: Any = None, **_: Any
     ) -> None:
         """Write the line."""
-        line: dict[str, Any] = {"step": state.global_step, "tokens": state.global_step * self.tokens_per_step}
+        line: dict[str, Any] = {"step": state.global_step, "tokens": round(state.global_step * self.tokens_per_step)}
         if not state.is_world_process_zero or not logs:
             return
         if "eval_loss" in logs:

@@ -23,7 +23,7 @@ from kronpress.distill.cache import Kept, TeacherCache, build_cache, check_size
 from kronpress.distill.compiled import compiled_blocks
 from kronpress.distill.distillation import Distillation, head_of
 from kronpress.distill.losses import LOSSES, LogitLoss, Loss
-from kronpress.distill.training import TrainingStep
+from kronpress.distill.training import Material, TrainingStep
 from kronpress.errors import KronpressError
 from kronpress.families import family_of, position_limit
 from kronpress.precision import has_fast_bfloat16
@@ -35,7 +35,8 @@ from kronpress.validation import parse_named
 class Distill(TrainingStep):
     """Train the student to answer like the teacher, on the recipe's training text.
 
-    A decoder predicts the next token; an encoder with a masked-language-model head guesses masked tokens.
+    A decoder predicts the next token; an encoder with a masked-language-model head guesses masked tokens. AdamW's β are
+    0.9 and 0.95.
 
     Attributes:
         tokens: training tokens; the text is read again, in another order, where it is shorter.
@@ -117,14 +118,13 @@ class Distill(TrainingStep):
 
     def _train(self, bench: Workbench, objective: Distillation, sets: Sequence[Text | FromCache]) -> dict[str, Any]:
         data, *validation = sets
-        return self.train(
-            bench,
-            objective,
+        material = Material(
             data=data,
-            validation=validation[0] if validation else None,
             steps=self._windows // self.batch,
             tokens_per_step=self.batch * self.window,
+            validation=validation[0] if validation else None,
         )
+        return self.train(bench, objective, material)
 
     @property
     def _windows(self) -> int:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch.utils.data import Dataset
-from transformers import TrainingArguments, set_seed
+from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from kronpress import processes
@@ -23,14 +25,34 @@ from kronpress.memory import peak_rss_bytes
 from kronpress.step import Step, Workbench
 
 
+@dataclass(frozen=True)
+class Material:
+    """What a training reads, and for how long.
+
+    Attributes:
+        data: examples in the order of the training.
+        steps: of the optimizer.
+        tokens_per_step: in the mean.
+        validation: examples to measure the loss on.
+        collate: makes a batch of examples; by default they are stacked.
+        callbacks: called by the Trainer beside our own.
+    """
+
+    data: Dataset[Any]
+    steps: int
+    tokens_per_step: float
+    validation: Dataset[Any] | None = None
+    collate: Callable[[Sequence[Any]], dict[str, Any]] | None = None
+    callbacks: tuple[TrainerCallback, ...] = ()
+
+
 class TrainingStep(Step):
     """A step that trains with `transformers.Trainer`, and goes on from its last checkpoint after an interruption.
 
     Attributes:
         batch: windows (or examples) per optimizer step, over all processes.
         micro_batch: how many of them one forward pass of one process takes; all that it has by default.
-        learning_rate: peak, reached after `warmup` of the steps and following `schedule` from there; AdamW
-            with β = 0.9, 0.95.
+        learning_rate: peak, reached after `warmup` of the steps and following `schedule` from there, for AdamW.
         save_every: steps between checkpoints that an interrupted run goes on from, rounded up to lines of the log.
         log_every: steps between lines of the log.
         validate_every: steps between measurements on validation text; never by default.
@@ -39,6 +61,7 @@ class TrainingStep(Step):
     """
 
     in_all_processes: ClassVar[bool] = True
+    betas: ClassVar[tuple[float, float]] = (0.9, 0.95)  # of AdamW
     batch: int = Field(default=2, ge=1)
     micro_batch: int | None = Field(default=None, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -62,17 +85,8 @@ class TrainingStep(Step):
             if tracker not in get_available_reporting_integrations():
                 raise KronpressError(f"report_to: {tracker} is not installed; pip install {tracker}, or leave it out")
 
-    def train(
-        self,
-        bench: Workbench,
-        objective: Objective,
-        *,
-        data: Dataset[Any],
-        validation: Dataset[Any] | None,
-        steps: int,
-        tokens_per_step: int,
-    ) -> dict[str, Any]:
-        """Minimize the objective in `steps` steps and report on it; what lies in the step's folder is gone on from.
+    def train(self, bench: Workbench, objective: Objective, material: Material) -> dict[str, Any]:
+        """Minimize the objective and report on it; what lies in the step's folder is gone on from.
 
         All processes call it. The checkpoints, in `trainer` below that folder, are left for the caller to remove.
         """
@@ -81,10 +95,11 @@ class TrainingStep(Step):
         log = bench.folder / "train.jsonl"
         trainer = DistillationTrainer(
             model=objective,
-            args=self._arguments(bench, objective, steps=steps, validation=validation),
-            train_dataset=data,
-            eval_dataset=validation if self.validate_every else None,
-            callbacks=[JsonLog(log, tokens_per_step=tokens_per_step)],
+            args=self._arguments(bench, objective, material),
+            train_dataset=material.data,
+            eval_dataset=material.validation if self.validate_every else None,
+            data_collator=material.collate,
+            callbacks=[JsonLog(log, tokens_per_step=material.tokens_per_step), *material.callbacks],
         )
         resume = processes.from_main(lambda: newest_whole(bench.folder / "trainer"))
         if not processes.is_main():
@@ -99,8 +114,8 @@ class TrainingStep(Step):
         trained = [line for line in lines if "loss" in line]
         validated = [line for line in lines if "validation_loss" in line]
         return {
-            "tokens": steps * tokens_per_step,
-            "steps": steps,
+            "tokens": round(material.steps * material.tokens_per_step),
+            "steps": material.steps,
             "seconds": time.perf_counter() - started,
             "tokens_per_second": trained[-1]["tokens_per_second"] if trained else None,
             "peak_rss_bytes": peak_rss_bytes(),
@@ -109,22 +124,21 @@ class TrainingStep(Step):
             "parts": trained[-1]["parts"] if trained else {},
         }
 
-    def _arguments(
-        self, bench: Workbench, objective: Objective, *, steps: int, validation: Dataset[Any] | None
-    ) -> TrainingArguments:
+    def _arguments(self, bench: Workbench, objective: Objective, material: Material) -> TrainingArguments:
         micro, accumulated = self._share()
-        measured: Any = validation if validation is not None else ()
+        measured: Any = material.validation if material.validation is not None else ()
         arguments = TrainingArguments(
             output_dir=str(bench.folder / "trainer"),
             per_device_train_batch_size=micro,
             per_device_eval_batch_size=math.gcd(micro, max(1, len(measured) // processes.count())),
             gradient_accumulation_steps=accumulated,
-            max_steps=steps,
+            max_steps=material.steps,
             learning_rate=self.learning_rate,
             lr_scheduler_type=self.schedule,
-            warmup_steps=round(self.warmup * steps),
+            warmup_steps=round(self.warmup * material.steps),
             weight_decay=self.weight_decay,
-            adam_beta2=0.95,
+            adam_beta1=self.betas[0],
+            adam_beta2=self.betas[1],
             optim="adamw_torch_fused",
             max_grad_norm=self.max_grad_norm,
             logging_steps=self.log_every,

@@ -1,12 +1,15 @@
 """Tasks: their data, what a model reads of it, and how its answers are scored."""
 
+from kronpress.tasks.batches import collate, shuffled
 from kronpress.tasks.cola import COLA
 from kronpress.tasks.hans import HANS
+from kronpress.tasks.heads import is_headed, pad, with_head
 from kronpress.tasks.imdb import IMDB
 from kronpress.tasks.metrics import METRICS
 from kronpress.tasks.mnli import MNLI, MNLI_MISMATCHED
 from kronpress.tasks.mrpc import MRPC
 from kronpress.tasks.paws import PAWS
+from kronpress.tasks.predict import outputs_of, predict
 from kronpress.tasks.qnli import QNLI
 from kronpress.tasks.qqp import QQP
 from kronpress.tasks.rte import RTE
@@ -45,5 +48,12 @@ __all__ = [
     "SentenceTask",
     "SquadTask",
     "Task",
+    "collate",
+    "is_headed",
+    "outputs_of",
+    "pad",
+    "predict",
+    "shuffled",
+    "with_head",
     "write_submission",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from kronpress.registry import Shelf
 
 Head: TypeAlias = Literal["classification", "regression", "spans"]
-Outputs: TypeAlias = Float[np.ndarray, "*outputs"]
+Outputs: TypeAlias = Float[np.ndarray, "..."]
 """What a head gives for one feature: (classes,), (1,) or, for spans, (2, tokens): where the answer starts and ends."""
 
 ExampleT = TypeVar("ExampleT")
@@ -60,6 +61,12 @@ class Task(ABC, Generic[ExampleT, AnswerT]):
     def outputs(self) -> int:
         """How many numbers the head gives: for each text, or for spans for each token."""
 
+    def find(self, source: str) -> str:
+        """Return this task's folder inside of a folder with several (`SST-2` for sst-2), else the source itself."""
+        folder = Path(source).expanduser()
+        inside = folder.iterdir() if folder.is_dir() else ()
+        return next((str(path) for path in inside if path.is_dir() and _plain(path.name) == _plain(self.name)), source)
+
     @abstractmethod
     def read(self, source: str, split: str) -> list[ExampleT]:
         """Read `train`, `dev` or `test` from a folder, a file or a hub data set.
@@ -91,6 +98,10 @@ class Task(ABC, Generic[ExampleT, AnswerT]):
     def score(self, scores: Mapping[str, float]) -> float:
         """Return the task's one number: the mean of its metrics."""
         return sum(scores[name] for name in self.metrics) / len(self.metrics)
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
 TASKS: Shelf[Task[Any, Any]] = Shelf("task")

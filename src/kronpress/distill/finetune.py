@@ -1,0 +1,220 @@
+"""The finetune step of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
+from torch import nn
+from transformers import PreTrainedModel
+
+from kronpress.checkpoint import load_with_tokenizer
+from kronpress.distill.attention import training_attention
+from kronpress.distill.compiled import compiled_blocks
+from kronpress.distill.contest import Contender, Contest, Data
+from kronpress.distill.losses import LOSSES, Loss
+from kronpress.distill.step import parse_losses
+from kronpress.distill.task_distillation import TaskDistillation
+from kronpress.distill.training import Material, TrainingStep
+from kronpress.errors import KronpressError
+from kronpress.families import position_limit
+from kronpress.step import STEPS, Workbench
+from kronpress.tasks import TASKS, ClassificationTask, Task, is_headed, with_head
+
+_PLAIN: dict[str, Loss] = {"cross_entropy": LOSSES["cross_entropy"]()}
+
+
+class TaskOptions(BaseModel):
+    """What one task does otherwise than the step says.
+
+    Attributes:
+        data: a folder, a file or `hub:`.
+        epochs: passes over the training set.
+        learning_rate: peak.
+        batch: examples per optimizer step.
+        max_length: tokens of an example.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    data: str | None = None
+    epochs: float | None = Field(default=None, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0)
+    batch: int | None = Field(default=None, ge=1)
+    max_length: int | None = Field(default=None, ge=4)
+
+
+class Baseline(BaseModel):
+    """Another model, or another training, that stands in the same table.
+
+    Attributes:
+        model: a folder or hub id; the student itself by default.
+        losses: what it is trained on; the task's labels alone by default.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    model: str | None = None
+    losses: dict[str, SerializeAsAny[Loss]] = Field(default=_PLAIN, min_length=1)
+
+    @field_validator("losses", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> dict[str, Loss]:
+        return parse_losses(value)
+
+
+@STEPS.register("finetune")
+class Finetune(TrainingStep):
+    """Fine-tune student and teacher on tasks, the student by distillation if its losses compare; the student of later
+    steps stays what it is.
+
+    Each task gets a copy of the model with a new head, trained with several seeds. Of each run the epoch that does best
+    on the dev set counts; the best run of each model is saved in the step's folder, under task and model. Scores are
+    those of the dev set that selected them.
+
+    AdamW's β are 0.9 and 0.999.
+
+    Attributes:
+        tasks: names, or a mapping from names to what they do otherwise.
+        data: a folder with the tasks' data, each in a folder of its name as in GLUE; one task's own folder; or `hub:`.
+        epochs: passes over the training set.
+        seeds: how many runs of each model.
+        losses: what the student is trained on, as in the distill step.
+        teacher: a fine-tuned model, with `{task}` in place of the task's name where there are several; by default the
+            recipe's model is fine-tuned first, on labels alone, and its best run is the teacher.
+        baselines: other models or losses under names of their own, for comparison.
+        also: data outside of the distribution to score on: names of tasks without training data of their own, and where
+            they are.
+        max_length: tokens of an example; by default what the task says.
+    """
+
+    kind: ClassVar[str] = "finetune"
+    changes_student: ClassVar[bool] = False
+    betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
+    tasks: dict[str, TaskOptions] = Field(min_length=1)
+    data: str | None = None
+    epochs: float = Field(default=3.0, gt=0)
+    seeds: int = Field(default=1, ge=1)
+    batch: int = Field(default=32, ge=1)
+    learning_rate: float = Field(default=5e-5, gt=0)
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    save_every: int = Field(default=500, ge=1)
+    log_every: int = Field(default=20, ge=1)
+    losses: dict[str, SerializeAsAny[Loss]] = Field(default=_PLAIN, min_length=1)
+    teacher: str | None = None
+    baselines: dict[str, Baseline] = Field(default={})
+    also: dict[str, str] = Field(default={})
+    max_length: int | None = Field(default=None, ge=4)
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        names = [value] if isinstance(value, str) else value
+        known = {name: {} for name in names} if isinstance(names, list | tuple) else names
+        if not isinstance(known, dict):
+            raise KronpressError(f"tasks is {value!r}; give names of {', '.join(TASKS)}, or a mapping from them")
+        return {TASKS[str(name)].name: options or {} for name, options in known.items()}
+
+    @field_validator("losses", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> dict[str, Loss]:
+        return parse_losses(value)
+
+    @field_validator("baselines", mode="after")
+    @classmethod
+    def _not_ours(cls, value: dict[str, Baseline]) -> dict[str, Baseline]:
+        for name in value:
+            if name in ("teacher", "student") or "/" in name or name.startswith("."):
+                raise KronpressError(f"a baseline cannot be called '{name}'; choose another name")
+        return value
+
+    def check(self, bench: Workbench) -> None:
+        """Read all data, and see that every model can have every task's head."""
+        super().check(bench)
+        for name in self.also:
+            if not set(_sources(name)) & set(self.tasks):
+                raise KronpressError(
+                    f"also: no task of this step answers '{name}'; add one of {', '.join(_sources(name)) or 'none'}"
+                )
+        for name in self.tasks:
+            data = self._data(name, bench.teacher)
+            with_head(bench.teacher, data.task, bench.tokenizer)
+            data.features(data.dev, bench.tokenizer)
+        for baseline in self.baselines.values():
+            if baseline.model is not None:
+                load_with_tokenizer(baseline.model)
+
+    def run(self, bench: Workbench) -> dict[str, Any]:
+        """Fine-tune all models on all tasks, going on where an interrupted run stopped."""
+        return {"tasks": [self._task(bench, name) for name in self.tasks]}
+
+    def _task(self, bench: Workbench, name: str) -> dict[str, Any]:
+        options = self._with_options(name)
+        data = self._data(name, bench.student)
+
+        def train(work: Workbench, objective: TaskDistillation, material: Material) -> dict[str, Any]:
+            models = [model for model in (objective.student, objective.teacher) if model is not None]
+            with training_attention(*models), compiled_blocks(*models) if self.compile else nullcontext():
+                return options.train(work, objective, material)
+
+        seeds = range(bench.seed, bench.seed + self.seeds)
+        contest = Contest(bench, bench.folder / name, data, train, options.batch, options.epochs, seeds)
+        rows = list(self._rows(bench, contest))
+        examples = {"train": len(data.train), "dev": len(data.dev)}
+        return {"task": name, "split": "dev", "metrics": list(data.task.metrics), "examples": examples, "rows": rows}
+
+    def _rows(self, bench: Workbench, contest: Contest) -> Iterator[dict[str, Any]]:
+        teacher = None
+        if self.teacher is None:
+            yield contest.row(Contender("teacher", bench.teacher, bench.tokenizer, _PLAIN))
+            teacher = contest.opened("teacher")
+        else:
+            teacher = self._open_teacher(contest.data.task, bench)
+            yield contest.known("teacher", teacher, bench.tokenizer)
+        yield contest.row(Contender("student", bench.student, bench.tokenizer, self.losses), teacher=teacher)
+        for name, baseline in self.baselines.items():
+            model, tokenizer = bench.student, bench.tokenizer
+            if baseline.model is not None:
+                model, tokenizer = load_with_tokenizer(baseline.model)
+            yield contest.row(Contender(name, model, tokenizer, baseline.losses), teacher=teacher)
+
+    def _open_teacher(self, task: Task[Any, Any], bench: Workbench) -> PreTrainedModel:
+        """Open the fine-tuned teacher of a task."""
+        assert self.teacher is not None
+        source = self.teacher.replace("{task}", task.name)
+        teacher, tokenizer = load_with_tokenizer(source)
+        if tokenizer is not None and tokenizer.get_vocab() != bench.tokenizer.get_vocab():
+            raise KronpressError(
+                f"the tokenizer of the teacher '{source}' numbers words otherwise than the student's; "
+                "choose a teacher with the same tokenizer"
+            )
+        if not is_headed(teacher, task):
+            raise KronpressError(
+                f"the teacher '{source}' is a {type(teacher).__name__} with {teacher.config.num_labels} outputs, not "
+                f"one fine-tuned for '{task.name}'; name another, or none, and the recipe's model is fine-tuned first"
+            )
+        module: nn.Module = teacher
+        module.to(bench.student.device)
+        return teacher
+
+    def _with_options(self, name: str) -> Finetune:
+        """Return the step with what it does otherwise for one task."""
+        options = self.tasks[name].model_dump(exclude_none=True, exclude={"data"})
+        return self.model_copy(update=options)
+
+    def _data(self, name: str, model: PreTrainedModel) -> Data:
+        task, options = TASKS[name], self._with_options(name)
+        source = self.tasks[name].data or self.data
+        if source is None:
+            raise KronpressError(f"no data for '{name}'; name a folder or `hub:` under data")
+        place = task.find(source)
+        also = {other: TASKS[other].read(where, "dev") for other, where in self.also.items() if name in _sources(other)}
+        length = min(options.max_length or task.max_length, position_limit(model) or task.max_length)
+        return Data(task, task.read(place, "train"), task.read(place, "dev"), also, length)
+
+
+def _sources(name: str) -> list[str]:
+    """Return the tasks whose models answer the task `name`."""
+    task = TASKS[name]
+    return list(task.trained_on) if isinstance(task, ClassificationTask) else []

@@ -1,0 +1,109 @@
+"""Put the head of a task on a model."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from kronpress.checkpoint.plugin import PREFIX
+from kronpress.errors import KronpressError
+from kronpress.tasks.task import Task
+
+_AUTO: dict[str, Any] = {
+    "classification": AutoModelForSequenceClassification,
+    "regression": AutoModelForSequenceClassification,
+    "spans": AutoModelForQuestionAnswering,
+}
+_PROBLEMS = {"classification": "single_label_classification", "regression": "regression", "spans": None}
+
+
+def with_head(
+    model: PreTrainedModel, task: Task[Any, Any], tokenizer: PreTrainedTokenizerBase, *, seed: int = 0
+) -> PreTrainedModel:
+    """Return a copy of a model with the head of a task in place of its own, which `seed` draws.
+
+    A model that has such a head already keeps it. A decoder's head reads the last token that is not padding, which
+    `config.pad_token_id` tells.
+
+    Args:
+        model: any supported model; structured layers stay what they are, and an output head that the task has no use
+            for is left out.
+        task: says which head, and how many outputs.
+        tokenizer: that of the model; it is given a padding token where it has none.
+        seed: of the new head.
+
+    Raises:
+        KronpressError: transformers has no such head for the model.
+    """
+    mine: Any = copy.deepcopy(model)
+    own_type = str(model.config.model_type).removeprefix(PREFIX)
+    config = _plain(mine.config, own_type)
+    pad(tokenizer)
+    config.pad_token_id = tokenizer.pad_token_id
+    mapping = _AUTO[task.head]._model_mapping
+    if type(config) not in mapping:
+        raise KronpressError(
+            f"transformers has no {task.head} head for {own_type} models, which the task '{task.name}' needs"
+        )
+    if is_headed(model, task):
+        mine.config.pad_token_id = config.pad_token_id
+        kept: PreTrainedModel = mine
+        return kept
+    config.num_labels = task.outputs
+    config.problem_type = _PROBLEMS[task.head]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        headed: Any = mapping[type(config)](config)
+    _move_in(headed, mine.base_model)
+    module: nn.Module = headed
+    module.to(device=model.device, dtype=model.dtype).eval()
+    found: PreTrainedModel = headed
+    return found
+
+
+def is_headed(model: PreTrainedModel, task: Task[Any, Any]) -> bool:
+    """Say whether a model has the head of a task, with as many outputs."""
+    ending = "ForQuestionAnswering" if task.head == "spans" else "ForSequenceClassification"
+    same_kind = task.head == "spans" or (model.config.problem_type == "regression") == (task.head == "regression")
+    return type(model).__name__.endswith(ending) and model.config.num_labels == task.outputs and same_kind
+
+
+def pad(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give a tokenizer without padding its end of text for it."""
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token is None:
+            raise KronpressError("the tokenizer has neither a padding token nor an end of text; give it a pad_token")
+        tokenizer.pad_token = tokenizer.eos_token
+
+
+def _plain(config: Any, model_type: str) -> Any:
+    """Return the configuration as one of the base architecture, without a word of structured layers."""
+    plain = type(config)
+    while str(plain.model_type) != model_type:
+        plain = plain.__mro__[1]
+    fields = {key: value for key, value in config.to_dict().items() if key not in ("quantization_config", "model_type")}
+    found = plain.from_dict(fields)
+    found._attn_implementation = config._attn_implementation
+    return found
+
+
+def _move_in(headed: PreTrainedModel, core: PreTrainedModel) -> None:
+    """Let `headed` compute with `core`, which gets the parts that it lacks, such as a pooler, and loses the others."""
+    expected: nn.Module = headed.base_model
+    for name, child in expected.named_children():
+        if getattr(core, name, None) is None:
+            setattr(core, name, child)
+    for name, _ in list(core.named_children()):
+        if getattr(expected, name, None) is None:
+            setattr(core, name, None)
+    core.config = headed.config
+    setattr(headed, headed.base_model_prefix, core)
