@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from kronpress.distill import LOSSES, Distillation, LayerLoss, LogitLoss, Loss, objective
+from kronpress.distill import LOSSES, Distillation, LayerLoss, LogitLoss, Loss, distillation
 from kronpress.distill.attention import training_attention
 from kronpress.distill.losses import IGNORED, Predictions
 from tests.distill.losses.traces import SIZES, all_seen, in_single_precision, leaves, some_trace
@@ -98,7 +98,7 @@ def gradients(value: torch.Tensor, student: PreTrainedModel) -> dict[str, torch.
 
 @pytest.fixture
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objective, "mixed_precision", lambda _: nullcontext())
+    monkeypatch.setattr(distillation, "mixed_precision", lambda _: nullcontext())
 
 
 def test_every_loss_has_examples() -> None:
@@ -189,7 +189,7 @@ def test_a_small_step_down_the_gradient_lowers_it(loss: Loss, family: str) -> No
 def test_half_precision_gives_nearly_the_same_in_single_precision(loss: Loss, monkeypatch: pytest.MonkeyPatch) -> None:
     values = []
     for context in (nullcontext(), torch.autocast("cpu", torch.bfloat16)):
-        monkeypatch.setattr(objective, "mixed_precision", lambda _, context=context: context)
+        monkeypatch.setattr(distillation, "mixed_precision", lambda _, context=context: context)
         values.append(minimized(loss, student_of("llama"), teacher_of("llama")))
     assert values[1].dtype == torch.float32
     torch.testing.assert_close(*values, rtol=0.1, atol=0.01)

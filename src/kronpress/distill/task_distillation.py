@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
@@ -70,7 +70,7 @@ class TaskDistillation(Objective):
         return values
 
 
-def _rows(outputs: Float[Tensor, "batch *outputs"], seen: Int[Tensor, "batch tokens"]) -> Float[Tensor, "rows events"]:
+def _rows(outputs: Float[Tensor, "batch *outputs"], seen: Bool[Tensor, "batch tokens"]) -> Float[Tensor, "rows events"]:
     """Return one row of logits for each thing to be chosen: the class, or where the answer starts and where it ends."""
     logits = outputs.float()
     if logits.dim() == 2:

@@ -105,5 +105,7 @@ def _move_in(headed: PreTrainedModel, core: PreTrainedModel) -> None:
     for name, _ in list(core.named_children()):
         if getattr(expected, name, None) is None:
             setattr(core, name, None)
-    core.config = headed.config
+    for module in core.modules():
+        if hasattr(module, "config"):  # which attention is used, for one, every layer reads in it
+            module.config = headed.config
     setattr(headed, headed.base_model_prefix, core)

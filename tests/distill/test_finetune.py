@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from kronpress.checkpoint import load, structured_layers
+from kronpress.distill import Finetune, contest, read_log
+from kronpress.distill.examples import teacher_outputs
+from kronpress.errors import KronpressError
+from kronpress.recipe import Recipe
+from kronpress.step import Workbench
+from kronpress.tasks import TASKS, Feature, with_head
+from tests.tiny import bench, factorized, save_tiny, tiny_bert, tiny_llama, tiny_tokenizer
+
+WORDS = ("sun", "moon", "star", "sky", "sea", "tree")
+
+
+def rows(count: int, *, seed: int) -> list[str]:
+    """Sentences of one to six words; those with `moon` are of class 1."""
+    generator = np.random.default_rng(seed)
+    lines = []
+    for _ in range(count):
+        words = generator.choice(WORDS, size=generator.integers(1, 7)).tolist()
+        lines.append(f"{' '.join(words)}\t{int('moon' in words)}")
+    return lines
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "glue" / "SST-2"
+    folder.mkdir(parents=True)
+    for name, count in (("train", 96), ("dev", 40)):
+        (folder / f"{name}.tsv").write_text("\n".join(["sentence\tlabel", *rows(count, seed=count)]) + "\n")
+    return tmp_path / "glue"
+
+
+def work(tmp_path: Path, *, build: Any = tiny_bert) -> Workbench:
+    model = build()
+    return Workbench(
+        factorized(model, tmp_path / "factorized", sites="all"),
+        model,
+        tiny_tokenizer(),
+        bench(model, tmp_path).train,
+        bench(model, tmp_path).held_out,
+        tmp_path / "step",
+    )
+
+
+def step(data: Path, **fields: Any) -> Finetune:
+    given = {"tasks": "sst-2", "data": str(data), "epochs": 2, "batch": 16, "learning_rate": 0.003, "seeds": 2}
+    return Finetune(**(given | {"losses": {"logits": 1, "hidden": {"metric": "relative"}}} | fields))
+
+
+@pytest.mark.parametrize("build", [tiny_bert, tiny_llama])
+def test_teacher_student_and_baselines_stand_side_by_side(build: Any, data: Path, tmp_path: Path) -> None:
+    bench = work(tmp_path, build=build)
+    before = {name: value.clone() for name, value in bench.student.state_dict().items()}
+    baselines = {"plain": {}, "other": {"model": str(save_tiny(tmp_path / "other", build(seed=3)))}}
+    (found,) = step(data, baselines=baselines, epochs=1).run(bench)["tasks"]
+    assert found["task"] == "sst-2" and found["examples"] == {"train": 96, "dev": 40} and found["split"] == "dev"
+    assert [row["model"] for row in found["rows"]] == ["teacher", "student", "plain", "other"]
+    for row in found["rows"]:
+        assert [each["seed"] for each in row["seeds"]] == [0, 1]
+        assert row["score"] == pytest.approx(np.mean([each["score"] for each in row["seeds"]]))
+        assert row["deviation"] == pytest.approx(np.std([each["score"] for each in row["seeds"]], ddof=1))
+        assert row["scores"] == {"accuracy": pytest.approx(row["score"])}
+        folder = tmp_path / "step" / "sst-2" / row["model"]
+        opened = AutoModelForSequenceClassification.from_pretrained(folder)
+        assert bool(structured_layers(opened)) == (row["model"] in ("student", "plain"))
+        assert sum(each.numel() for each in opened.parameters()) == row["footprint"]["parameters"]
+    assert not list((tmp_path / "step").rglob("best.safetensors")) and not list((tmp_path / "step").rglob("trainer"))
+    for name, value in bench.student.state_dict().items():
+        assert value.equal(before[name])
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_model_learns_and_its_best_epoch_is_kept(data: Path, tmp_path: Path) -> None:
+    bench = work(tmp_path)
+    (found,) = step(data, epochs=6, seeds=1, learning_rate=0.01).run(bench)["tasks"]
+    teacher = found["rows"][0]
+    assert teacher["score"] >= 80.0
+    task, place = TASKS["sst-2"], tmp_path / "step" / "sst-2" / "teacher"
+    dev = task.read(str(data / "SST-2"), "dev")
+    features = task.features(dev, tiny_tokenizer(), max_length=64)
+    answers = task.answers(dev, features, contest.predict(load(place), features))
+    assert task.scores(dev, answers)["accuracy"] == pytest.approx(teacher["score"])
+
+
+def test_the_best_epoch_counts_not_the_last(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = iter([60.0, 90.0, 70.0])
+    heads: list[torch.Tensor] = []
+
+    def measure(self: Any, model: Any, features: Any) -> tuple[float, dict[str, float]]:
+        heads.append(model.classifier.weight.detach().clone())
+        score = next(told)
+        return score, {"accuracy": score}
+
+    monkeypatch.setattr(contest.Contest, "_measure", measure)
+    bench = work(tmp_path)
+    fine = step(data, epochs=3, seeds=1)
+    data_of = fine._data("sst-2", bench.student)
+    whole = contest.Contest(bench, tmp_path / "step" / "sst-2", data_of, fine.train, 16, 3, [0])
+    row = whole.row(contest.Contender("teacher", bench.teacher, bench.tokenizer, fine.losses), teacher=_taught(bench))
+    assert (row["score"], row["seeds"][0]["epoch"]) == (90.0, 2.0)
+    assert whole.opened("teacher").classifier.weight.equal(heads[1])  # type: ignore[union-attr]
+
+
+def _taught(bench: Workbench) -> Any:
+    return with_head(bench.teacher, TASKS["sst-2"], bench.tokenizer, seed=9)
+
+
+def test_an_interrupted_step_goes_on_to_the_same_end(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields: dict[str, Any] = {"save_every": 4, "log_every": 2, "epochs": 2}
+    whole = step(data, **fields).run(work(tmp_path / "whole"))
+    count = iter(range(1000))
+    original = contest.Contest._measure
+
+    def breaking(self: Any, model: Any, features: Any) -> Any:
+        if next(count) in (1, 5):  # in a first training, and between two models
+            raise KeyboardInterrupt
+        return original(self, model, features)
+
+    monkeypatch.setattr(contest.Contest, "_measure", breaking)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            step(data, **fields).run(work(tmp_path / "broken"))
+    again = step(data, **fields).run(work(tmp_path / "broken"))
+    for one, other in zip(whole["tasks"][0]["rows"], again["tasks"][0]["rows"], strict=True):
+        assert [_timeless(each) for each in one["seeds"]] == [_timeless(each) for each in other["seeds"]]
+    places = [tmp_path / name / "step" / "sst-2" / "student" / "model.safetensors" for name in ("whole", "broken")]
+    assert places[0].read_bytes() == places[1].read_bytes()
+
+
+def _timeless(result: dict[str, Any]) -> dict[str, Any]:
+    training = {key: result["training"][key] for key in ("curve", "parts", "tokens", "steps")}
+    return {**result, "training": training}
+
+
+def test_a_teacher_from_elsewhere_is_scored_and_learned_from(data: Path, tmp_path: Path) -> None:
+    first = work(tmp_path / "one")
+    scores = step(data, seeds=1).run(first)["tasks"][0]["rows"][0]
+    source = str(tmp_path / "one" / "step" / "{task}" / "teacher")
+    found = step(data, seeds=1, teacher=source).run(work(tmp_path / "two"))["tasks"][0]["rows"]
+    assert [row["model"] for row in found] == ["teacher", "student"]
+    assert found[0]["score"] == pytest.approx(scores["score"]) and found[0]["seeds"][0]["seed"] is None
+    assert not (tmp_path / "two" / "step" / "sst-2" / "teacher").exists()
+
+
+def test_a_teacher_with_another_head_is_refused(data: Path, tmp_path: Path) -> None:
+    bench = work(tmp_path)
+    plain = str(save_tiny(tmp_path / "plain", tiny_bert()))
+    with pytest.raises(KronpressError, match="not one fine-tuned for 'sst-2'"):
+        step(data, teacher=plain).run(bench)
+
+
+def test_logits_alone_need_no_teacher_in_memory(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    teachers: list[Any] = []
+    original = contest.TaskDistillation
+
+    def noted(student: Any, teacher: Any, losses: Any) -> Any:
+        teachers.append(teacher)
+        return original(student, teacher, losses)
+
+    monkeypatch.setattr(contest, "TaskDistillation", noted)
+    runs: list[int] = []
+    predict = contest.predict
+    monkeypatch.setattr("kronpress.distill.examples.predict", lambda *a, **k: runs.append(1) or predict(*a, **k))
+    step(data, epochs=1, losses={"logits": 0.5, "cross_entropy": 0.5}, baselines={"more": {"losses": "logits"}}).run(
+        work(tmp_path)
+    )
+    assert teachers == [None] * 6
+    assert len(runs) == 1  # for both seeds and both models
+
+
+def test_outputs_of_another_teacher_or_other_features_are_taken_anew(tmp_path: Path) -> None:
+    teacher = with_head(tiny_bert(), TASKS["mrpc"], tiny_tokenizer())
+    features = [Feature((3, 4, 5), None, (0.0,), 0), Feature((6, 7), None, (1.0,), 1)]
+    path = tmp_path / "outputs.safetensors"
+    first = teacher_outputs(teacher, features, path=path, key="a")
+    with torch.no_grad():
+        teacher.classifier.bias += 1
+    for mine, theirs in zip(first, teacher_outputs(teacher, features, path=path, key="a"), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    renewed = teacher_outputs(teacher, features, path=path, key="b")
+    np.testing.assert_allclose(renewed[0], first[0] + 1, atol=0.02)
+    assert len(teacher_outputs(teacher, features[:1], path=path, key="b")) == 1
+    spans = with_head(tiny_bert(), TASKS["squad"], tiny_tokenizer())
+    taken = [teacher_outputs(spans, features, path=path, key="c") for _ in range(2)]
+    for mine, theirs in zip(*taken, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert [each.shape for each in taken[1]] == [(2, 3), (2, 2)]
+
+
+def test_other_data_is_scored_by_the_models_that_answer_it(tmp_path: Path) -> None:
+    folder = tmp_path / "RTE"
+    folder.mkdir()
+    lines = [f"{i}\tthe {WORDS[i % 6]} is up\tit is up\t{('not_entailment', 'entailment')[i % 2]}" for i in range(24)]
+    for name in ("train", "dev"):
+        (folder / f"{name}.tsv").write_text("\n".join(["index\tsentence1\tsentence2\tlabel", *lines]) + "\n")
+    hans = tmp_path / "hans.tsv"
+    header = "gold_label\tsentence1\tsentence2\tpairID\theuristic\tsubcase"
+    hans.write_text(f"{header}\nentailment\ta b\tb\te0\tlexical_overlap\tx\nnon-entailment\ta\tc\te1\tsubsequence\ty\n")
+    fine = step(folder, tasks="rte", also={"hans": str(hans)}, epochs=1, seeds=1)
+    bench = work(tmp_path)
+    fine.check(bench)
+    for row in fine.run(bench)["tasks"][0]["rows"]:
+        assert set(row["seeds"][0]["also"]["hans"]) >= {"accuracy", "accuracy/subsequence"}
+    with pytest.raises(KronpressError, match="no task of this step answers 'hans'"):
+        step(tmp_path, also={"hans": str(hans)}).check(bench)
+
+
+def test_tasks_may_differ_in_what_they_do(data: Path) -> None:
+    fine = Finetune(tasks={"sst-2": {"epochs": 1, "learning_rate": 0.1}, "rte": None}, data=str(data))
+    assert (fine._with_options("sst-2").epochs, fine._with_options("sst-2").learning_rate) == (1, 0.1)
+    assert fine._with_options("rte").epochs == 3
+    recipe = Recipe.model_validate({"steps": [{"step": "finetune", "tasks": ["sst-2"], "baselines": {"a": {}}}]})
+    assert "sst-2" in recipe.to_yaml() and "name: cross_entropy" in recipe.to_yaml()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"tasks": "sst2x"}, "unknown task 'sst2x'"),
+        ({"tasks": 3}, "tasks is 3"),
+        ({"tasks": {"sst-2": {"epoch": 1}}}, "epoch"),
+        ({"baselines": {"student": {}}}, "cannot be called 'student'"),
+        ({"baselines": {"a/b": {}}}, "cannot be called 'a/b'"),
+        ({"losses": {"logitz": 1}}, "logitz"),
+        ({"seeds": 0}, "seeds"),
+    ],
+)
+def test_wrong_fields_are_named(fields: dict[str, Any], message: str, data: Path) -> None:
+    with pytest.raises((KronpressError, ValueError), match=message):
+        step(data, **fields)
+
+
+def test_bad_data_stops_before_any_training(data: Path, tmp_path: Path) -> None:
+    bench = work(tmp_path)
+    (data / "SST-2" / "dev.tsv").write_text("sentence\tlabel\nfine\t2\n")
+    with pytest.raises(KronpressError, match=r"dev\.tsv, line 2"):
+        step(data).check(bench)
+    with pytest.raises(KronpressError, match="no data for 'rte'"):
+        Finetune(tasks="rte").check(bench)
+    assert not (tmp_path / "step").exists()
+
+
+def test_the_log_has_every_epoch(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contest.shutil, "rmtree", lambda *_, **__: None)
+    step(data, seeds=1, epochs=2.5).run(work(tmp_path))
+    lines = read_log(next((tmp_path / "step").rglob("teacher/seed-0/dev.jsonl")))
+    assert [line["epoch"] for line in lines] == [1.0, 2.0, 2.5]

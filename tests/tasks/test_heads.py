@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, BertModel, PreTrainedModel
+
+from kronpress.checkpoint import load, save, structured_layers
+from kronpress.errors import KronpressError
+from kronpress.tasks import TASKS, Feature, predict, with_head
+from tests.tiny import factorized, tiny_bert, tiny_gpt2, tiny_llama, tiny_tokenizer
+
+BUILDS: dict[str, Any] = {"bert": tiny_bert, "gpt2": tiny_gpt2, "llama": tiny_llama}
+MODELS = pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
+TEXTS = [Feature(tuple(range(3, 3 + length)), None, (0.0,), 0) for length in (9, 4, 1, 7)]
+
+
+@MODELS
+@pytest.mark.parametrize("task", ["mrpc", "mnli", "sts-b"])
+def test_a_head_has_the_outputs_of_its_task(build: Any, task: str) -> None:
+    headed = with_head(build(), TASKS[task], tiny_tokenizer())
+    outputs = predict(headed, TEXTS)
+    assert [output.shape for output in outputs] == [(TASKS[task].outputs,)] * 4
+    assert headed.config.problem_type == ("regression" if task == "sts-b" else "single_label_classification")
+
+
+@MODELS
+@pytest.mark.parametrize("structured", [True, False])
+def test_a_model_with_a_head_opens_again(build: Any, structured: bool, tmp_path: Path) -> None:
+    model = factorized(build(), tmp_path / "work", sites="all") if structured else build()
+    headed = with_head(model, TASKS["mrpc"], tiny_tokenizer())
+    assert bool(structured_layers(headed)) == structured
+    save(headed, tmp_path / "saved", tokenizer=tiny_tokenizer())
+    opened = load(tmp_path / "saved")
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
+    for again in (opened, plain):
+        for mine, theirs in zip(predict(headed, TEXTS), predict(again, TEXTS), strict=True):
+            np.testing.assert_allclose(mine, theirs, atol=1e-5)
+
+
+@MODELS
+def test_the_model_below_the_head_is_a_copy_and_the_same(build: Any) -> None:
+    model = build()
+    headed = with_head(model, TASKS["mrpc"], tiny_tokenizer())
+    ids = torch.tensor([[3, 4, 5, 6]])
+    with torch.no_grad():
+        ours = headed.base_model(input_ids=ids).last_hidden_state
+        torch.testing.assert_close(ours, model.eval().base_model(input_ids=ids).last_hidden_state)
+        for parameter in headed.parameters():
+            parameter.zero_()
+    assert any(parameter.any() for parameter in model.parameters())
+
+
+def test_the_seed_draws_the_head_and_nothing_else() -> None:
+    heads = [with_head(tiny_llama(), TASKS["mrpc"], tiny_tokenizer(), seed=seed).score.weight for seed in (0, 0, 1)]
+    assert heads[0].equal(heads[1]) and not heads[0].equal(heads[2])
+    before = torch.get_rng_state()
+    with_head(tiny_llama(), TASKS["mrpc"], tiny_tokenizer())
+    assert before.equal(torch.get_rng_state())
+
+
+def test_a_fine_tuned_head_is_kept_and_another_tasks_replaced() -> None:
+    headed = with_head(tiny_bert(), TASKS["mrpc"], tiny_tokenizer(), seed=1)
+    again = with_head(headed, TASKS["rte"], tiny_tokenizer(), seed=2)
+    other = with_head(headed, TASKS["mnli"], tiny_tokenizer(), seed=2)
+    assert again.classifier.weight.equal(headed.classifier.weight)
+    assert other.classifier.weight.shape[0] == 3
+    assert other.bert.encoder.layer[0].output.dense.weight.equal(headed.bert.encoder.layer[0].output.dense.weight)
+
+
+def test_a_decoder_reads_the_last_token_before_the_padding() -> None:
+    for build in (tiny_llama, tiny_gpt2):
+        headed = with_head(build(), TASKS["mrpc"], tiny_tokenizer())
+        together = predict(headed, TEXTS)
+        for text, output in zip(TEXTS, together, strict=True):
+            with torch.no_grad():
+                alone = headed(input_ids=torch.tensor([text.ids])).logits[0].numpy()
+            np.testing.assert_allclose(output, alone, rtol=0.05, atol=0.02)
+
+
+def test_a_tokenizer_without_padding_pads_with_its_end() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.pad_token = None
+    headed = with_head(tiny_llama(), TASKS["mrpc"], tokenizer)
+    assert headed.config.pad_token_id == tokenizer.pad_token_id == tokenizer.eos_token_id
+    tokenizer.pad_token = tokenizer.eos_token = None
+    with pytest.raises(KronpressError, match="neither a padding token nor an end"):
+        with_head(tiny_llama(), TASKS["mrpc"], tokenizer)
+
+
+def test_an_encoder_without_a_pooler_gets_one_and_spans_need_none() -> None:
+    headed = with_head(tiny_bert(), TASKS["mrpc"], tiny_tokenizer())
+    assert headed.bert.pooler is not None
+    spans = with_head(headed, TASKS["squad"], tiny_tokenizer())
+    assert spans.bert.pooler is None
+    starts_and_ends = predict(spans, TEXTS)
+    assert [each.shape for each in starts_and_ends] == [(2, 9), (2, 4), (2, 1), (2, 7)]
+
+
+def test_a_base_model_can_have_a_head() -> None:
+    core: PreTrainedModel = BertModel(tiny_bert().config).eval()
+    headed = with_head(core, TASKS["mrpc"], tiny_tokenizer())
+    assert predict(headed, TEXTS)[0].shape == (2,)
+
+
+def test_predicting_leaves_the_mode_as_it_was() -> None:
+    headed = with_head(tiny_bert(hidden_dropout_prob=0.5), TASKS["mrpc"], tiny_tokenizer()).train()
+    first, second = predict(headed, TEXTS), predict(headed, TEXTS)
+    assert headed.training
+    for mine, theirs in zip(first, second, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
