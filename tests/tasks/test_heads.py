@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, BertModel, PreTrain
 
 from kronpress.checkpoint import load, save, structured_layers
 from kronpress.errors import KronpressError
-from kronpress.tasks import TASKS, Feature, predict, with_head
+from kronpress.tasks import TASKS, Feature, predict, take_head, with_head
 from tests.tiny import factorized, tiny_bert, tiny_gpt2, tiny_llama, tiny_tokenizer
 
 BUILDS: dict[str, Any] = {"bert": tiny_bert, "gpt2": tiny_gpt2, "llama": tiny_llama}
@@ -112,3 +112,24 @@ def test_predicting_leaves_the_mode_as_it_was() -> None:
     assert headed.training
     for mine, theirs in zip(first, second, strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+@MODELS
+def test_a_student_takes_its_teachers_head(build: Any) -> None:
+    teacher = with_head(build(seed=1), TASKS["mrpc"], tiny_tokenizer(), seed=1)
+    student = with_head(build(seed=2), TASKS["mrpc"], tiny_tokenizer(), seed=2)
+    blocks = {name: value.clone() for name, value in student.base_model.state_dict().items() if "pooler" not in name}
+    assert take_head(student, teacher)
+    for name, value in student.state_dict().items():
+        if "pooler" in name or not name.startswith(student.base_model_prefix):
+            assert value.equal(teacher.state_dict()[name])
+    for name, value in blocks.items():
+        assert student.base_model.state_dict()[name].equal(value)
+
+
+def test_a_head_of_other_width_or_outputs_is_left() -> None:
+    student = with_head(tiny_bert(), TASKS["mrpc"], tiny_tokenizer())
+    before = student.classifier.weight.clone()
+    assert not take_head(student, with_head(tiny_bert(hidden_size=32), TASKS["mrpc"], tiny_tokenizer()))
+    assert not take_head(student, with_head(tiny_bert(), TASKS["mnli"], tiny_tokenizer()))
+    assert student.classifier.weight.equal(before)

@@ -23,7 +23,7 @@ from kronpress.distill.task_distillation import TaskDistillation
 from kronpress.distill.training import Material
 from kronpress.footprint import footprint
 from kronpress.step import Workbench
-from kronpress.tasks import TASKS, ClassificationTask, Feature, Task, predict, shuffled, with_head
+from kronpress.tasks import TASKS, ClassificationTask, Feature, Task, predict, shuffled, take_head, with_head
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,8 @@ class Contest:
         folder.mkdir(parents=True, exist_ok=True)
         set_seed(seed)
         student = self._started(contender, seed)
+        if contender.compares and teacher is not None:
+            take_head(student, teacher)
         features = self.data.features(self.data.train, contender.tokenizer)
         steps = max(1, round(self.epochs * len(features) / self.batch))
         order = shuffled([len(each.ids) for each in features], batch=self.batch, count=steps * self.batch, seed=seed)

@@ -68,7 +68,8 @@ class Finetune(TrainingStep):
     """Fine-tune student and teacher on tasks, the student by distillation if its losses compare; the student of later
     steps stays what it is.
 
-    Each task gets a copy of the model with a new head, trained with several seeds. Of each run the epoch that does best
+    Each task gets a copy of the model with a new head, or the teacher's where it learns from one and that fits, trained
+    with several seeds. Of each run the epoch that does best
     on the dev set counts; the best run of each model is saved in the step's folder, under task and model. Scores are
     those of the dev set that selected them.
 

@@ -3,7 +3,7 @@
 from kronpress.tasks.batches import collate, shuffled
 from kronpress.tasks.cola import COLA
 from kronpress.tasks.hans import HANS
-from kronpress.tasks.heads import is_headed, pad, with_head
+from kronpress.tasks.heads import is_headed, pad, take_head, with_head
 from kronpress.tasks.imdb import IMDB
 from kronpress.tasks.metrics import METRICS
 from kronpress.tasks.mnli import MNLI, MNLI_MISMATCHED
@@ -54,6 +54,7 @@ __all__ = [
     "pad",
     "predict",
     "shuffled",
+    "take_head",
     "with_head",
     "write_submission",
 ]

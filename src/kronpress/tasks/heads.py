@@ -77,6 +77,31 @@ def is_headed(model: PreTrainedModel, task: Task[Any, Any]) -> bool:
     return type(model).__name__.endswith(ending) and model.config.num_labels == task.outputs and same_kind
 
 
+def take_head(student: PreTrainedModel, teacher: PreTrainedModel) -> bool:
+    """Copy head and pooler of a fine-tuned teacher, as KroneckerBERT's second stage begins (Tahaei et al., 2022).
+
+    Returns:
+        Whether they fit; if not, nothing is changed.
+    """
+    parts = [_parts_above(model) for model in (student, teacher)]
+    if _shapes(parts[0]) != _shapes(parts[1]):
+        return False
+    for name, module in parts[0].items():
+        module.load_state_dict(parts[1][name].state_dict())
+    return True
+
+
+def _parts_above(model: PreTrainedModel) -> dict[str, nn.Module]:
+    """Return what a model computes with after its last block."""
+    parts = {name: module for name, module in model.named_children() if name != model.base_model_prefix}
+    pooler = getattr(model.base_model, "pooler", None)
+    return parts if pooler is None else parts | {"pooler": pooler}
+
+
+def _shapes(parts: dict[str, nn.Module]) -> dict[str, dict[str, torch.Size]]:
+    return {name: {key: value.shape for key, value in part.state_dict().items()} for name, part in parts.items()}
+
+
 def pad(tokenizer: PreTrainedTokenizerBase) -> None:
     """Give a tokenizer without padding its end of text for it."""
     if tokenizer.pad_token_id is None:
