@@ -82,7 +82,7 @@ def test_teacher_student_and_baselines_stand_side_by_side(build: Any, data: Path
 
 def test_a_model_learns_and_its_best_epoch_is_kept(data: Path, tmp_path: Path) -> None:
     bench = work(tmp_path)
-    (found,) = step(data, epochs=6, seeds=1, learning_rate=0.01).run(bench)["tasks"]
+    (found,) = step(data, epochs=1, seeds=1, teacher={"epochs": 6, "learning_rate": 0.01}).run(bench)["tasks"]
     teacher = found["rows"][0]
     assert teacher["score"] >= 80.0
     task, place = TASKS["sst-2"], tmp_path / "step" / "sst-2" / "teacher"
@@ -105,8 +105,9 @@ def test_the_best_epoch_counts_not_the_last(data: Path, tmp_path: Path, monkeypa
     bench = work(tmp_path)
     fine = step(data, epochs=3, seeds=1)
     data_of = fine._data("sst-2", bench.student)
-    whole = contest.Contest(bench, tmp_path / "step" / "sst-2", data_of, fine.train, 16, 3, [0])
-    row = whole.row(contest.Contender("teacher", bench.teacher, bench.tokenizer, fine.losses), teacher=_taught(bench))
+    whole = contest.Contest(bench, tmp_path / "step" / "sst-2", data_of, fine._train, batch=16, seeds=[0])
+    student = contest.Contender("teacher", bench.teacher, bench.tokenizer, fine.losses, epochs=3, learning_rate=0.001)
+    row = whole.row(student, teacher=_taught(bench))
     assert (row["score"], row["seeds"][0]["epoch"]) == (90.0, 2.0)
     assert whole.opened("teacher").classifier.weight.equal(heads[1])  # type: ignore[union-attr]
 

@@ -38,11 +38,22 @@ def small(name: str, model: Path, text: Path, *more: str) -> Recipe:
     overrides += ["evaluate.prompts=[Once]"] if "prompts" in read_recipe(name).to_yaml() else []
     if "distill" in kinds:
         overrides += ["distill.tokens=512", "distill.window=32", "distill.save_every=3"]
+    if "finetune" in kinds:
+        overrides += ["finetune.tasks=sst-2", "finetune.epochs=0.5", f"finetune.data={glue(text.parent)}"]
     if "tensor_train" in read_recipe(name).to_yaml():
         overrides += ["factorize.init.rank=4"]
     if "calibrated_pruning" in read_recipe(name).to_yaml():
         overrides += ["factorize.init.tokens=512", "factorize.init.window=32"]
     return read_recipe(name, overrides=overrides)
+
+
+def glue(folder: Path) -> Path:
+    """Data of SST-2, a few lines of it."""
+    (folder / "SST-2").mkdir(exist_ok=True)
+    for name in ("train", "dev"):
+        lines = [f"the fox is {('sad', 'glad')[i % 2]} and the {i}th rabbit\t{i % 2}" for i in range(40)]
+        (folder / "SST-2" / f"{name}.tsv").write_text("\n".join(["sentence\tlabel", *lines]) + "\n")
+    return folder
 
 
 def llama(folder: Path) -> Path:
@@ -89,7 +100,9 @@ def test_every_shipped_recipe_runs_and_reopens(name: str, tmp_path: Path, text: 
     parity = export_dense(kronpress.load(run.checkpoint), tmp_path / "dense").parity
     assert parity.as_run <= 1e-4, "scales, orders and padding included"
     assert not list(run.folder.rglob("trainer")), "training checkpoints are removed"
-    assert len(list(run.folder.rglob("model*.safetensors"))) == 1
+    fine_tuned = len(list(run.folder.glob("steps/*-finetune/sst-2/*/model.safetensors")))
+    assert fine_tuned == (2 if "finetune" in {step.kind for step in run.recipe.steps} else 0)
+    assert len(list(run.folder.rglob("model*.safetensors"))) == 1 + fine_tuned
 
 
 @pytest.mark.parametrize(

@@ -35,12 +35,16 @@ class Contender:
         model: where it starts.
         tokenizer: its own.
         losses: what is minimized.
+        epochs: passes over the training set.
+        learning_rate: peak.
     """
 
     name: str
     model: PreTrainedModel
     tokenizer: Any
     losses: Mapping[str, Loss]
+    epochs: float
+    learning_rate: float
 
     @property
     def compares(self) -> bool:
@@ -68,7 +72,7 @@ class Data:
         return self.task.features(examples, tokenizer, max_length=self.max_length)
 
 
-Train = Callable[[Workbench, TaskDistillation, Material], dict[str, Any]]
+Train = Callable[[Contender, Workbench, TaskDistillation, Material], dict[str, Any]]
 
 
 @dataclass
@@ -79,7 +83,6 @@ class Contest:
         folder: of the task; every model gets one in it.
         train: trains, as a training step does.
         batch: examples per optimizer step.
-        epochs: passes over the training set.
         seeds: of the runs of each model.
     """
 
@@ -88,7 +91,6 @@ class Contest:
     data: Data
     train: Train
     batch: int
-    epochs: float
     seeds: Sequence[int]
 
     def row(self, contender: Contender, *, teacher: PreTrainedModel | None = None) -> dict[str, Any]:
@@ -112,7 +114,7 @@ class Contest:
 
     def known(self, name: str, model: PreTrainedModel, tokenizer: Any) -> dict[str, Any]:
         """Score a model that is fine-tuned already."""
-        contender = Contender(name, model, tokenizer, {})
+        contender = Contender(name, model, tokenizer, losses={}, epochs=0, learning_rate=0)
         score, scores = self._measure(model, self.data.features(self.data.dev, tokenizer))
         also = {each: self._elsewhere(model, contender, name=each) for each in self.data.also}
         line = {"seed": None, "score": score, "scores": dict(scores), "also": also}
@@ -157,7 +159,7 @@ class Contest:
         if contender.compares and teacher is not None:
             take_head(student, teacher)
         features = self.data.features(self.data.train, contender.tokenizer)
-        steps = max(1, round(self.epochs * len(features) / self.batch))
+        steps = max(1, round(contender.epochs * len(features) / self.batch))
         order = shuffled([len(each.ids) for each in features], batch=self.batch, count=steps * self.batch, seed=seed)
         known = None
         if contender.compares and not contender.looks_inside:
@@ -173,7 +175,7 @@ class Contest:
             callbacks=(selection,),
         )
         objective = TaskDistillation(student, teacher if contender.looks_inside else None, contender.losses)
-        report = self.train(replace(self.bench, folder=folder, seed=seed), objective, material)
+        report = self.train(contender, replace(self.bench, folder=folder, seed=seed), objective, material)
         best = selection.take_best()
         also = {name: self._elsewhere(student, contender, name=name) for name in self.data.also}
         return {"seed": seed, **best, "also": also, "training": report}
@@ -210,6 +212,8 @@ class Contest:
         return {
             "model": contender.name,
             "losses": {label: loss.kind for label, loss in contender.losses.items()},
+            "epochs": contender.epochs,
+            "learning_rate": contender.learning_rate,
             "footprint": asdict(footprint(with_head(contender.model, self.data.task, contender.tokenizer))),
             "score": statistics.fmean(scores),
             "deviation": statistics.stdev(scores) if len(scores) > 1 else None,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
@@ -45,17 +47,32 @@ class TaskOptions(BaseModel):
     max_length: int | None = Field(default=None, ge=4)
 
 
+class TeacherOptions(BaseModel):
+    """How the recipe's model is fine-tuned to become the teacher.
+
+    Attributes:
+        epochs: passes over the training set; as many as the student's by default.
+        learning_rate: peak; students with few parameters often need a higher one than their teacher bears.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    epochs: float | None = Field(default=None, gt=0)
+    learning_rate: float = Field(default=5e-5, gt=0)
+
+
 class Baseline(BaseModel):
     """Another model, or another training, that stands in the same table.
 
     Attributes:
         model: a folder or hub id; the student itself by default.
         losses: what it is trained on; the task's labels alone by default.
+        learning_rate: peak; the student's by default.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     model: str | None = None
     losses: dict[str, SerializeAsAny[Loss]] = Field(default=_PLAIN, min_length=1)
+    learning_rate: float | None = Field(default=None, gt=0)
 
     @field_validator("losses", mode="before")
     @classmethod
@@ -81,8 +98,8 @@ class Finetune(TrainingStep):
         epochs: passes over the training set.
         seeds: how many runs of each model.
         losses: what the student is trained on, as in the distill step.
-        teacher: a fine-tuned model, with `{task}` in place of the task's name where there are several; by default the
-            recipe's model is fine-tuned first, on labels alone, and its best run is the teacher.
+        teacher: a fine-tuned model, with `{task}` in place of the task's name where there are several; or how the
+            recipe's model is to become one: it is fine-tuned first, on labels alone, and its best run is the teacher.
         baselines: other models or losses under names of their own, for comparison.
         also: data outside of the distribution to score on: names of tasks without training data of their own, and where
             they are.
@@ -103,7 +120,7 @@ class Finetune(TrainingStep):
     save_every: int = Field(default=500, ge=1)
     log_every: int = Field(default=20, ge=1)
     losses: dict[str, SerializeAsAny[Loss]] = Field(default=_PLAIN, min_length=1)
-    teacher: str | None = None
+    teacher: str | TeacherOptions = TeacherOptions()
     baselines: dict[str, Baseline] = Field(default={})
     also: dict[str, str] = Field(default={})
     max_length: int | None = Field(default=None, ge=4)
@@ -154,36 +171,40 @@ class Finetune(TrainingStep):
         options = self._with_options(name)
         data = self._data(name, bench.student)
 
-        def train(work: Workbench, objective: TaskDistillation, material: Material) -> dict[str, Any]:
-            models = [model for model in (objective.student, objective.teacher) if model is not None]
-            with training_attention(*models), compiled_blocks(*models) if self.compile else nullcontext():
-                return options.train(work, objective, material)
-
         seeds = range(bench.seed, bench.seed + self.seeds)
-        contest = Contest(bench, bench.folder / name, data, train, options.batch, options.epochs, seeds)
-        rows = list(self._rows(bench, contest))
+        contest = Contest(bench, bench.folder / name, data, options._train, batch=options.batch, seeds=seeds)
+        rows = list(options._rows(bench, contest))
         examples = {"train": len(data.train), "dev": len(data.dev)}
         return {"task": name, "split": "dev", "metrics": list(data.task.metrics), "examples": examples, "rows": rows}
 
+    def _train(
+        self, contender: Contender, bench: Workbench, objective: TaskDistillation, material: Material
+    ) -> dict[str, Any]:
+        models = [model for model in (objective.student, objective.teacher) if model is not None]
+        with training_attention(*models), compiled_blocks(*models) if self.compile else nullcontext():
+            return self.model_copy(update={"learning_rate": contender.learning_rate}).train(bench, objective, material)
+
     def _rows(self, bench: Workbench, contest: Contest) -> Iterator[dict[str, Any]]:
-        teacher = None
-        if self.teacher is None:
-            yield contest.row(Contender("teacher", bench.teacher, bench.tokenizer, _PLAIN))
-            teacher = contest.opened("teacher")
-        else:
-            teacher = self._open_teacher(contest.data.task, bench)
+        contender = partial(Contender, epochs=self.epochs, learning_rate=self.learning_rate)
+        if isinstance(self.teacher, str):
+            teacher = self._open_teacher(self.teacher, contest.data.task, bench)
             yield contest.known("teacher", teacher, bench.tokenizer)
-        yield contest.row(Contender("student", bench.student, bench.tokenizer, self.losses), teacher=teacher)
+        else:
+            rate, epochs = self.teacher.learning_rate, self.teacher.epochs or self.epochs
+            yield contest.row(Contender("teacher", bench.teacher, bench.tokenizer, _PLAIN, epochs, rate))
+            teacher = contest.opened("teacher")
+        yield contest.row(contender("student", bench.student, bench.tokenizer, self.losses), teacher=teacher)
         for name, baseline in self.baselines.items():
             model, tokenizer = bench.student, bench.tokenizer
             if baseline.model is not None:
                 model, tokenizer = load_with_tokenizer(baseline.model)
-            yield contest.row(Contender(name, model, tokenizer, baseline.losses), teacher=teacher)
+            other = contender(name, model, tokenizer, baseline.losses)
+            rate = baseline.learning_rate or self.learning_rate
+            yield contest.row(replace(other, learning_rate=rate), teacher=teacher)
 
-    def _open_teacher(self, task: Task[Any, Any], bench: Workbench) -> PreTrainedModel:
+    def _open_teacher(self, name: str, task: Task[Any, Any], bench: Workbench) -> PreTrainedModel:
         """Open the fine-tuned teacher of a task."""
-        assert self.teacher is not None
-        source = self.teacher.replace("{task}", task.name)
+        source = name.replace("{task}", task.name)
         teacher, tokenizer = load_with_tokenizer(source)
         if tokenizer is not None and tokenizer.get_vocab() != bench.tokenizer.get_vocab():
             raise KronpressError(

@@ -132,5 +132,5 @@ def _move_in(headed: PreTrainedModel, core: PreTrainedModel) -> None:
             setattr(core, name, None)
     for module in core.modules():
         if hasattr(module, "config"):  # which attention is used, for one, every layer reads in it
-            module.config = headed.config
+            setattr(module, "config", headed.config)  # noqa: B010  (typed as a tensor or module by torch)
     setattr(headed, headed.base_model_prefix, core)
