@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,15 @@ def summarize(recipe: Recipe, manifest: Mapping[str, Any], reports: Sequence[Map
         training=list(_losses(reports, "curve")),
         validation=list(_losses(reports, "validation")),
         perplexity=list(_perplexity(evaluations)),
+        tasks=list(_tasks(reports)),
         speed=[_speed(row) for item in evaluations for row in item.get("speed", {}).get("rows", [])],
         samples=[report.Sample(**sample) for item in evaluations for sample in item["samples"]],
-        notes=[*_size_notes(recipe.model, manifest), *_training_notes(reports), *_fidelity_notes(evaluations)],
+        notes=[
+            *_size_notes(recipe.model, manifest),
+            *_training_notes(reports),
+            *_task_notes(recipe, reports),
+            *_fidelity_notes(evaluations),
+        ],
     )
 
 
@@ -103,6 +110,30 @@ def _perplexity(evaluations: Sequence[Mapping[str, Any]]) -> Iterable[report.Per
             yield report.PerplexityRow(item["stage"], *key, student["perplexity"], pair["ratio"])
 
 
+def _tasks(reports: Iterable[Mapping[str, Any]]) -> Iterable[report.TaskScores]:
+    for number, item in enumerate(reports, start=1):
+        for found in item.get("tasks", []):
+            facts = {key: found[key] for key in ("task", "split", "metrics", "examples")}
+            yield report.TaskScores(**facts, step=number, models=[_model_score(row) for row in found["rows"]])
+
+
+def _model_score(row: Mapping[str, Any]) -> report.ModelScore:
+    elsewhere = [each["also"] for each in row["seeds"]]
+    return report.ModelScore(
+        model=row["model"],
+        score=report.Score(row["score"], row["deviation"], len(row["seeds"])),
+        footprint=_footprint(row["footprint"]),
+        elsewhere=[_elsewhere(data, [each[data] for each in elsewhere]) for data in elsewhere[0]],
+    )
+
+
+def _elsewhere(data: str, found: Sequence[Mapping[str, float]]) -> report.ElsewhereScore:
+    metric = next(iter(found[0]))  # metrics come before what else is known
+    values = [each[metric] for each in found]
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return report.ElsewhereScore(data, metric, report.Score(statistics.fmean(values), deviation, len(values)))
+
+
 def _speed(row: Mapping[str, Any]) -> report.SpeedRow:
     return report.SpeedRow(
         row["phase"], row["dense"], row["student"], row["ratio"], low=row["ratio_min"], high=row["ratio_max"]
@@ -125,6 +156,12 @@ def _training_notes(reports: Iterable[Mapping[str, Any]]) -> Iterable[str]:
                 f"trained on {item['tokens']:,} tokens at {item['tokens_per_second']:,.0f} tokens/s, with "
                 f"{item['peak_rss_bytes'] / 2**30:.1f} GiB of memory at most"
             )
+
+
+def _task_notes(recipe: Recipe, reports: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    for index, item in enumerate(reports):
+        if item.get("tasks") and any(step.changes_student for step in recipe.steps[index + 1 : len(reports)]):
+            yield f"the task scores of step {index + 1} are those of the student as it was then; later steps changed it"
 
 
 def _fidelity_notes(evaluations: Sequence[Mapping[str, Any]]) -> Iterable[str]:

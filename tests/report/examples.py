@@ -12,13 +12,17 @@ from kronpress.report import (
     PARAMETERS_UNTIED,
     PARAMETERS_WITHOUT_HEAD,
     PEAK_MEMORY,
+    ElsewhereScore,
     LayerError,
+    ModelScore,
     PerplexityRow,
     Quantity,
     RunSummary,
     Sample,
+    Score,
     SpeedRow,
     StepTime,
+    TaskScores,
     TrainingPoint,
 )
 
@@ -67,6 +71,34 @@ def training() -> list[TrainingPoint]:
     ]
 
 
+def task(name: str, scores: dict[str, Score], *, step: int = 3, hans: dict[str, Score] | None = None) -> TaskScores:
+    """The scores of models on one task, some of them also on HANS; the larger models come first."""
+    metrics = {"mrpc": ("f1", "accuracy"), "cola": ("matthews",)}.get(name, ("accuracy",))
+    sizes = [{PARAMETERS: Quantity(n, "parameters"), FLOPS: Quantity(2 * n, "FLOPs")} for n in (109e6, 57e6, 14.4e6)]
+    models = [
+        ModelScore(
+            model,
+            score,
+            footprint=sizes[min(index, 2)],
+            elsewhere=[ElsewhereScore("hans", "accuracy", (hans or {})[model])] if model in (hans or {}) else (),
+        )
+        for index, (model, score) in enumerate(scores.items())
+    ]
+    return TaskScores(name, step, "dev", metrics, {"train": 3668, "dev": 408}, models)
+
+
+def tasks() -> list[TaskScores]:
+    return [
+        task("mrpc", {"teacher": Score(90, 1, 3), "student": Score(84.2, 0.604, 3), "tiny": Score(80, 0.5, 3)}),
+        task(
+            "rte",
+            {"teacher": Score(70, 2, 3), "student": Score(65.1, 1.25, 3), "tiny": Score(60, 0.5, 3)},
+            hans={"teacher": Score(54.321, 3, 3), "student": Score(50.5, 0.25, 3)},
+        ),
+        task("wnli", {"teacher": Score(50, 0, 3), "student": Score(56.34, 0, 3), "tiny": Score(40, 0.5, 3)}),
+    ]
+
+
 def full() -> RunSummary:
     protocol, text = "windows-512", "wikitext-2 test"
     return RunSummary(
@@ -90,6 +122,7 @@ def full() -> RunSummary:
             PerplexityRow("pruned", protocol, "LAMBADA", 77.0, 1.85),
             PerplexityRow("distilled", protocol, "LAMBADA", 58.2, 1.40),
         ],
+        tasks=tasks(),
         speed=[
             SpeedRow("prefill, 512 tokens", 1843, 2396, 1.30, 1.26, 1.35),
             SpeedRow("decode, batch 1", 31.4, 39.2, 1.25, 1.17, 1.29),

@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 import yaml
 
-from kronpress.report import RunSummary, model_card
-from tests.report.examples import RECIPE, empty, full
+from kronpress.report import RunSummary, Score, model_card
+from tests.report.examples import RECIPE, empty, full, task
 
 
 def front_matter(card: str) -> dict[str, object]:
@@ -54,6 +54,24 @@ def test_numbers_stand_with_their_protocol() -> None:
     card = model_card(full(), plain=False)
     for expected in ("perplexity, wikitext-2 test, windows-512 | 30.1 | 40.3 | 1.34×", "| 134.5 M | 94.7 M |", RECIPE):
         assert expected in card
+
+
+def test_scores_stand_with_what_they_mean() -> None:
+    card = model_card(full(), plain=False)
+    scores = "| student | 84.20 ± 0.60 | 65.10 ± 1.25 | 56.34 ± 0.00 | 68.55 | 74.65 | 57.0 M | 114.0 M | 97.92 |\n"
+    for expected in (
+        scores,
+        "the checkpoint itself is not fine-tuned",
+        "mrpc: mean of f1 and accuracy",
+        "| 50.50 ± 0.25 |",
+    ):
+        assert expected in card
+    assert "## Scores on tasks" not in model_card(dataclasses.replace(full(), tasks=()), plain=False)
+
+
+def test_a_name_can_not_end_its_cell() -> None:
+    card = model_card(dataclasses.replace(empty(), tasks=[task("rte", {"a|<b>\n": Score(60)})]), plain=False)
+    assert "\n| a\\|&lt;b> | 60.00 |" in card
 
 
 @pytest.mark.parametrize("summary", [full(), empty()])

@@ -5,19 +5,21 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from pydantic import TypeAdapter
 
-from kronpress.report import PerplexityRow, RunSummary, Sample, render, write_report
-from tests.report.examples import empty, full
+from kronpress.report import PerplexityRow, RunSummary, Sample, Score, render, write_report
+from tests.report.examples import empty, full, task
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 LOADING = {"src", "href", "srcset", "data", "action", "poster", "xlink:href"}
 SECTIONS = {
     "Perplexity": {"perplexity": ()},
+    "Tasks": {"tasks": ()},
     "Footprint": {"footprint_before": {}, "footprint_after": {}},
     "Speed": {"speed": ()},
     "Training": {"training": (), "validation": ()},
@@ -121,16 +123,41 @@ def test_everything_is_escaped() -> None:
         footprint_after={evil: next(iter(plain.footprint_after.values()))},
         layer_errors=[dataclasses.replace(error, path=f"{evil}.1.", role=evil) for error in plain.layer_errors],
         perplexity=[dataclasses.replace(row, stage=evil, text=evil, protocol=evil) for row in plain.perplexity],
+        tasks=[task(evil, {"teacher": Score(90), evil: Score(80)}, hans={evil: Score(50)})],
     )
     text = render(summary)
     assert "script" not in Page(text).tags
     assert text.count("&lt;script&gt;") > 20
+    for cell in (f"<td>{escape(evil)}</td>", f">{escape(evil)} → hans</th>"):
+        assert cell in text
     assert "&amp;$title" in text
 
 
 def test_values_are_shown_with_their_protocol(page: str) -> None:
     for expected in ("94.7 M", "180.6 MiB", "1.34×", "1.30×", "windows-512", "30.1 → 40.3", "10 min 10 s", "−29.6 %"):
         assert expected in page
+
+
+def row(head: str, *cells: str) -> str:
+    return f"<tr><td>{head}</td>" + "".join(f'<td class="number">{cell}</td>' for cell in cells) + "</tr>"
+
+
+def test_scores_of_many_columns_stand_with_a_row_for_each_task(page: str) -> None:
+    assert row("rte", "70.00 ± 2.00", "65.10 ± 1.25", "60.00 ± 0.50") in page
+    assert row("average without WNLI", "80.00", "74.65", "70.00") in page
+    for expected in ("the scores are optimistic. Mean ± standard deviation over 3 seeds.", "rte → hans", "97.92 %"):
+        assert expected in page
+
+
+def test_scores_of_few_columns_stand_with_a_row_for_each_model() -> None:
+    page = render(dataclasses.replace(empty(), tasks=full().tasks[:1]))
+    assert row("student", "84.20 ± 0.60", "57.0 M", "114.0 M", "93.56") in page
+
+
+@pytest.mark.parametrize(("deviation", "told"), [(None, False), (0.5, True)])
+def test_lines_in_the_plot_are_told_of_where_there_are_any(deviation: float | None, told: bool) -> None:
+    page = render(dataclasses.replace(empty(), tasks=[task("rte", {"teacher": Score(60, deviation)})]))
+    assert ("Higher is better; the lines" in page) == told
 
 
 def test_the_recipe_stands_verbatim(page: str) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from xml.etree import ElementTree
 
 import matplotlib
 import pytest
 
-from kronpress.report import LayerError, PerplexityRow, RunSummary, TrainingPoint, plots
-from tests.report.examples import empty, errors, full, training
+from kronpress.report import LayerError, PerplexityRow, RunSummary, Score, TrainingPoint, plots
+from tests.report.examples import empty, errors, full, task, tasks, training
 
 
 def every_plot(summary: RunSummary) -> dict[str, str]:
@@ -18,6 +19,7 @@ def every_plot(summary: RunSummary) -> dict[str, str]:
         "errors": plots.layer_errors(summary.layer_errors),
         "training": plots.training_curve(summary.training, validation=summary.validation),
         "perplexity": plots.perplexity_bars(summary.perplexity),
+        "tasks": plots.task_bars(summary.tasks),
     }
 
 
@@ -48,6 +50,32 @@ def test_the_axis_is_logarithmic_above_five_times_the_best(worst: float, log: bo
     rows = [PerplexityRow("dense", "p", "t", 30.0, 1.0), PerplexityRow("bad", "p", "t", worst, worst / 30)]
     svg = plots.perplexity_bars(rows)
     assert ("perplexity-matplotlib.axis_1" in svg and ">100<" in svg) == log
+
+
+def bars(svg: str, color: str) -> int:
+    """Count the bars of a color, without the patch of the legend."""
+    return svg.count(f"fill: var(--{color}, ") - 1
+
+
+def test_each_model_has_a_bar_of_its_color_for_each_task() -> None:
+    svg = plots.task_bars([*tasks(), task("cola", {"teacher": Score(-3.5), "student": Score(math.nan)})])
+    assert [bars(svg, color) for color in ("before", "series-0", "series-1", "series-2")] == [4, 3, 3, -1]
+    for expected in (">84.20 ± 0.60<", ">−3.50<", ">wnli<", ">teacher<", ">student<", ">tiny<"):
+        assert svg.count(expected) == 1
+
+
+def test_names_in_the_legend_are_text() -> None:
+    svg = plots.task_bars([task("rte", {"teacher": Score(70), "_a <b> $c$": Score(60)})])
+    assert ">_a &lt;b&gt; $c$<" in svg
+
+
+def test_more_baselines_than_colors_begin_again() -> None:
+    svg = plots.task_bars([task("rte", {f"baseline {i}": Score(50 + i) for i in range(9)})])
+    assert [bars(svg, f"series-{i}") for i in range(8)] == [-1, 3, 3, 1, 1, 1, 1, 1]
+
+
+def test_scores_that_are_not_finite_have_no_bars() -> None:
+    assert plots.task_bars([task("rte", {"teacher": Score(math.nan)})]) == ""
 
 
 def test_dollar_signs_are_text() -> None:

@@ -10,6 +10,7 @@ import yaml
 from kronpress.report.headline import first_and_last
 from kronpress.report.numbers import ratio, significant
 from kronpress.report.rows import footprint_rows, perplexity_rows, speed_rows
+from kronpress.report.scores import score_tables
 from kronpress.report.summary import RunSummary
 
 _AUTO_CLASSES = {
@@ -56,6 +57,12 @@ def _stages(summary: RunSummary) -> str:
     return _table(("stage", "text", "protocol", "perplexity", "vs. dense"), rows=perplexity_rows(summary))
 
 
+def _tasks(summary: RunSummary) -> str:
+    return "\n".join(
+        f"{_table(grid.head, rows=grid.rows)}\n{_line(grid.caption)}\n" for grid in score_tables(summary.tasks)
+    )
+
+
 def _loading(summary: RunSummary, *, plain: bool) -> str:
     auto = _AUTO_CLASSES.get(summary.pipeline_tag, "AutoModel")
     first = "" if plain else "import kronpress  # teaches transformers to open this checkpoint\n"
@@ -87,6 +94,7 @@ def _limits(summary: RunSummary) -> str:
 def _sections(summary: RunSummary, *, plain: bool) -> Iterator[tuple[str, str]]:
     yield "Size, quality, speed", _numbers(summary)
     yield "Perplexity after each stage", _stages(summary)
+    yield "Scores on tasks", _tasks(summary)
     yield "How to load", _loading(summary, plain=plain)
     yield "Limits", _limits(summary)
     recipe = summary.recipe_yaml.strip("\n")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kronpress.report.numbers import change, quantity, ratio, significant
+from kronpress.report.numbers import change, percent, quantity, ratio, significant
+from kronpress.report.scores import STUDENT, TEACHER, average, scopes, share
 from kronpress.report.summary import DISK, PARAMETERS, PerplexityRow, RunSummary
 
 
@@ -41,6 +42,15 @@ def _quality(summary: RunSummary) -> Iterator[Headline]:
         yield Headline(label="Perplexity vs. dense", value=ratio(final.ratio), detail=detail)
 
 
+def _tasks(summary: RunSummary) -> Iterator[Headline]:
+    _, tasks = scopes(summary.tasks)[-1]  # of the last step, where tasks are repeated
+    before, after, kept = average(tasks, TEACHER), average(tasks, STUDENT), share(tasks, STUDENT)
+    if before is not None and after is not None and kept is not None:
+        what = f"average of {len(tasks)} tasks" if len(tasks) > 1 else tasks[0].task
+        detail = f"{percent(before)} → {percent(after)}, {what}"
+        yield Headline(label="Task score vs. teacher", value=f"{percent(kept)} %", detail=detail)
+
+
 def _speeds(summary: RunSummary) -> Iterator[Headline]:
     for kind in ("prefill", "decode"):
         row = next((row for row in summary.speed if row.name.lower().startswith(kind)), None)
@@ -51,4 +61,4 @@ def _speeds(summary: RunSummary) -> Iterator[Headline]:
 
 def headlines(summary: RunSummary) -> list[Headline]:
     """Return what is known of size, quality and speed, in this order."""
-    return [*_sizes(summary), *_quality(summary), *_speeds(summary)]
+    return [*_sizes(summary), *_quality(summary), *_tasks(summary), *_speeds(summary)]

@@ -14,9 +14,11 @@ from kronpress.report.headline import headlines
 from kronpress.report.markup import NUMBER, PATH, TEXT, bar, caption, pair, plot, section, spread, table
 from kronpress.report.numbers import abbreviated, duration, ratio, significant
 from kronpress.report.rows import footprint_rows, perplexity_rows, speed_rows
+from kronpress.report.scores import score_tables
 from kronpress.report.summary import RunSummary, Sample
 
 WORST_LAYERS = 8
+WIDEST_SCORES = 8  # columns that fit beside each other
 
 
 def _lead(summary: RunSummary) -> str:
@@ -42,6 +44,17 @@ def _quality(summary: RunSummary) -> str:
     numbers = table(head, kinds=(TEXT, TEXT, TEXT, NUMBER, NUMBER), rows=perplexity_rows(summary))
     picture = plot(plots.perplexity_bars(summary.perplexity), caption="Lower is better.")
     return section("Perplexity", parts=[pair(numbers, right=picture)])
+
+
+def _tasks(summary: RunSummary) -> str:
+    parts = []
+    for wide in score_tables(summary.tasks):
+        grid = wide.turned() if len(wide.head) > WIDEST_SCORES else wide
+        kinds = (TEXT, *[NUMBER] * (len(grid.head) - 1))
+        parts += [table(grid.head, kinds=kinds, rows=grid.rows), caption(grid.caption)]
+    spreads = any(model.score.deviation for task in summary.tasks for model in task.models)
+    note = "Higher is better; the lines reach a standard deviation to either side." if spreads else "Higher is better."
+    return section("Tasks", parts=[*parts, plot(plots.task_bars(summary.tasks), caption=note)])
 
 
 def _size(summary: RunSummary) -> str:
@@ -114,6 +127,7 @@ def _environment(summary: RunSummary) -> str:
 
 def _sections(summary: RunSummary) -> Iterator[str]:
     yield _quality(summary)
+    yield _tasks(summary)
     yield _size(summary)
     yield _speed(summary)
     yield _training(summary)

@@ -86,6 +86,19 @@ def ratio(value: float) -> str:
     return f"{significant(value)}×"
 
 
+def percent(value: float, *, deviation: float | None = None) -> str:
+    """Return a number of percent with two decimals, and its deviation if there is one.
+
+    >>> percent(84.2), percent(84.2, deviation=0.604), percent(-1.5)
+    ('84.20', '84.20 ± 0.60', '−1.50')
+    """
+    if not math.isfinite(value):
+        return "not finite"
+    digits = f"{abs(value):.2f}"
+    sign = "−" if value < 0 and float(digits) else ""
+    return f"{sign}{digits}" + (f" ± {percent(deviation)}" if deviation is not None else "")
+
+
 def change(before: Quantity | None, *, after: Quantity | None) -> str:
     """Return the change from `before` to `after` in percent of `before`.
 

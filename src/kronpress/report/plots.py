@@ -5,29 +5,38 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from textwrap import fill
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from kronpress.report.numbers import abbreviated, significant
-from kronpress.report.summary import LayerError, PerplexityRow, RunSummary, TrainingPoint
+from kronpress.report.numbers import abbreviated, percent, significant
+from kronpress.report.scores import STUDENT, TEACHER, labels, models
+from kronpress.report.summary import LayerError, PerplexityRow, RunSummary, TaskScores, TrainingPoint
 from kronpress.report.svg import AFTER, BEFORE, FAINT, INK, SERIES, drawn
 
 LOG_FROM_RATIO = 5
 
 
 def _bars(
-    axes: Axes, *, at: Sequence[float], values: Sequence[float], colors: Sequence[str], texts: Sequence[str]
+    axes: Axes,
+    *,
+    at: Sequence[float],
+    values: Sequence[float],
+    colors: Sequence[str],
+    texts: Sequence[str],
+    errors: Sequence[float] = (),
 ) -> None:
     """Draw horizontal bars at the heights `at`, counted from the top, each with its value at the end."""
-    axes.barh(at, values, color=colors, height=0.66)
+    axes.barh(at, values, color=colors, height=0.66, xerr=errors or None, ecolor=FAINT)
     axes.invert_yaxis()
     axes.spines["bottom"].set_visible(False)
-    for row, value, text in zip(at, values, texts, strict=True):
-        axes.annotate(text, (value, row), xytext=(4, 0), textcoords="offset points", va="center", color=INK)
+    ends = [max(value, 0) + error for value, error in zip(values, errors or [0.0] * len(values), strict=True)]
+    for row, end, text in zip(at, ends, texts, strict=True):
+        axes.annotate(text, (end, row), xytext=(4, 0), textcoords="offset points", va="center", color=INK)
 
 
 def parameter_bars(summary: RunSummary) -> str:
@@ -156,3 +165,40 @@ def perplexity_bars(rows: Sequence[PerplexityRow]) -> str:
 
     height = 0.2 + sum(0.55 + 0.3 * len(panel) for panel in panels.values())
     return drawn(draw, name="perplexity", label="Perplexity after each stage", height=height)
+
+
+def _task_axes(axes: Axes, *, tasks: Sequence[TaskScores], colors: Mapping[str, str]) -> None:
+    bars, middles, top = [], [], 0.0
+    for task in tasks:
+        known = {each.model: each.score for each in task.models if math.isfinite(each.score.value)}
+        shown = [name for name in colors if name in known]
+        bars += [(top + 0.8 * index, colors[name], known[name]) for index, name in enumerate(shown)]
+        middles.append(top + 0.4 * max(len(shown) - 1, 0))
+        top += 0.8 * max(len(shown), 1) + 0.6
+    at, shades, scores = zip(*bars, strict=True)
+    values, errors = [score.value for score in scores], [score.deviation or 0.0 for score in scores]
+    texts = [percent(score.value, deviation=score.deviation) for score in scores]
+    _bars(axes, at=at, values=values, colors=shades, texts=texts, errors=errors)
+    axes.margins(y=0.02)
+    axes.set_yticks(middles, [fill(label, 12) for label in labels(tasks)], color=INK)
+    axes.set_xlim(1.1 * min(0, *values), 1.35 * max(1, *values))
+    axes.set_xticks([])
+
+
+def task_bars(tasks: Sequence[TaskScores]) -> str:
+    """Return bars of the score of each model, side by side for each task, or nothing if no score is known."""
+    known = [score.score.value for task in tasks for score in task.models]
+    if not any(map(math.isfinite, known)):
+        return ""
+    names = models(tasks)
+    baselines = [name for name in names if name not in (TEACHER, STUDENT)]
+    others = {name: SERIES[1 + index % (len(SERIES) - 1)] for index, name in enumerate(baselines)}
+    colors = {name: {TEACHER: BEFORE, STUDENT: AFTER, **others}[name] for name in names}
+
+    def draw(figure: Figure) -> None:
+        _task_axes(figure.subplots(), tasks=tasks, colors=colors)
+        patches = [Patch(color=color) for color in colors.values()]
+        figure.legend(patches, [fill(name, 24) for name in names], loc="outside upper left", ncols=3)
+
+    height = 0.4 + 0.25 * math.ceil(len(names) / 3) + 0.27 * (0.8 * len(known) + 0.6 * len(tasks))
+    return drawn(draw, name="tasks", label="Score of each model on each task", height=height)

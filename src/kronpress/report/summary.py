@@ -73,6 +73,62 @@ class SpeedRow:
 
 
 @dataclass(frozen=True)
+class Score:
+    """A mean over the runs with so many seeds, in percent; `deviation` is their standard deviation, None for one."""
+
+    value: float
+    deviation: float | None = None
+    seeds: int = 1
+
+
+@dataclass(frozen=True)
+class ElsewhereScore:
+    """What a fine-tuned model reaches on another data set than its task's, by one metric."""
+
+    data: str
+    metric: str
+    score: Score
+
+
+@dataclass(frozen=True)
+class ModelScore:
+    """What one model reaches on one task: `teacher`, `student`, or a baseline by its name.
+
+    `footprint` is that of the model with the task's head, by the labels above.
+    """
+
+    model: str
+    score: Score
+    footprint: Mapping[str, Quantity] = field(default_factory=dict)
+    elsewhere: Sequence[ElsewhereScore] = ()
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """What all models reach on one task; the score is the mean of the `metrics`.
+
+    `step` counts the steps of the recipe from 1; `examples` says how many each split has; the scores are those of
+    `split`, on which the epochs were selected as well.
+    """
+
+    task: str
+    step: int
+    split: str
+    metrics: Sequence[str]
+    examples: Mapping[str, int]
+    models: Sequence[ModelScore]
+
+    def of(self, model: str) -> ModelScore | None:
+        """Return what one model reaches, None if it did not take part."""
+        return next((each for each in self.models if each.model == model), None)
+
+    def elsewhere_of(self, model: str) -> dict[str, Score]:
+        """Return what one model reaches on other data, by their names."""
+        found = self.of(model)
+        return {} if found is None else {each.data: each.score for each in found.elsewhere}
+
+
+@dataclass(frozen=True)
 class Sample:
     """What the model wrote after `prompt` before and after compression."""
 
@@ -86,8 +142,8 @@ class RunSummary:
     """Everything a report shows; a part left empty is left out of the report.
 
     `footprint_before` and `footprint_after` map a row label to a quantity. The labels above (`PARAMETERS`, `DISK`, …)
-    feed the headline. `speed` rows whose name starts with `prefill` or `decode` do so too, and the first
-    (protocol, text) of `perplexity`, whose last row counts as the final model.
+    feed the headline. `speed` rows whose name starts with `prefill` or `decode` do so too, the first (protocol, text)
+    of `perplexity`, whose last row counts as the final model, and the average of the `tasks`.
     """
 
     title: str
@@ -104,6 +160,7 @@ class RunSummary:
     training: Sequence[TrainingPoint] = ()
     validation: Sequence[TrainingPoint] = ()
     perplexity: Sequence[PerplexityRow] = ()
+    tasks: Sequence[TaskScores] = ()
     speed: Sequence[SpeedRow] = ()
     samples: Sequence[Sample] = ()
     notes: Sequence[str] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 
 from rich.console import Console
@@ -9,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kronpress.report.rows import footprint_rows, perplexity_rows, speed_rows
+from kronpress.report.scores import Grid, score_tables
 from kronpress.report.summary import RunSummary
 
 
@@ -22,19 +24,31 @@ def _table(title: str, *, head: Sequence[str], texts: int, rows: Sequence[Sequen
     return table
 
 
-def _tables(summary: RunSummary) -> Iterator[Table]:
+def _scores(grid: Grid, *, title: str, console: Console) -> Table:
+    """Return a table of scores, models downwards if it is not too wide for the console so, else across."""
+    upright = _table(title, head=grid.head, texts=1, rows=grid.rows)
+    wide = console.measure(upright, options=console.options.update(width=sys.maxsize)).maximum > console.width
+    table = _table(title, head=grid.turned().head, texts=1, rows=grid.turned().rows) if wide else upright
+    table.caption, table.caption_justify = escape(grid.caption), "left"
+    return table
+
+
+def _tables(summary: RunSummary, console: Console) -> Iterator[Table]:
     rows = footprint_rows(summary)
     yield _table("Footprint", head=("", "before", "after", "change"), texts=1, rows=rows)
     head = ("stage", "text", "protocol", "perplexity", "vs. dense")
     yield _table("Perplexity", head=head, texts=3, rows=perplexity_rows(summary))
+    titles = ("Tasks", "Tasks, outside of the distribution")
+    for title, grid in zip(titles, score_tables(summary.tasks), strict=False):
+        yield _scores(grid, title=title, console=console)
     yield _table("Speed", head=("", "dense", "student", "ratio", "spread"), texts=1, rows=speed_rows(summary))
 
 
 def print_summary(summary: RunSummary, *, console: Console | None = None) -> None:
-    """Print footprint, perplexity and speed as tables, and the notes; parts without data are left out."""
+    """Print footprint, perplexity, task scores and speed as tables, and the notes; parts without data are left out."""
     target = console or Console()
     target.print(f"[bold]{escape(summary.title)}[/bold]  {escape(summary.base_model)}")
-    for table in _tables(summary):
+    for table in _tables(summary, target):
         if table.row_count:
             target.print(table)
     for note in summary.notes:

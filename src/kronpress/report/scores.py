@@ -1,0 +1,185 @@
+"""The scores on tasks as tables, which every form of report shows alike."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from kronpress.report.numbers import MISSING, percent, quantity
+from kronpress.report.summary import FLOPS, PARAMETERS, Score, TaskScores
+
+TEACHER, STUDENT = "teacher", "student"
+WNLI = "wnli"  # many papers leave it out: fitting its training set leads below chance
+
+Column: TypeAlias = tuple[str, list[str]]
+"""Its heading, and a cell for each model."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table with a row for each model, and what is to be known about it."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str
+
+    def turned(self) -> Grid:
+        """Return the same table with a column for each model."""
+        (_, *names), *rows = zip(self.head, *self.rows, strict=True)
+        return Grid(head=("", *names), rows=tuple(rows), caption=self.caption)
+
+
+def score_tables(tasks: Sequence[TaskScores]) -> list[Grid]:
+    """Return a table of the models' scores, then one of those outside of the distribution, as far as there are any.
+
+    Where a task occurs twice, tasks and averages are told apart by the number of their step.
+    """
+    if not tasks:
+        return []
+    names = models(tasks)
+    tables = [_grid(names, list(_columns(tasks, names)), caption=_caption(tasks, names))]
+    strangers = [name for name in names if any(task.elsewhere_of(name) for task in tasks)]
+    if strangers:
+        tables.append(_grid(strangers, list(_elsewhere(tasks, strangers)), caption=_elsewhere_caption(tasks)))
+    return tables
+
+
+def models(tasks: Sequence[TaskScores]) -> list[str]:
+    """Return the names of all models: teacher, student, then the baselines as they first occur."""
+    names = list(dict.fromkeys(each.model for task in tasks for each in task.models))
+    return sorted(names, key=lambda name: [TEACHER, STUDENT].index(name) if name in (TEACHER, STUDENT) else 2)
+
+
+def labels(tasks: Sequence[TaskScores]) -> list[str]:
+    """Return what each task is called, with its step where a task occurs twice."""
+    return [f"{task.task}{_step(task)}" if _repeats(tasks) else task.task for task in tasks]
+
+
+def scopes(tasks: Sequence[TaskScores]) -> list[tuple[str, list[TaskScores]]]:
+    """Return the tasks that an average is taken over, with a suffix for their names.
+
+    These are all tasks, in one scope, unless one occurs twice: then they are those of each step.
+    """
+    if not _repeats(tasks):
+        return [("", list(tasks))]
+    steps = {task.step: _step(task) for task in tasks}
+    return [(suffix, [task for task in tasks if task.step == step]) for step, suffix in steps.items()]
+
+
+def average(tasks: Sequence[TaskScores], model: str) -> float | None:
+    """Return the mean of a model's scores, None if it did not take part in all of the tasks."""
+    values = [score.value for score in (_score(task, model) for task in tasks) if score is not None]
+    return statistics.fmean(values) if values and len(values) == len(tasks) else None
+
+
+def share(tasks: Sequence[TaskScores], model: str) -> float | None:
+    """Return a model's average in percent of the teacher's, None where either is missing or the latter not positive."""
+    whole, part = average(tasks, TEACHER), average(tasks, model)
+    return None if whole is None or part is None or not whole > 0 else 100 * part / whole
+
+
+def _repeats(tasks: Sequence[TaskScores]) -> bool:
+    return len({task.task for task in tasks}) < len(tasks)
+
+
+def _step(task: TaskScores) -> str:
+    return f" (step {task.step})"
+
+
+def _score(task: TaskScores, model: str) -> Score | None:
+    found = task.of(model)
+    return None if found is None else found.score
+
+
+def _grid(names: Sequence[str], columns: Sequence[Column], *, caption: str) -> Grid:
+    heads, cells = zip(*columns, strict=True)
+    return Grid(head=("model", *heads), rows=tuple(zip(names, *cells, strict=True)), caption=caption)
+
+
+def _columns(tasks: Sequence[TaskScores], names: Sequence[str]) -> Iterator[Column]:
+    for label, task in zip(labels(tasks), tasks, strict=True):
+        yield label, [_cell(_score(task, name)) for name in names]
+    for suffix, members in scopes(tasks):
+        yield from _averages(members, names, suffix)
+    for label in (PARAMETERS, FLOPS):
+        yield label, [_sizes(tasks, name, label) for name in names]
+    for suffix, members in scopes(tasks):
+        whole = "average" if len(members) > 1 else "score"
+        yield f"% of teacher's {whole}{suffix}", [_percent(share(members, name)) for name in names]
+
+
+def _averages(tasks: Sequence[TaskScores], names: Sequence[str], suffix: str) -> Iterator[Column]:
+    """Go through the averages of several tasks; that of one is its score."""
+    if len(tasks) > 1:
+        yield f"average{suffix}", [_percent(average(tasks, name)) for name in names]
+    others = [task for task in tasks if task.task != WNLI]
+    if 0 < len(others) < len(tasks):
+        yield f"average without WNLI{suffix}", [_percent(average(others, name)) for name in names]
+
+
+def _elsewhere(tasks: Sequence[TaskScores], names: Sequence[str]) -> Iterator[Column]:
+    for label, task in zip(labels(tasks), tasks, strict=True):
+        for data in dict.fromkeys(each.data for model in task.models for each in model.elsewhere):
+            yield f"{label} → {data}", [_cell(task.elsewhere_of(name).get(data)) for name in names]
+
+
+def _cell(score: Score | None) -> str:
+    return MISSING if score is None else percent(score.value, deviation=score.deviation)
+
+
+def _percent(value: float | None) -> str:
+    return MISSING if value is None else percent(value)
+
+
+def _sizes(tasks: Sequence[TaskScores], name: str, label: str) -> str:
+    """Return a model's size, or from which to which, where the heads of the tasks or the steps make a difference."""
+    found = [each.footprint.get(label) for each in (task.of(name) for task in tasks) if each is not None]
+    known = sorted((each for each in found if each is not None), key=lambda each: each.value)
+    if not known:
+        return MISSING
+    return " … ".join(dict.fromkeys((quantity(known[0]), quantity(known[-1]))))
+
+
+def _caption(tasks: Sequence[TaskScores], names: Sequence[str]) -> str:
+    splits = _listed(dict.fromkeys(task.split for task in tasks))
+    sentences = [
+        f"Scores in percent on {splits}, of copies fine-tuned for each task; the checkpoint itself is not fine-tuned",
+        "Epochs and best runs were selected on the same set, so the scores are optimistic",
+        _seeds([model.score for task in tasks for model in task.models]),
+        "Metrics and examples: "
+        + "; ".join(f"{label}: {_measured(task)}" for label, task in zip(labels(tasks), tasks, strict=True)),
+        "Parameters and FLOPs per token are those with the task's head",
+    ]
+    if any(task.of(name) is None for task in tasks for name in names):
+        sentences.append(f"{MISSING}: did not take part; averages are of all tasks or not given")
+    return " ".join(f"{sentence}." for sentence in sentences)
+
+
+def _measured(task: TaskScores) -> str:
+    metrics = f"mean of {_listed(task.metrics)}" if len(task.metrics) > 1 else task.metrics[0]
+    return f"{metrics} ({', '.join(f'{count:,} {split}' for split, count in task.examples.items())})"
+
+
+def _seeds(scores: Sequence[Score]) -> str:
+    counts = sorted({score.seeds for score in scores if score.deviation is not None})
+    if not counts:
+        return "One seed each"
+    alone = "" if all(score.deviation is not None for score in scores) else "; a single run where there is no ±"
+    return f"Mean ± standard deviation over {_listed(map(str, counts), word='or')} seeds{alone}"
+
+
+def _elsewhere_caption(tasks: Sequence[TaskScores]) -> str:
+    found = [each for task in tasks for model in task.models for each in model.elsewhere]
+    metrics = _listed(dict.fromkeys(f"{each.data}: {each.metric}" for each in found))
+    spread = _seeds([each.score for each in found])
+    return (
+        "Data outside of the distribution: the same models, fine-tuned for the task before the arrow, on the data "
+        f"after it, in percent ({metrics}). Nothing was selected on these data. {spread}."
+    )
+
+
+def _listed(words: Iterable[str], *, word: str = "and") -> str:
+    *first, last = words
+    return f"{', '.join(first)} {word} {last}" if first else last
