@@ -11,19 +11,16 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from benchmarks.alternating import compare
 from kronpress.checkpoint import load_with_tokenizer
 from kronpress.data import read_text, split_held_out
 from kronpress.distill import Distill, read_log
@@ -90,13 +87,6 @@ def measure(name: str) -> dict[str, float]:
     return {"speed": BATCH * WINDOW / statistics.median(seconds), "memory": peak_rss_bytes()}
 
 
-def in_a_process(name: str) -> dict[str, float]:
-    """Run a loop in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.training", "--loop", name]
-    found: dict[str, float] = json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
-    return found
-
-
 def main() -> None:
     """Print the table, or one measurement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -106,17 +96,8 @@ def main() -> None:
     if arguments.loop:
         print(json.dumps(measure(arguments.loop)))
         return
-    rounds = [{name: in_a_process(name) for name in LOOPS} for _ in range(arguments.rounds)]
-    table = Table("loop", "tokens/s", "ratio", "peak memory", "ratio", title="training, against the naive loop")
-    for name in LOOPS:
-        cells = []
-        for key, unit in (("speed", 1.0), ("memory", 2**30)):
-            ratios = [each[name][key] / each["naive"][key] for each in rounds]
-            middle = statistics.median(each[name][key] for each in rounds) / unit
-            cells += [f"{middle:.4g}", f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"]
-        cells[2] += " GiB"
-        table.add_row(name, *cells)
-    Console().print(table)
+    title = "training, against the naive loop"
+    compare("benchmarks.training", list(LOOPS), rounds=arguments.rounds, unit="tokens/s", title=title)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,41 @@
+"""Loops that do the same work, by turns, each in a process of its own; ratios to the first are medians over rounds."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+
+def compare(module: str, names: Sequence[str], *, rounds: int, unit: str, title: str) -> None:
+    """Print a table of speed and peak memory.
+
+    Args:
+        module: `python -m module --loop NAME` prints {"speed": …, "memory": bytes} as its last line.
+        names: of the loops; the first is what the others are compared with.
+        rounds: how often each is run.
+        unit: of the speed.
+        title: of the table.
+    """
+    found = [{name: _in_a_process(module, name) for name in names} for _ in range(rounds)]
+    table = Table("loop", unit, "ratio", "peak memory", "ratio", title=title)
+    for name in names:
+        cells = []
+        for key, scale in (("speed", 1.0), ("memory", 2**30)):
+            ratios = [each[name][key] / each[names[0]][key] for each in found]
+            middle = statistics.median(each[name][key] for each in found) / scale
+            cells += [f"{middle:.4g}", f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"]
+        cells[2] += " GiB"
+        table.add_row(name, *cells)
+    Console().print(table)
+
+
+def _in_a_process(module: str, name: str) -> dict[str, float]:
+    command = [sys.executable, "-m", module, "--loop", name]
+    found: dict[str, float] = json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
+    return found
