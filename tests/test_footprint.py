@@ -5,12 +5,19 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
 from kronpress.errors import KronpressError
 from kronpress.evaluate import footprint
 from kronpress.layers import FactoredHead, KroneckerEmbedding, KroneckerLinear, StructuredLayer
 from kronpress.memory import peak_rss_bytes
+from tests.tiny import DEPTH, tiny_bert, tiny_llama
+
+
+@pytest.fixture
+def llama() -> LlamaForCausalLM:
+    """Return an untied decoder."""
+    return tiny_llama(tied=False)
 
 
 class Packed(StructuredLayer):
@@ -58,13 +65,13 @@ def test_an_untied_head_is_left_out(llama: LlamaForCausalLM) -> None:
     assert found.parameters == found.parameters_untied == sum(p.numel() for p in llama.parameters())
     assert found.parameters_without_head == found.parameters - head
     # per block: q and o 16×16, k and v 8×16, three of 24×16
-    assert found.flops_per_token == 2 * (2 * (2 * 16 * 16 + 2 * 8 * 16 + 3 * 24 * 16) + head)
+    assert found.flops_per_token == 2 * (DEPTH * (2 * 16 * 16 + 2 * 8 * 16 + 3 * 24 * 16) + head)
 
 
-def test_encoders_have_no_head(encoder: PreTrainedModel) -> None:
-    found = footprint(encoder)
+def test_encoders_have_no_head() -> None:
+    found = footprint(tiny_bert().bert)
     assert found.parameters == found.parameters_untied == found.parameters_without_head
-    assert found.flops_per_token == 2 * (4 * 16 * 16 + 2 * 16 * 24 + 16 * 16)  # the pooler is a linear layer too
+    assert found.flops_per_token == 2 * DEPTH * (4 * 16 * 16 + 2 * 16 * 24)
 
 
 def test_structured_layers_count_as_they_say(llama: LlamaForCausalLM) -> None:
@@ -78,12 +85,12 @@ def test_structured_layers_count_as_they_say(llama: LlamaForCausalLM) -> None:
 
 
 def test_a_tied_structured_head_is_counted_once(llama: LlamaForCausalLM) -> None:
-    table = KroneckerEmbedding(left=(8, 4), right=(4, 4), terms=1)
+    table = KroneckerEmbedding(left=(33, 4), right=(8, 4), terms=1)
     llama.set_input_embeddings(table)
     llama.set_output_embeddings(FactoredHead.of(table))
     found = footprint(llama)
     assert found.parameters == found.parameters_without_head == sum(p.numel() for p in llama.parameters())
-    assert found.parameters_untied == found.parameters + 8 * 4 + 4 * 4
+    assert found.parameters_untied == found.parameters + 33 * 4 + 8 * 4
 
 
 def test_packed_weights_are_counted_as_weights(llama: LlamaForCausalLM) -> None:
