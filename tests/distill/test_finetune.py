@@ -258,3 +258,13 @@ def test_the_log_has_every_epoch(data: Path, tmp_path: Path, monkeypatch: pytest
     step(data, seeds=1, epochs=2.5).run(work(tmp_path))
     lines = read_log(next((tmp_path / "step").rglob("teacher/seed-0/dev.jsonl")))
     assert [line["epoch"] for line in lines] == [1.0, 2.0, 2.5]
+
+
+def test_plain_fine_tuning_needs_no_teacher(data: Path, tmp_path: Path) -> None:
+    plain = {"cross_entropy": 1}
+    found = step(data, teacher=None, losses=plain, seeds=1, epochs=1).run(work(tmp_path))["tasks"][0]["rows"]
+    assert [row["model"] for row in found] == ["student"]
+    with pytest.raises(ValueError, match="loss 'logits' of the student compares with a teacher; give teacher"):
+        step(data, teacher=None)
+    with pytest.raises(ValueError, match="loss 'logits' of the other compares"):
+        step(data, teacher=None, losses=plain, baselines={"other": {"losses": {"logits": 1}}})

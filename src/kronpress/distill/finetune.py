@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -99,7 +99,8 @@ class Finetune(TrainingStep):
         seeds: how many runs of each model.
         losses: what the student is trained on, as in the distill step.
         teacher: a fine-tuned model, with `{task}` in place of the task's name where there are several; or how the
-            recipe's model is to become one: it is fine-tuned first, on labels alone, and its best run is the teacher.
+            recipe's model is to become one: it is fine-tuned first, on labels alone, and its best run is the teacher;
+            or `null` for none, where no loss compares.
         baselines: other models or losses under names of their own, for comparison.
         also: data outside of the distribution to score on: names of tasks without training data of their own, and where
             they are.
@@ -120,7 +121,7 @@ class Finetune(TrainingStep):
     save_every: int = Field(default=500, ge=1)
     log_every: int = Field(default=20, ge=1)
     losses: dict[str, SerializeAsAny[Loss]] = Field(default=_PLAIN, min_length=1)
-    teacher: str | TeacherOptions = TeacherOptions()
+    teacher: str | TeacherOptions | None = TeacherOptions()
     baselines: dict[str, Baseline] = Field(default={})
     also: dict[str, str] = Field(default={})
     max_length: int | None = Field(default=None, ge=4)
@@ -146,6 +147,17 @@ class Finetune(TrainingStep):
             if name in ("teacher", "student") or "/" in name or name.startswith("."):
                 raise KronpressError(f"a baseline cannot be called '{name}'; choose another name")
         return value
+
+    @model_validator(mode="after")
+    def _taught(self) -> Finetune:
+        contenders = {"student": self.losses} | {name: baseline.losses for name, baseline in self.baselines.items()}
+        for name, losses in contenders.items():
+            for label, loss in losses.items():
+                if self.teacher is None and loss.compares:
+                    raise KronpressError(
+                        f"the loss '{label}' of the {name} compares with a teacher; give teacher, not null"
+                    )
+        return self
 
     def check(self, bench: Workbench) -> None:
         """Read all data, and see that every model can have every task's head."""
@@ -186,10 +198,11 @@ class Finetune(TrainingStep):
 
     def _rows(self, bench: Workbench, contest: Contest) -> Iterator[dict[str, Any]]:
         contender = partial(Contender, epochs=self.epochs, learning_rate=self.learning_rate)
+        teacher = None
         if isinstance(self.teacher, str):
             teacher = self._open_teacher(self.teacher, contest.data.task, bench)
             yield contest.known("teacher", teacher, bench.tokenizer)
-        else:
+        elif self.teacher is not None:
             rate, epochs = self.teacher.learning_rate, self.teacher.epochs or self.epochs
             yield contest.row(Contender("teacher", bench.teacher, bench.tokenizer, _PLAIN, epochs, rate))
             teacher = contest.opened("teacher")
