@@ -1,0 +1,220 @@
+"""Compare students of MiniLM-L6 on five tasks of GLUE, as KroneckerBERT compares its own: sizes, starts and stages.
+
+    python -m benchmarks.tasks --glue DIR --text wikitext-2/train.txt novels/*.txt --out runs/tasks
+
+DIR holds CoLA, SST-2, MRPC, STS-B and RTE. The teacher is fine-tuned first; every student learns from it. Stage 1 is
+distillation on the text, stage 2 on the task. Scores are those of the dev sets that chose the epochs. What is done is
+not done again, what was interrupted goes on; `--only` names the rows wanted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from kronpress.checkpoint import load, load_with_tokenizer, save
+from kronpress.checkpoint.files import write_json
+from kronpress.data import Corpus, read_text
+from kronpress.distill import Distill, Finetune
+from kronpress.factorize import Factorize
+from kronpress.memory import keep_freed_memory
+from kronpress.step import Workbench
+
+MODEL = "bundled:minilm-l6"
+TASKS: dict[str, dict[str, Any]] = {
+    "rte": {},
+    "mrpc": {},
+    "cola": {},
+    "sts-b": {"epochs": 4},
+    "sst-2": {"epochs": 2, "batch": 32},
+}
+_SQUARE = {"init": "van_loan", "right": (2, 2)}
+_TABLE = {"sites": "embedding", "init": "van_loan"}
+_LOW_RANK_TABLE = {**_TABLE, "right": (1, 384), "terms": 48}  # a Kronecker sum of columns times rows
+STARTS: dict[str, Sequence[Mapping[str, Any]]] = {
+    "Kronecker, 4×": [{"sites": "attention,feed_forward", **_SQUARE}, {**_TABLE, "right": (1, 4)}],
+    "Kronecker, 8×": [
+        {"sites": "attention", **_SQUARE},
+        {"sites": "feed_forward", "init": "van_loan", "left": (8, 2)},
+        {**_TABLE, "right": (1, 8)},
+    ],
+    "Kronecker, 21×": [
+        {"sites": "attention", "init": "van_loan", "right": (2, 16)},
+        {"sites": "feed_forward", "init": "van_loan", "left": (16, 2)},
+        {**_TABLE, "right": (1, 16)},
+    ],
+    "low rank, 8×": [{"sites": "attention,feed_forward", "init": "svd", "ratio": 0.125}, _LOW_RANK_TABLE],
+    "Kronecker blocks, low-rank embedding, 8×": [
+        {"sites": "attention", **_SQUARE},
+        {"sites": "feed_forward", "init": "van_loan", "left": (8, 2)},
+        _LOW_RANK_TABLE,
+    ],
+    "three layers": [],
+}
+KEPT = (0, 2, 5)  # blocks of the truncated student
+LAYERS: dict[str, Any] = {
+    "embedding": {"metric": "relative"},
+    "attention": {"of": "scores", "weight": 0.1},
+    "hidden": {"of": "blocks", "metric": "relative", "weight": 3.0},
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    start: str
+    stage_one: bool = True
+    distilled: bool = True
+
+    @property
+    def name(self) -> str:
+        """What the table calls it."""
+        without = [word for word, there in (("stage 1", self.stage_one), ("a teacher", self.distilled)) if not there]
+        return f"{self.start}{', without ' + ' and '.join(without) if without else ''}"
+
+
+EIGHT = "Kronecker, 8×"
+ROWS = [
+    Row(EIGHT),
+    Row(EIGHT, distilled=False),
+    Row(EIGHT, stage_one=False),
+    Row(EIGHT, stage_one=False, distilled=False),
+    Row("low rank, 8×"),
+    Row("Kronecker blocks, low-rank embedding, 8×"),
+    Row("three layers"),
+    Row("Kronecker, 4×"),
+    Row("Kronecker, 21×"),
+]
+
+
+@dataclass(frozen=True)
+class Study:
+    """Where data and results are, and how long to train."""
+
+    glue: Path
+    text: Sequence[Path]
+    out: Path
+    tokens: int
+    tasks: Sequence[str]
+    seeds: int
+    epochs: float
+    rate: float
+
+    def teacher(self) -> dict[str, Any]:
+        """Fine-tune the teacher, or read what an earlier call found."""
+        bench = self._bench("teacher")
+        return self._finetune(bench, teacher=None, losses={"cross_entropy": 1}, learning_rate=1e-4)
+
+    def row(self, row: Row) -> dict[str, Any]:
+        """Fine-tune one student on every task, or read what an earlier call found."""
+        bench = self._bench(_slug(row.name))
+        bench.student = self._student(row)
+        losses = {"cross_entropy": 1.0}
+        if row.distilled:
+            losses |= {"logits": 1.0, **_mapped(row.start, LAYERS)}
+        source = str(self.out / "teacher" / "{task}" / "student")
+        return self._finetune(bench, teacher=source, losses=losses, learning_rate=self.rate)
+
+    def _finetune(self, bench: Workbench, **fields: Any) -> dict[str, Any]:
+        tasks = {name: TASKS[name] for name in self.tasks}
+        step = Finetune(tasks=tasks, data=str(self.glue), epochs=self.epochs, batch=16, seeds=self.seeds, **fields)
+        found = {}
+        for task in step.run(bench)["tasks"]:
+            (found[task["task"]],) = (row for row in task["rows"] if row["model"] == "student")
+        return found
+
+    def _student(self, row: Row) -> PreTrainedModel:
+        start = self._start(row.start)
+        if not row.stage_one:
+            return start
+        folder = self.out / f"stage-1-{_slug(row.start)}"
+        if not (folder / "report.json").exists():
+            bench = self._bench(f"training-{_slug(row.start)}", text=True)
+            bench.student = start
+            losses = _mapped(row.start, LAYERS)
+            step = Distill(tokens=self.tokens, window=128, batch=16, learning_rate=1e-3, losses=losses, log_every=20)
+            report = step.run(bench)
+            save(bench.student, folder, tokenizer=bench.tokenizer)
+            write_json(folder / "report.json", report)
+        return load(folder)
+
+    def _start(self, name: str) -> PreTrainedModel:
+        bench = self._bench(f"start-{_slug(name)}")
+        for fields in STARTS[name]:
+            Factorize(**fields).run(bench)
+        if not STARTS[name]:
+            _truncate(bench.student)
+        return bench.student
+
+    def _bench(self, name: str, *, text: bool = False) -> Workbench:
+        teacher, tokenizer = load_with_tokenizer(MODEL)
+        words = "\n".join(read_text(str(path)).text for path in self.text) if text else ""
+        corpus = Corpus("text", words)
+        torch.manual_seed(0)
+        return Workbench(copy.deepcopy(teacher.float()), teacher.float(), tokenizer, corpus, corpus, self.out / name)
+
+
+def _truncate(model: PreTrainedModel) -> None:
+    blocks = model.get_submodule("encoder.layer")
+    model.get_submodule("encoder").layer = nn.ModuleList([blocks.get_submodule(str(index)) for index in KEPT])
+    model.config.num_hidden_layers = len(KEPT)
+
+
+def _mapped(start: str, losses: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the losses, with the truncated student's layers learning from those that they come from."""
+    if STARTS[start]:
+        return dict(losses)
+    return {name: fields if name == "embedding" else {**fields, "layers": KEPT} for name, fields in losses.items()}
+
+
+def _slug(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in name).strip("-").lower()
+
+
+def _line(name: str, found: Mapping[str, Mapping[str, Any]], teacher: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a row in Markdown: scores, their average, and that in percent of the teacher's."""
+    scores = [each["score"] for each in found.values()]
+    whole = statistics.fmean(teacher[task]["score"] for task in found)
+    cells = [f"{found[task]['score']:.1f}" if task in found else "–" for task in TASKS]
+    millions = min(each["footprint"]["parameters"] for each in found.values()) / 1e6
+    mean = statistics.fmean(scores)
+    return f"| {name} | {millions:.2f} M | {' | '.join(cells)} | {mean:.1f} | {100 * mean / whole:.1f} |"
+
+
+def main() -> None:
+    """Run the rows of the table and print it in Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--glue", type=Path, required=True)
+    parser.add_argument("--text", type=Path, nargs="+", required=True)
+    parser.add_argument("--out", type=Path, default=Path("runs/tasks"))
+    parser.add_argument("--tokens", type=int, default=1_000_000, help="of stage 1")
+    parser.add_argument("--tasks", nargs="*", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--epochs", type=float, default=5.0)
+    parser.add_argument("--rate", type=float, default=3e-4, help="of the students")
+    parser.add_argument("--only", nargs="*", choices=[row.name for row in ROWS], help="rows")
+    arguments = vars(parser.parse_args())
+    only = arguments.pop("only")
+    study = Study(**arguments)
+    keep_freed_memory()
+    print(f"| model | parameters | {' | '.join(TASKS)} | average | % of teacher's |")
+    print(f"|---|---:|{'---:|' * len(TASKS)}---:|---:|")
+    teacher = study.teacher()
+    print(_line("teacher", teacher, teacher), flush=True)
+    for row in ROWS:
+        if not only or row.name in only:
+            print(_line(row.name, study.row(row), teacher), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Fine-tuning on real tasks, and real data outside of their distribution."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kronpress
+from kronpress.data import Corpus
+from kronpress.distill import Finetune
+from kronpress.factorize import Factorize
+from kronpress.step import Workbench
+
+pytestmark = pytest.mark.slow
+NOTHING = Corpus("none", "")
+
+
+def bench(folder: Path) -> Workbench:
+    model, tokenizer = kronpress.load_with_tokenizer("bundled:minilm-l6")
+    return Workbench(copy.deepcopy(model), model, tokenizer, NOTHING, NOTHING, folder)
+
+
+def test_a_student_learns_paraphrases_from_its_teacher(test_data: Path, tmp_path: Path) -> None:
+    work = bench(tmp_path)
+    Factorize(sites="feed_forward", init="van_loan", left=(4, 2)).run(work)
+    step = Finetune(
+        tasks="mrpc",
+        data=str(test_data / "glue"),
+        epochs=2,
+        batch=16,
+        learning_rate=2e-4,
+        teacher={"learning_rate": 1e-4},
+        losses={"logits": 1, "cross_entropy": 1},
+        also={"paws": str(test_data / "ood" / "PAWS-Wiki" / "dev4000.tsv")},
+    )
+    (found,) = step.run(work)["tasks"]
+    teacher, student = found["rows"]
+    assert found["examples"] == {"train": 3668, "dev": 408}
+    majority = 81.2  # F1 of those who call everything a paraphrase
+    assert teacher["scores"]["f1"] >= 83 > majority
+    assert student["scores"]["f1"] >= majority - 1
+    assert student["footprint"]["parameters"] < 0.8 * teacher["footprint"]["parameters"]
+    for row in (teacher, student):
+        elsewhere: dict[str, Any] = row["seeds"][0]["also"]["paws"]
+        assert 30 <= elsewhere["accuracy"] <= 70  # the same words in another order: near chance for every model of MRPC
+
+
+def test_hans_is_answered_by_a_model_of_entailment(test_data: Path, tmp_path: Path) -> None:
+    step = Finetune(
+        tasks="rte",
+        data=str(test_data / "glue"),
+        epochs=1,
+        teacher=None,
+        losses={"cross_entropy": 1},
+        also={"hans": str(test_data / "ood" / "HANS" / "hans_eval_restored.tsv")},
+    )
+    (found,) = step.run(bench(tmp_path))["tasks"]
+    scores: dict[str, float] = found["rows"][0]["seeds"][0]["also"]["hans"]
+    cues = [value for name, value in scores.items() if name != "accuracy"]
+    assert len(cues) == 3
+    assert scores["accuracy"] == pytest.approx(sum(cues) / 3, abs=0.01)  # as many pairs of each
+    assert 40 <= scores["accuracy"] <= 60
