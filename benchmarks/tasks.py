@@ -61,11 +61,13 @@ STARTS: dict[str, Sequence[Mapping[str, Any]]] = {
     "three layers": [],
 }
 KEPT = (0, 2, 5)  # blocks of the truncated student
-LAYERS: dict[str, Any] = {
+_HIDDEN = {"hidden": {"of": "blocks", "metric": "relative", "weight": 3.0}}
+STAGE_1: dict[str, Any] = {
     "embedding": {"metric": "relative"},
     "attention": {"of": "scores", "weight": 0.1},
-    "hidden": {"of": "blocks", "metric": "relative", "weight": 3.0},
+    **_HIDDEN,
 }
+STAGE_2: dict[str, Any] = {"cross_entropy": 1.0, "logits": 1.0, **_HIDDEN}
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,6 @@ ROWS = [
     Row(EIGHT),
     Row(EIGHT, distilled=False),
     Row(EIGHT, stage_one=False),
-    Row(EIGHT, stage_one=False, distilled=False),
     Row("low rank, 8×"),
     Row("Kronecker blocks, low-rank embedding, 8×"),
     Row("three layers"),
@@ -119,9 +120,7 @@ class Study:
         """Fine-tune one student on every task, or read what an earlier call found."""
         bench = self._bench(_slug(row.name))
         bench.student = self._student(row)
-        losses = {"cross_entropy": 1.0}
-        if row.distilled:
-            losses |= {"logits": 1.0, **_mapped(row.start, LAYERS)}
+        losses = _mapped(row.start, STAGE_2) if row.distilled else {"cross_entropy": 1.0}
         source = str(self.out / "teacher" / "{task}" / "student")
         return self._finetune(bench, teacher=source, losses=losses, learning_rate=self.rate)
 
@@ -141,7 +140,7 @@ class Study:
         if not (folder / "report.json").exists():
             bench = self._bench(f"training-{_slug(row.start)}", text=True)
             bench.student = start
-            losses = _mapped(row.start, LAYERS)
+            losses = _mapped(row.start, STAGE_1)
             step = Distill(tokens=self.tokens, window=128, batch=16, learning_rate=1e-3, losses=losses, log_every=20)
             report = step.run(bench)
             save(bench.student, folder, tokenizer=bench.tokenizer)
@@ -174,7 +173,10 @@ def _mapped(start: str, losses: Mapping[str, Any]) -> dict[str, Any]:
     """Return the losses, with the truncated student's layers learning from those that they come from."""
     if STARTS[start]:
         return dict(losses)
-    return {name: fields if name == "embedding" else {**fields, "layers": KEPT} for name, fields in losses.items()}
+    return {
+        name: {**fields, "layers": KEPT} if name in ("attention", "hidden") else fields
+        for name, fields in losses.items()
+    }
 
 
 def _slug(name: str) -> str:

@@ -73,7 +73,8 @@ def _step(index: int, item: Any) -> Step:
 def _spelled_out(step: Step) -> dict[str, Any]:
     fields = _with_names(step, step.model_dump(mode="json"))
     fields.pop("name")
-    return {"step": step.kind, **{key: value for key, value in fields.items() if value is not None}}
+    known = {key for key, field in type(step).model_fields.items() if field.default is None}
+    return {"step": step.kind, **{key: value for key, value in fields.items() if value is not None or key not in known}}
 
 
 def _with_names(value: Any, dumped: Any) -> Any:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from kronpress.errors import KronpressError
-from kronpress.recipe import read_recipe, shipped
+from kronpress.recipe import Recipe, read_recipe, shipped
 
 
 @pytest.mark.parametrize("name", shipped())
@@ -17,6 +17,14 @@ def test_every_shipped_recipe_reads_and_writes_itself(name: str, tmp_path: Path)
     (tmp_path / "r.yaml").write_text(recipe.to_yaml())
     assert read_recipe(tmp_path / "r.yaml") == recipe
     assert recipe.description
+
+
+def test_a_null_that_is_no_default_is_written() -> None:
+    step = {"step": "finetune", "tasks": ["rte"], "teacher": None, "data": None}
+    recipe = Recipe.model_validate({"steps": [step]})
+    written = yaml.safe_load(recipe.to_yaml())["steps"][0]
+    assert written["teacher"] is None and "data" not in written
+    assert Recipe.model_validate({"steps": [written]}) == recipe
 
 
 @pytest.mark.parametrize(
