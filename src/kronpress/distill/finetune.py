@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
@@ -14,7 +13,6 @@ from transformers import PreTrainedModel
 
 from kronpress.checkpoint import load_with_tokenizer
 from kronpress.distill.attention import training_attention
-from kronpress.distill.compiled import compiled_blocks
 from kronpress.distill.contest import Contender, Contest, Data
 from kronpress.distill.losses import LOSSES, Loss
 from kronpress.distill.step import parse_losses
@@ -193,7 +191,7 @@ class Finetune(TrainingStep):
         self, contender: Contender, bench: Workbench, objective: TaskDistillation, material: Material
     ) -> dict[str, Any]:
         models = [model for model in (objective.student, objective.teacher) if model is not None]
-        with training_attention(*models), compiled_blocks(*models) if self.compile else nullcontext():
+        with training_attention(*models):
             return self.model_copy(update={"learning_rate": contender.learning_rate}).train(bench, objective, material)
 
     def _rows(self, bench: Workbench, contest: Contest) -> Iterator[dict[str, Any]]:

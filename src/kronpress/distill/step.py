@@ -45,6 +45,7 @@ class Distill(TrainingStep):
             another, `weight`); a number alone is the weight.
         teacher: another model than the recipe's to learn from, a folder or hub id.
         validation_windows: of held-out text, where `validate_every` asks for them.
+        compile: let torch.compile translate the blocks; pays where a run is long and a C++ compiler or GPU is there.
         cache_teacher: run the teacher once over the text and keep the likeliest words on disk until the step is done,
             rather than run it at every step; the losses that compare must be `logits` with `top_k`.
         cache_max_bytes: what that may take.
@@ -56,6 +57,7 @@ class Distill(TrainingStep):
     losses: dict[str, SerializeAsAny[Loss]] = Field(default={"logits": LOSSES["logits"]()}, min_length=1)
     teacher: str | None = None
     validation_windows: int = Field(default=16, ge=1)
+    compile: bool = False
     cache_teacher: bool = False
     cache_max_bytes: int = Field(default=4 * 2**30, ge=1)
 

@@ -56,7 +56,6 @@ class TrainingStep(Step):
         save_every: steps between checkpoints that an interrupted run goes on from, rounded up to lines of the log.
         log_every: steps between lines of the log.
         validate_every: steps between measurements on validation text; never by default.
-        compile: let torch.compile translate the blocks; pays where a run is long and a C++ compiler or GPU is there.
         report_to: trackers of `transformers.Trainer` (tensorboard, trackio, wandb …) beside our own log.
     """
 
@@ -72,7 +71,6 @@ class TrainingStep(Step):
     save_every: int = Field(default=50, ge=1)
     log_every: int = Field(default=2, ge=1)
     validate_every: int | None = Field(default=None, ge=1)
-    compile: bool = False
     report_to: tuple[str, ...] = ()
 
     def check(self, bench: Workbench) -> None:
