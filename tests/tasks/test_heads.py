@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, BertModel, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, BertForSequenceClassification, BertModel, PreTrainedModel
 
 from kronpress.checkpoint import load, save, structured_layers
 from kronpress.errors import KronpressError
-from kronpress.tasks import TASKS, Feature, predict, take_head, with_head
+from kronpress.tasks import TASKS, Feature, is_headed, predict, take_head, with_head
 from tests.tiny import factorized, tiny_bert, tiny_gpt2, tiny_llama, tiny_tokenizer
 
 BUILDS: dict[str, Any] = {"bert": tiny_bert, "gpt2": tiny_gpt2, "llama": tiny_llama}
@@ -64,11 +64,68 @@ def test_the_seed_draws_the_head_and_nothing_else() -> None:
 
 def test_a_fine_tuned_head_is_kept_and_another_tasks_replaced() -> None:
     headed = with_head(tiny_bert(), TASKS["mrpc"], tiny_tokenizer(), seed=1)
-    again = with_head(headed, TASKS["rte"], tiny_tokenizer(), seed=2)
-    other = with_head(headed, TASKS["mnli"], tiny_tokenizer(), seed=2)
+    again = with_head(headed, TASKS["mrpc"], tiny_tokenizer(), seed=2)
     assert again.classifier.weight.equal(headed.classifier.weight)
-    assert other.classifier.weight.shape[0] == 3
-    assert other.bert.encoder.layer[0].output.dense.weight.equal(headed.bert.encoder.layer[0].output.dense.weight)
+    for name in ("rte", "mnli"):  # with as many outputs, and with others
+        other = with_head(headed, TASKS[name], tiny_tokenizer(), seed=2)
+        assert other.classifier.weight.shape[0] == TASKS[name].outputs
+        assert not other.classifier.weight[:2].equal(headed.classifier.weight)
+        assert other.bert.encoder.layer[0].output.dense.weight.equal(headed.bert.encoder.layer[0].output.dense.weight)
+
+
+@MODELS
+def test_a_head_names_the_classes_and_saves_them(build: Any, tmp_path: Path) -> None:
+    headed = with_head(build(), TASKS["sst-2"], tiny_tokenizer())
+    save(headed, tmp_path / "saved")
+    for model in (headed, load(tmp_path / "saved")):
+        assert model.config.id2label == {0: "negative", 1: "positive"}
+        assert model.config.label2id == {"negative": 0, "positive": 1}
+        assert [name for name in TASKS if is_headed(model, TASKS[name])] == ["imdb", "sst-2"]
+
+
+def test_a_head_without_classes_has_the_names_of_none() -> None:
+    reviews = with_head(tiny_bert(), TASKS["sst-2"], tiny_tokenizer())
+    for name in ("squad", "sts-b"):
+        found = with_head(reviews, TASKS[name], tiny_tokenizer()).config.id2label
+        assert found == {index: f"LABEL_{index}" for index in range(TASKS[name].outputs)}
+
+
+@pytest.mark.parametrize(
+    ("names", "fits"),
+    [
+        (["entailment", "neutral", "contradiction"], True),
+        (["ENTAILMENT", "Neutral", "CONTRADICTION"], True),
+        (["LABEL_0", "LABEL_1", "LABEL_2"], True),
+        (["0", "1", "2"], True),
+        (["CONTRADICTION", "ENTAILMENT", "NEUTRAL"], False),
+        (["LABEL_2", "LABEL_1", "LABEL_0"], False),
+        (["bad", "fair", "good"], False),
+        (["entailment", "neutral"], False),
+    ],
+)
+def test_classes_are_told_by_name_and_order(names: list[str], fits: bool) -> None:
+    config = tiny_bert(id2label=dict(enumerate(names))).config
+    teacher = BertForSequenceClassification(config)
+    assert is_headed(teacher, TASKS["mnli"]) == fits
+    kept = with_head(teacher, TASKS["mnli"], tiny_tokenizer(), seed=5)
+    assert kept.config.id2label == {0: "entailment", 1: "neutral", 2: "contradiction"}
+    assert kept.classifier.weight.equal(teacher.classifier.weight) == fits
+
+
+@pytest.mark.parametrize(
+    ("problem", "outputs", "task"),
+    [
+        (None, 1, "sts-b"),
+        ("regression", 1, "sts-b"),
+        ("regression", 2, None),
+        (None, 2, "mrpc"),
+        ("single_label_classification", 2, "mrpc"),
+        ("multi_label_classification", 2, None),
+    ],
+)
+def test_the_kind_of_problem_is_read_as_transformers_does(problem: str | None, outputs: int, task: str | None) -> None:
+    model = BertForSequenceClassification(tiny_bert(num_labels=outputs, problem_type=problem).config)
+    assert [name for name in ("sts-b", "mrpc", "squad") if is_headed(model, TASKS[name])] == ([task] if task else [])
 
 
 def test_a_decoder_reads_the_last_token_before_the_padding() -> None:

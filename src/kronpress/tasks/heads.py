@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from transformers import (
 
 from kronpress.checkpoint.plugin import PREFIX
 from kronpress.errors import KronpressError
+from kronpress.tasks.sentences import ClassificationTask
 from kronpress.tasks.task import Task
 
 _AUTO: dict[str, Any] = {
@@ -31,8 +33,8 @@ def with_head(
 ) -> PreTrainedModel:
     """Return a copy of a model with the head of a task in place of its own, which `seed` draws.
 
-    A model that has such a head already keeps it. A decoder's head reads the last token that is not padding, which
-    `config.pad_token_id` tells.
+    A model that has such a head already keeps it, see `is_headed`. The configuration names the task's classes. A
+    decoder's head reads the last token that is not padding, which `config.pad_token_id` tells.
 
     Args:
         model: any supported model; structured layers stay what they are, and an output head that the task has no use
@@ -48,18 +50,16 @@ def with_head(
     own_type = str(model.config.model_type).removeprefix(PREFIX)
     config = _plain(mine.config, own_type)
     pad(tokenizer)
-    config.pad_token_id = tokenizer.pad_token_id
     mapping = _AUTO[task.head]._model_mapping
     if type(config) not in mapping:
         raise KronpressError(
             f"transformers has no {task.head} head for {own_type} models, which the task '{task.name}' needs"
         )
     if is_headed(model, task):
-        mine.config.pad_token_id = config.pad_token_id
+        _describe(mine.config, task, tokenizer)
         kept: PreTrainedModel = mine
         return kept
-    config.num_labels = task.outputs
-    config.problem_type = _PROBLEMS[task.head]
+    _describe(config, task, tokenizer)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         headed: Any = mapping[type(config)](config)
@@ -71,10 +71,34 @@ def with_head(
 
 
 def is_headed(model: PreTrainedModel, task: Task[Any, Any]) -> bool:
-    """Say whether a model has the head of a task, with as many outputs."""
-    ending = "ForQuestionAnswering" if task.head == "spans" else "ForSequenceClassification"
-    same_kind = task.head == "spans" or (model.config.problem_type == "regression") == (task.head == "regression")
-    return type(model).__name__.endswith(ending) and model.config.num_labels == task.outputs and same_kind
+    """Say whether a model has the head of a task, with the same outputs in the same order.
+
+    Classes are told by their names in `id2label`, whatever their case. Where these are nothing but numbers (LABEL_0,
+    LABEL_1, …) the head is taken for the task's, for nothing speaks against it.
+    """
+    config, spans = model.config, task.head == "spans"
+    if not type(model).__name__.endswith("ForQuestionAnswering" if spans else "ForSequenceClassification"):
+        return False
+    problem = config.problem_type or ("regression" if config.num_labels == 1 else "single_label_classification")
+    if config.num_labels != task.outputs or (not spans and problem != _PROBLEMS[task.head]):
+        return False
+    return not isinstance(task, ClassificationTask) or _has_classes(config, task.labels)
+
+
+def _has_classes(config: Any, labels: Sequence[str]) -> bool:
+    names = [str(config.id2label.get(index)).lower() for index in range(len(labels))]
+    numbers = [str(index) for index in range(len(labels))]
+    return names in ([label.lower() for label in labels], [f"label_{number}" for number in numbers], numbers)
+
+
+def _describe(config: Any, task: Task[Any, Any], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write into a configuration what the outputs of a task's head are, and which token is padding."""
+    unnamed = [f"LABEL_{index}" for index in range(task.outputs)]  # as transformers does
+    labels = task.labels if isinstance(task, ClassificationTask) else unnamed
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: index for index, label in enumerate(labels)}
+    config.problem_type = _PROBLEMS[task.head]
+    config.pad_token_id = tokenizer.pad_token_id
 
 
 def take_head(student: PreTrainedModel, teacher: PreTrainedModel) -> bool:
