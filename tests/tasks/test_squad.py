@@ -322,6 +322,16 @@ def test_logits_that_are_no_numbers_do_no_harm(words: PreTrainedTokenizerFast, b
     assert all(map(math.isfinite, scores.values()))
 
 
+def test_each_version_scores_by_its_own_script() -> None:
+    question = Question("q", "The end.", "what?", (("The", 0), ("end", 4)))
+    given = [Answer(".", -math.inf)]
+    assert SQUAD.scores([question], given) == {"em": 100, "f1": 0}
+    assert SQUAD_2.scores([question], given)["em"] == 0
+    impossible = Question("q", "The end.", "what?", (), impossible=True)
+    with pytest.raises(KronpressError, match="squad: question 'q' has no answer to compare with"):
+        SQUAD.scores([impossible], given)
+
+
 def test_an_empty_context_is_no_answer(words: PreTrainedTokenizerFast) -> None:
     question = Question("q", " ", "who?", (), impossible=True)
     features = SQUAD_2.features([question], words, max_length=64)

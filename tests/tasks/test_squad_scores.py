@@ -26,32 +26,47 @@ def test_normalization(text: str, wanted: str) -> None:
     assert normalize(text) == wanted
 
 
-@pytest.mark.parametrize(
-    ("answer", "gold", "em", "overlap"),
-    [
-        ("the Eiffel Tower!", ["Eiffel tower"], 100, 1),
-        ("Eiffel", ["Eiffel Tower"], 0, 2 / 3),
-        ("in Paris, France", ["Paris"], 0, 0.5),
-        ("Rome", ["Paris"], 0, 0),
-        ("to be or to be", ["to be"], 0, 2 * (2 / 5) * 1 / (2 / 5 + 1)),  # a word counts as often as in both
-        ("to to", ["to to be"], 0, 2 * 1 * (2 / 3) / (1 + 2 / 3)),
-        ("be to", ["to be"], 0, 1),  # a bag has no order
-        ("b c", ["x", "b", "b c d", "b c"], 100, 1),  # the most similar
-        ("b c", ["x", "b c d"], 0, 0.8),
-        ("", [], 100, 1),  # no answer
-        ("the", [], 100, 1),  # nothing is left of it
-        ("word", [], 0, 0),
-        ("", ["word"], 0, 0),
-        ("", ["the", "word"], 0, 0),  # the gold answer that nothing is left of does not count beside another
-        ("", ["the", "!"], 100, 1),
-        ("?", ["!"], 100, 1),
-        ("word", ["the"], 0, 0),
-        ("STRASSE", ["straße"], 0, 0),  # lower case, not folded
-    ],
-)
-def test_exact_match_and_f1(answer: str, gold: list[str], em: float, overlap: float) -> None:
+BOTH = [
+    ("the Eiffel Tower!", ["Eiffel tower"], 100, 1),
+    ("Eiffel", ["Eiffel Tower"], 0, 2 / 3),
+    ("in Paris, France", ["Paris"], 0, 0.5),
+    ("Rome", ["Paris"], 0, 0),
+    ("to be or to be", ["to be"], 0, 2 * (2 / 5) * 1 / (2 / 5 + 1)),  # a word counts as often as in both
+    ("to to", ["to to be"], 0, 2 * 1 * (2 / 3) / (1 + 2 / 3)),
+    ("be to", ["to be"], 0, 1),  # a bag has no order
+    ("b c", ["x", "b", "b c d", "b c"], 100, 1),  # the most similar
+    ("b c", ["x", "b c d"], 0, 0.8),
+    ("", ["word"], 0, 0),
+    ("word", ["the"], 0, 0),
+    ("STRASSE", ["straße"], 0, 0),  # lower case, not folded
+]
+VERSION_1 = [
+    (",", [".", "x"], 100, 0),  # a gold answer that nothing is left of is compared with as any other
+    ("the", ["A"], 100, 0),  # but shares no word
+    ("", ["the", "!"], 100, 0),
+    ("x", [".", "x"], 100, 1),
+]
+VERSION_2 = [
+    ("", [], 100, 1),  # no answer
+    ("the", [], 100, 1),  # nothing is left of it
+    ("word", [], 0, 0),
+    (",", [".", "x"], 0, 0),  # the gold answer that nothing is left of does not count beside another
+    ("", ["the", "word"], 0, 0),
+    ("", ["the", "!"], 100, 1),
+    ("the", ["A"], 100, 1),
+]
+
+
+@pytest.mark.parametrize(("answer", "gold", "em", "overlap"), BOTH + VERSION_1)
+def test_exact_match_and_f1_of_version_1(answer: str, gold: list[str], em: float, overlap: float) -> None:
     assert exact_match(answer, gold) == em
     assert f1(answer, gold) == pytest.approx(100 * overlap)
+
+
+@pytest.mark.parametrize(("answer", "gold", "em", "overlap"), BOTH + VERSION_2)
+def test_exact_match_and_f1_of_version_2(answer: str, gold: list[str], em: float, overlap: float) -> None:
+    assert exact_match(answer, gold, unanswerable=True) == em
+    assert f1(answer, gold, unanswerable=True) == pytest.approx(100 * overlap)
 
 
 def test_the_order_of_gold_answers_is_no_matter() -> None:
@@ -60,9 +75,10 @@ def test_the_order_of_gold_answers_is_no_matter() -> None:
 
 
 def test_qualities_of_several() -> None:
-    found = qualities(["Paris", "a b c"], [["paris"], ["b"]])
-    assert found["em"].tolist() == [100, 0]
-    assert found["f1"].tolist() == pytest.approx([100, 200 / 3])
+    for unanswerable, empty in ((False, 0), (True, 100)):
+        found = qualities(["Paris", "a b c", "!"], [["paris"], ["b"], ["the"]], unanswerable=unanswerable)
+        assert found["em"].tolist() == [100, 0, 100]
+        assert found["f1"].tolist() == pytest.approx([100, 200 / 3, empty])
 
 
 def test_breakdown_leaves_out_what_there_is_not() -> None:

@@ -157,22 +157,26 @@ class SquadTask(Task[Question, Answer]):
         return [Answer(text, gap) for text, gap in zip(texts, gaps, strict=True)]
 
     def scores(self, examples: Sequence[Question], answers: Sequence[Answer]) -> dict[str, float]:
-        """Return exact match and F1 in percent; for version 2.0 no answer is given where its score is the higher one.
+        """Return exact match and F1 in percent, as the data set's own script of that version computes them.
 
-        For version 2.0 there follow the scores of the questions with and without an answer and, under names that
-        begin with `oracle_`, the best that another threshold of the null-score difference would have given, and that
-        threshold (in logits). It is chosen on the very labels it is scored with, so it is no result.
+        For version 2.0 no answer is given where its score is the higher one, and there follow the scores of the
+        questions with and without an answer and, under names that begin with `oracle_`, the best that another threshold
+        of the null-score difference would have given, and that threshold (in logits). It is chosen on the very labels
+        it is scored with, so it is no result.
 
         Raises:
             KronpressError: a question has no answer to compare with.
         """
         for question in examples:
-            if not question.answers and not question.impossible:
+            if not question.answers and not (question.impossible and self.unanswerable):
                 raise KronpressError(
                     f"{self.name}: question '{question.id}' has no answer to compare with; score a split that has them"
                 )
         golds = [[text for text, _ in question.answers] for question in examples]
-        answered, silent = qualities([answer.text for answer in answers], golds), qualities([""] * len(golds), golds)
+        answered, silent = (
+            qualities(texts, golds, unanswerable=self.unanswerable)
+            for texts in ([answer.text for answer in answers], [""] * len(golds))
+        )
         gaps = np.array([answer.null_gap for answer in answers])
         given = {name: np.where(gaps > 0, silent[name], answered[name]) for name in self.metrics}
         found = {name: float(each.mean()) for name, each in given.items()}

@@ -32,29 +32,32 @@ def normalize(text: str) -> str:
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
 
 
-def exact_match(answer: str, gold: Sequence[str]) -> float:
+def exact_match(answer: str, gold: Sequence[str], *, unanswerable: bool = False) -> float:
     """Return 100 where the answer equals one of `gold` after normalization, else 0.
 
-    An empty answer is right where there is no gold answer, or none that anything is left of.
+    `unanswerable` scores as version 2.0 does: gold answers of which normalization leaves nothing are dropped, and an
+    empty answer is right where there is none left. Version 1.1 compares with them all.
     """
-    return 100.0 * (normalize(answer) in _meant(gold))
+    return 100.0 * (normalize(answer) in _meant(gold, unanswerable))
 
 
-def f1(answer: str, gold: Sequence[str]) -> float:
+def f1(answer: str, gold: Sequence[str], *, unanswerable: bool = False) -> float:
     """Return the F1 in percent of the answer's words, as a bag, against the most similar of `gold`.
 
-    Where either is empty it is 100 if both are, else 0.
+    It is 0 where no word is shared, but in version 2.0 (`unanswerable`, see `exact_match`) 100 where both are empty.
     """
     words = normalize(answer).split()
-    return 100.0 * max(_overlap(words, each.split()) for each in _meant(gold))
+    return 100.0 * max(_overlap(words, each.split(), unanswerable) for each in _meant(gold, unanswerable))
 
 
-def qualities(answers: Sequence[str], golds: Sequence[Sequence[str]]) -> dict[str, Float[np.ndarray, " questions"]]:
-    """Return `em` and `f1` of each answer, in percent."""
+def qualities(
+    answers: Sequence[str], golds: Sequence[Sequence[str]], *, unanswerable: bool
+) -> dict[str, Float[np.ndarray, " questions"]]:
+    """Return `em` and `f1` of each answer, in percent; every question of version 1.1 has some gold answer."""
     pairs = list(zip(answers, golds, strict=True))
     return {
-        "em": np.array([exact_match(answer, gold) for answer, gold in pairs]),
-        "f1": np.array([f1(answer, gold) for answer, gold in pairs]),
+        "em": np.array([exact_match(answer, gold, unanswerable=unanswerable) for answer, gold in pairs]),
+        "f1": np.array([f1(answer, gold, unanswerable=unanswerable) for answer, gold in pairs]),
     }
 
 
@@ -86,12 +89,13 @@ def best_threshold(
     return Threshold(float(thresholds[best]), float(totals[best] / len(gaps)))
 
 
-def _meant(gold: Sequence[str]) -> list[str]:
-    """Normalize the gold answers; where nothing is left of any, none is the answer."""
-    return [left for left in map(normalize, gold) if left] or [""]
+def _meant(gold: Sequence[str], unanswerable: bool) -> list[str]:
+    """Normalize the gold answers that count."""
+    found = [normalize(each) for each in gold]
+    return [each for each in found if each] or [""] if unanswerable else found
 
 
-def _overlap(words: list[str], gold: list[str]) -> float:
+def _overlap(words: list[str], gold: list[str], unanswerable: bool) -> float:
     if not words or not gold:
-        return float(words == gold)
+        return float(unanswerable and words == gold)
     return 2 * (Counter(words) & Counter(gold)).total() / (len(words) + len(gold))
