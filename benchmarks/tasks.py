@@ -136,9 +136,10 @@ class Study:
         start = self._start(row.start)
         if not row.stage_one:
             return start
-        folder = self.out / f"stage-1-{_slug(row.start)}"
+        name = f"{_slug(row.start)}-{self.tokens}"
+        folder = self.out / f"stage-1-{name}"
         if not (folder / "report.json").exists():
-            bench = self._bench(f"training-{_slug(row.start)}", text=True)
+            bench = self._bench(f"training-{name}", text=True)
             bench.student = start
             losses = _mapped(row.start, STAGE_1)
             step = Distill(tokens=self.tokens, window=128, batch=16, learning_rate=1e-3, losses=losses, log_every=20)

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, TrainerControl, TrainerState, TrainingArguments
 
 from kronpress.checkpoint import load, structured_layers
 from kronpress.distill import Finetune, contest, read_log
 from kronpress.distill.examples import teacher_outputs
+from kronpress.distill.selection import Selection
 from kronpress.errors import KronpressError
 from kronpress.recipe import Recipe
 from kronpress.step import Workbench
@@ -74,7 +75,7 @@ def test_teacher_student_and_baselines_stand_side_by_side(build: Any, data: Path
         opened = AutoModelForSequenceClassification.from_pretrained(folder)
         assert bool(structured_layers(opened)) == (row["model"] in ("student", "plain"))
         assert sum(each.numel() for each in opened.parameters()) == row["footprint"]["parameters"]
-    assert not list((tmp_path / "step").rglob("best.safetensors")) and not list((tmp_path / "step").rglob("trainer"))
+    assert not list((tmp_path / "step").rglob("best-*.safetensors")) and not list((tmp_path / "step").rglob("trainer"))
     for name, value in bench.student.state_dict().items():
         assert value.equal(before[name])
     json.dumps(found, allow_nan=False)
@@ -104,7 +105,7 @@ def test_the_best_epoch_counts_not_the_last(data: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr(contest.Contest, "_measure", measure)
     bench = work(tmp_path)
     fine = step(data, epochs=3, seeds=1)
-    data_of = fine._data("sst-2", bench.student)
+    data_of = fine._data("sst-2")
     whole = contest.Contest(bench, tmp_path / "step" / "sst-2", data_of, fine._train, batch=16, seeds=[0])
     student = contest.Contender("teacher", bench.teacher, bench.tokenizer, fine.losses, epochs=3, learning_rate=0.001)
     row = whole.row(student, teacher=_taught(bench))
@@ -268,3 +269,81 @@ def test_plain_fine_tuning_needs_no_teacher(data: Path, tmp_path: Path) -> None:
         step(data, teacher=None)
     with pytest.raises(ValueError, match="loss 'logits' of the other compares"):
         step(data, teacher=None, losses=plain, baselines={"other": {"losses": {"logits": 1}}})
+
+
+def test_a_folder_with_other_settings_data_or_teacher_is_refused(data: Path, tmp_path: Path) -> None:
+    bench = work(tmp_path)
+    step(data, seeds=1, epochs=1).run(bench)
+    again = step(data, seeds=1, epochs=1).run(bench)["tasks"][0]["rows"]
+    assert [row["model"] for row in again] == ["teacher", "student"]
+    for fields, named in (
+        ({"learning_rate": 0.001}, "'student' fine-tuned with other learning_rate;"),
+        ({"seeds": 2}, "'teacher' fine-tuned with other seeds;"),
+        ({"losses": {"logits": 1}}, "'student' fine-tuned with other losses;"),
+        ({"warmup": 0.5}, "'teacher' fine-tuned with other warmup;"),
+    ):
+        with pytest.raises(KronpressError, match=named):
+            step(data, **({"seeds": 1, "epochs": 1} | fields)).run(bench)
+    with torch.no_grad():
+        bench.student.bert.embeddings.word_embeddings.weight[0] += 1  # type: ignore[union-attr]
+    with pytest.raises(KronpressError, match="'student' fine-tuned with other start;"):
+        step(data, seeds=1, epochs=1).run(bench)
+    (data / "SST-2" / "dev.tsv").write_text("sentence\tlabel\nsun\t0\nmoon\t1\n")
+    with pytest.raises(KronpressError, match="'teacher' fine-tuned with other data; name another folder"):
+        step(data, seeds=1, epochs=1).run(bench)
+
+
+def test_data_from_elsewhere_is_read_as_its_own_task_says(data: Path, tmp_path: Path) -> None:
+    reviews = tmp_path / "imdb.jsonl"
+    reviews.write_text(json.dumps({"text": "sun " * 30 + "moon", "label": 1}) + "\n")
+    bench = work(tmp_path)
+    fine = step(data, also={"imdb": str(reviews)})._data("sst-2")
+    contender = contest.Contender("student", bench.student, bench.tokenizer, {}, epochs=1, learning_rate=0.1)
+    own = fine.features(fine.dev, contender)
+    (review,) = fine.features(fine.also["imdb"], contender, task=TASKS["imdb"])
+    assert max(len(each.ids) for each in own) <= TASKS["sst-2"].max_length < len(review.ids)
+    assert len(review.ids) == 30 * len("sun ") + len("moon")  # all of it; one token is a byte here
+
+
+def test_what_would_fail_later_is_found_before_anything_is_trained(data: Path, tmp_path: Path) -> None:
+    bench = work(tmp_path)
+    with pytest.raises(KronpressError, match="nowhere"):
+        step(data, teacher=str(tmp_path / "nowhere")).check(bench)
+    short = save_tiny(tmp_path / "short", tiny_bert(num_hidden_layers=2))
+    losses = {"hidden": {"layers": "same"}}
+    with pytest.raises(KronpressError, match="layers of the loss 'hidden' is 'same'"):
+        step(data, baselines={"short": {"model": str(short), "losses": losses}}).check(bench)
+    step(data, baselines={"short": {"model": str(short), "losses": {"logits": 1}}}).check(bench)
+    other = tmp_path / "other"
+    tiny_bert().save_pretrained(other)
+    (tmp_path / "words").mkdir()
+    with pytest.raises(KronpressError, match=r"other' has no readable tokenizer beside it"):
+        step(data, baselines={"other": {"model": str(other)}}).check(bench)
+
+
+def test_weights_of_a_lost_future_are_not_taken(data: Path, tmp_path: Path) -> None:
+    """After a kill, the best weights are those that the log speaks of, also where a later, better file was written."""
+    model = with_head(tiny_bert(), TASKS["sst-2"], tiny_tokenizer())
+    scores = iter([50.0, 40.0, 90.0, 45.0])
+    selection = Selection(tmp_path, model, measure=lambda: (next(scores), {}), every=1)
+    state, control = TrainerState(max_steps=9, is_world_process_zero=True), TrainerControl()
+    arguments = TrainingArguments(output_dir=str(tmp_path / "trainer"), report_to="none")
+    marks = []
+    for state.global_step in (1, 2, 3):
+        with torch.no_grad():
+            model.classifier.bias.fill_(state.global_step)  # type: ignore[operator,union-attr]
+        selection.on_step_end(arguments, state, control)
+        if state.global_step == 2:
+            (tmp_path / "trainer" / "checkpoint-2").mkdir(parents=True)
+            selection.on_save(arguments, state, control)
+        marks.append(sorted(path.name for path in tmp_path.glob("best-*")))
+    assert marks == [["best-1.safetensors"], ["best-1.safetensors"], ["best-1.safetensors", "best-3.safetensors"]]
+    state.global_step = 2
+    selection.on_train_begin(arguments, state, control)
+    state.global_step = 3
+    selection.on_step_end(arguments, state, control)
+    found = selection.take_best()
+    assert (found["step"], found["score"]) == (1, 50.0)
+    assert model.classifier.bias.tolist() == [1.0, 1.0]  # type: ignore[union-attr]
+    selection.on_save(arguments, state, control)
+    assert [path.name for path in tmp_path.glob("best-*")] == ["best-1.safetensors"]

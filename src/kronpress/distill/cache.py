@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -18,6 +17,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from kronpress.checkpoint import files
+from kronpress.distill.digests import tensors_digest
 from kronpress.distill.distillation import head_of
 from kronpress.distill.head import withheld
 from kronpress.distill.losses import IGNORED, LogitDistillation, Loss, Predictions
@@ -115,7 +115,7 @@ class Key:
         state = [*teacher.named_parameters(), *teacher.named_buffers()]
         rows, tokens, vocabulary = len(examples), _tokens(examples, kept), _vocabulary(teacher)
         per_shard = max(1, _SHARD_BYTES // (tokens * _bytes_per_token(vocabulary, kept)))
-        return cls(_digest(state), _digest_of(examples), rows, tokens, vocabulary, per_shard, kept)
+        return cls(tensors_digest(state), _digest_of(examples), rows, tokens, vocabulary, per_shard, kept)
 
     @property
     def shards(self) -> list[str]:
@@ -333,12 +333,6 @@ def _bytes_per_token(vocabulary: int, kept: Kept) -> int:
 
 
 def _digest_of(examples: Examples) -> str:
-    return _digest((name, examples[row][name]) for row in range(len(examples)) for name in ("input_ids", "labels"))
-
-
-def _digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    digest = hashlib.sha256()
-    for name, value in tensors:
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    return tensors_digest(
+        (name, examples[row][name]) for row in range(len(examples)) for name in ("input_ids", "labels")
+    )

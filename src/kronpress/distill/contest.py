@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,61 +17,16 @@ from transformers import PreTrainedModel, set_seed
 
 from kronpress import processes
 from kronpress.checkpoint import files, load, save
+from kronpress.distill.contender import Contender, Data
+from kronpress.distill.digests import weights_digest
 from kronpress.distill.examples import Collate, Examples, teacher_outputs
-from kronpress.distill.losses import LogitLoss, Loss
 from kronpress.distill.selection import Selection
 from kronpress.distill.task_distillation import TaskDistillation
 from kronpress.distill.training import Material
+from kronpress.errors import KronpressError
 from kronpress.footprint import footprint
 from kronpress.step import Workbench
-from kronpress.tasks import TASKS, ClassificationTask, Feature, Task, predict, shuffled, take_head, with_head
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A model that is to be fine-tuned, and how.
-
-    Attributes:
-        name: in reports, and of its folder.
-        model: where it starts.
-        tokenizer: its own.
-        losses: what is minimized.
-        epochs: passes over the training set.
-        learning_rate: peak.
-    """
-
-    name: str
-    model: PreTrainedModel
-    tokenizer: Any
-    losses: Mapping[str, Loss]
-    epochs: float
-    learning_rate: float
-
-    @property
-    def compares(self) -> bool:
-        """Whether it learns from a teacher."""
-        return any(loss.compares for loss in self.losses.values())
-
-    @property
-    def looks_inside(self) -> bool:
-        """Whether the teacher must be run at every step, not its outputs alone be known."""
-        return any(loss.compares and not isinstance(loss, LogitLoss) for loss in self.losses.values())
-
-
-@dataclass(frozen=True)
-class Data:
-    """What a task's models are trained on, selected by and scored on."""
-
-    task: Task[Any, Any]
-    train: Sequence[Any]
-    dev: Sequence[Any]
-    also: Mapping[str, Sequence[Any]]
-    max_length: int
-
-    def features(self, examples: Sequence[Any], tokenizer: Any) -> list[Feature]:
-        """Return what a model with this tokenizer reads."""
-        return self.task.features(examples, tokenizer, max_length=self.max_length)
-
+from kronpress.tasks import TASKS, ClassificationTask, Feature, predict, shuffled, take_head, with_head
 
 Train = Callable[[Contender, Workbench, TaskDistillation, Material], dict[str, Any]]
 
@@ -84,6 +40,7 @@ class Contest:
         train: trains, as a training step does.
         batch: examples per optimizer step.
         seeds: of the runs of each model.
+        settings: whatever else the results depend on.
     """
 
     bench: Workbench
@@ -92,14 +49,19 @@ class Contest:
     train: Train
     batch: int
     seeds: Sequence[int]
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def row(self, contender: Contender, *, teacher: PreTrainedModel | None = None) -> dict[str, Any]:
         """Fine-tune one model with every seed, keep the best one, and report on all.
 
         What an interrupted run finished is not done again. The best model lies in the folder of its name.
+
+        Raises:
+            KronpressError: the folder holds what was fine-tuned with other settings, models or data.
         """
         place = self.folder / contender.name
-        report = self.folder / f"{contender.name}.json"
+        report = self._report(contender)
+        settings = processes.from_main(lambda: self._settings(contender, teacher))
         if not report.exists():
             found = [self._attempt(contender, seed, teacher) for seed in self.seeds]
             with processes.together():
@@ -107,7 +69,7 @@ class Contest:
                     best = max(found, key=lambda each: float(each["score"]))
                     shutil.rmtree(place, ignore_errors=True)
                     save(self._best(contender, best["seed"]), place, tokenizer=contender.tokenizer)
-                    files.write_json(report, self._summary(contender, found))
+                    files.write_json(report, self._summary(contender, found) | {"settings": settings})
                     shutil.rmtree(self._work(contender), ignore_errors=True)
         known: dict[str, Any] = files.read_json(report)
         return known
@@ -115,14 +77,45 @@ class Contest:
     def known(self, name: str, model: PreTrainedModel, tokenizer: Any) -> dict[str, Any]:
         """Score a model that is fine-tuned already."""
         contender = Contender(name, model, tokenizer, losses={}, epochs=0, learning_rate=0)
-        score, scores = self._measure(model, self.data.features(self.data.dev, tokenizer))
+        score, scores = self._measure(model, self.data.features(self.data.dev, contender))
         also = {each: self._elsewhere(model, contender, name=each) for each in self.data.also}
         line = {"seed": None, "score": score, "scores": dict(scores), "also": also}
         return self._summary(contender, [line])
 
     def opened(self, name: str) -> PreTrainedModel:
-        """Open the best model of a row."""
-        return load(self.folder / name)
+        """Open the best model of a row, where the student is."""
+        model = load(self.folder / name)
+        module: nn.Module = model
+        module.to(self.bench.student.device)
+        return model
+
+    def close(self) -> None:
+        """Remove what was kept in case of an interruption, when all rows are done."""
+        with processes.together():
+            if processes.is_main():
+                shutil.rmtree(self.folder / ".work", ignore_errors=True)
+
+    def _settings(self, contender: Contender, teacher: PreTrainedModel | None) -> dict[str, Any]:
+        """Return what a row depends on, and note it in its folder; refuse a folder where that is something else."""
+        mine: dict[str, Any] = {**self.settings, **contender.settings(), "batch": self.batch, "seeds": list(self.seeds)}
+        mine["data"] = self.data.digest()
+        mine["teacher"] = weights_digest(teacher) if teacher is not None and contender.compares else None
+        mine = dict(json.loads(json.dumps(mine)))  # as it is read again
+        report, note = self._report(contender), self._work(contender) / "settings.json"
+        if report.exists() or note.exists():
+            known = files.read_json(report)["settings"] if report.exists() else files.read_json(note)
+            other = [name for name in mine if known.get(name) != mine[name]]
+            if other:
+                raise KronpressError(
+                    f"{self.folder} holds '{contender.name}' fine-tuned with other {', '.join(other)}; name another "
+                    "folder, or remove this one"
+                )
+        else:
+            files.write_json(note, mine)
+        return mine
+
+    def _report(self, contender: Contender) -> Path:
+        return self.folder / f"{contender.name}.json"
 
     def _work(self, contender: Contender) -> Path:
         return self.folder / ".work" / contender.name
@@ -156,9 +149,8 @@ class Contest:
         folder.mkdir(parents=True, exist_ok=True)
         set_seed(seed)
         student = self._started(contender, seed)
-        if contender.compares and teacher is not None:
-            take_head(student, teacher)
-        features = self.data.features(self.data.train, contender.tokenizer)
+        inherits = contender.compares and teacher is not None and take_head(student, teacher)
+        features = self.data.features(self.data.train, contender)
         steps = max(1, round(contender.epochs * len(features) / self.batch))
         order = shuffled([len(each.ids) for each in features], batch=self.batch, count=steps * self.batch, seed=seed)
         known = None
@@ -178,18 +170,18 @@ class Contest:
         report = self.train(contender, replace(self.bench, folder=folder, seed=seed), objective, material)
         best = selection.take_best()
         also = {name: self._elsewhere(student, contender, name=name) for name in self.data.also}
-        return {"seed": seed, **best, "also": also, "training": report}
+        return {"seed": seed, **best, "head_of_teacher": inherits, "also": also, "training": report}
 
     def _taught(self, contender: Contender, teacher: PreTrainedModel, features: Sequence[Feature]) -> list[Any]:
         path = self.folder / ".work" / "teacher.safetensors"
         with processes.together():
             if processes.is_main():
-                teacher_outputs(teacher, features, path=path, key=self.data.task.name)
-        return teacher_outputs(teacher, features, path=path, key=self.data.task.name)
+                teacher_outputs(teacher, features, path=path, key=weights_digest(teacher))
+        return teacher_outputs(teacher, features, path=path, key=weights_digest(teacher))
 
     def _selection(self, student: PreTrainedModel, contender: Contender, *, seed: int, every: float) -> Selection:
         folder = self._work(contender) / f"seed-{seed}"
-        features = self.data.features(self.data.dev, contender.tokenizer)
+        features = self.data.features(self.data.dev, contender)
         return Selection(folder, student, measure=lambda: self._measure(student, features), every=every)
 
     def _measure(self, model: PreTrainedModel, features: Sequence[Feature]) -> tuple[float, Mapping[str, float]]:
@@ -201,7 +193,7 @@ class Contest:
         """Score the model on a data set outside of the distribution that it was trained on."""
         other, examples = TASKS[name], self.data.also[name]
         assert isinstance(other, ClassificationTask)
-        features = other.features(examples, contender.tokenizer, max_length=self.data.max_length)
+        features = self.data.features(examples, contender, task=other)
         outputs = predict(student, features, progress=name)
         return other.scores(examples, other.answers_from(self.data.task.name, outputs))
 

@@ -68,7 +68,8 @@ def teacher_outputs(teacher: PreTrainedModel, features: Sequence[Feature], *, pa
         teacher: fine-tuned for the task.
         features: as it reads them.
         path: of a file that several trainings with the same teacher share.
-        key: tells teachers apart; a file with another one, or of other features, is written anew.
+        key: tells teachers apart, such as the digest of their weights; a file with another one, or of other features,
+            is written anew.
     """
     digest = hashlib.sha256(json.dumps([key, [feature.ids for feature in features]]).encode()).hexdigest()
     if path.exists():

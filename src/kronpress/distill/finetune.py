@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
@@ -13,17 +12,18 @@ from transformers import PreTrainedModel
 
 from kronpress.checkpoint import load_with_tokenizer
 from kronpress.distill.attention import training_attention
-from kronpress.distill.contest import Contender, Contest, Data
+from kronpress.distill.contender import Contender, Data
+from kronpress.distill.contest import Contest
 from kronpress.distill.losses import LOSSES, Loss
 from kronpress.distill.step import parse_losses
 from kronpress.distill.task_distillation import TaskDistillation
 from kronpress.distill.training import Material, TrainingStep
 from kronpress.errors import KronpressError
-from kronpress.families import position_limit
 from kronpress.step import STEPS, Workbench
 from kronpress.tasks import TASKS, ClassificationTask, Task, is_headed, with_head
 
 _PLAIN: dict[str, Loss] = {"cross_entropy": LOSSES["cross_entropy"]()}
+_SETTINGS = {"micro_batch", "warmup", "schedule", "weight_decay", "max_grad_norm"}  # that weights depend on
 
 
 class TaskOptions(BaseModel):
@@ -158,7 +158,7 @@ class Finetune(TrainingStep):
         return self
 
     def check(self, bench: Workbench) -> None:
-        """Read all data, and see that every model can have every task's head."""
+        """Read all data, open all models, and see that each can have every task's head and the losses asked for."""
         super().check(bench)
         for name in self.also:
             if not set(_sources(name)) & set(self.tasks):
@@ -166,12 +166,17 @@ class Finetune(TrainingStep):
                     f"also: no task of this step answers '{name}'; add one of {', '.join(_sources(name)) or 'none'}"
                 )
         for name in self.tasks:
-            data = self._data(name, bench.teacher)
-            with_head(bench.teacher, data.task, bench.tokenizer)
-            data.features(data.dev, bench.tokenizer)
-        for baseline in self.baselines.values():
-            if baseline.model is not None:
-                load_with_tokenizer(baseline.model)
+            self._with_options(name)._check_task(bench, name)
+
+    def _check_task(self, bench: Workbench, name: str) -> None:
+        data = self._data(name)
+        teacher = self._open_teacher(self.teacher, data.task, bench) if isinstance(self.teacher, str) else None
+        if isinstance(self.teacher, TeacherOptions):
+            teacher = with_head(bench.teacher, data.task, bench.tokenizer)
+        for contender in self._contenders(bench):
+            student = with_head(contender.model, data.task, contender.tokenizer)
+            data.features(data.dev, contender)
+            TaskDistillation(student, teacher if contender.compares else None, contender.losses)
 
     def run(self, bench: Workbench) -> dict[str, Any]:
         """Fine-tune all models on all tasks, going on where an interrupted run stopped."""
@@ -179,11 +184,14 @@ class Finetune(TrainingStep):
 
     def _task(self, bench: Workbench, name: str) -> dict[str, Any]:
         options = self._with_options(name)
-        data = self._data(name, bench.student)
+        data = self._data(name)
 
         seeds = range(bench.seed, bench.seed + self.seeds)
-        contest = Contest(bench, bench.folder / name, data, options._train, batch=options.batch, seeds=seeds)
+        settings = options.model_dump(mode="json", include=_SETTINGS)
+        folder = bench.folder / name
+        contest = Contest(bench, folder, data, options._train, batch=options.batch, seeds=seeds, settings=settings)
         rows = list(options._rows(bench, contest))
+        contest.close()
         examples = {"train": len(data.train), "dev": len(data.dev)}
         return {"task": name, "split": "dev", "metrics": list(data.task.metrics), "examples": examples, "rows": rows}
 
@@ -195,7 +203,6 @@ class Finetune(TrainingStep):
             return self.model_copy(update={"learning_rate": contender.learning_rate}).train(bench, objective, material)
 
     def _rows(self, bench: Workbench, contest: Contest) -> Iterator[dict[str, Any]]:
-        contender = partial(Contender, epochs=self.epochs, learning_rate=self.learning_rate)
         teacher = None
         if isinstance(self.teacher, str):
             teacher = self._open_teacher(self.teacher, contest.data.task, bench)
@@ -204,24 +211,28 @@ class Finetune(TrainingStep):
             rate, epochs = self.teacher.learning_rate, self.teacher.epochs or self.epochs
             yield contest.row(Contender("teacher", bench.teacher, bench.tokenizer, _PLAIN, epochs, rate))
             teacher = contest.opened("teacher")
-        yield contest.row(contender("student", bench.student, bench.tokenizer, self.losses), teacher=teacher)
+        for contender in self._contenders(bench):
+            yield contest.row(contender, teacher=teacher)
+
+    def _contenders(self, bench: Workbench) -> Iterator[Contender]:
+        """Go through the student and the baselines."""
+        student = Contender("student", bench.student, bench.tokenizer, self.losses, self.epochs, self.learning_rate)
+        yield student
         for name, baseline in self.baselines.items():
-            model, tokenizer = bench.student, bench.tokenizer
+            rate = baseline.learning_rate or self.learning_rate
+            other = replace(student, name=name, losses=baseline.losses, learning_rate=rate)
             if baseline.model is not None:
                 model, tokenizer = load_with_tokenizer(baseline.model)
-            other = contender(name, model, tokenizer, baseline.losses)
-            rate = baseline.learning_rate or self.learning_rate
-            yield contest.row(replace(other, learning_rate=rate), teacher=teacher)
+                _require_tokenizer(baseline.model, tokenizer, like=bench.tokenizer if other.compares else None)
+                other = replace(other, model=model, tokenizer=tokenizer)
+            yield other
 
     def _open_teacher(self, name: str, task: Task[Any, Any], bench: Workbench) -> PreTrainedModel:
         """Open the fine-tuned teacher of a task."""
         source = name.replace("{task}", task.name)
         teacher, tokenizer = load_with_tokenizer(source)
-        if tokenizer is not None and tokenizer.get_vocab() != bench.tokenizer.get_vocab():
-            raise KronpressError(
-                f"the tokenizer of the teacher '{source}' numbers words otherwise than the student's; "
-                "choose a teacher with the same tokenizer"
-            )
+        if tokenizer is not None:
+            _require_tokenizer(source, tokenizer, like=bench.tokenizer)
         if not is_headed(teacher, task):
             raise KronpressError(
                 f"the teacher '{source}' is a {type(teacher).__name__} with {teacher.config.num_labels} outputs, not "
@@ -236,15 +247,25 @@ class Finetune(TrainingStep):
         options = self.tasks[name].model_dump(exclude_none=True, exclude={"data"})
         return self.model_copy(update=options)
 
-    def _data(self, name: str, model: PreTrainedModel) -> Data:
-        task, options = TASKS[name], self._with_options(name)
-        source = self.tasks[name].data or self.data
+    def _data(self, name: str) -> Data:
+        task, source = TASKS[name], self.tasks[name].data or self.data
         if source is None:
             raise KronpressError(f"no data for '{name}'; name a folder or `hub:` under data")
         place = task.find(source)
         also = {other: TASKS[other].read(where, "dev") for other, where in self.also.items() if name in _sources(other)}
-        length = min(options.max_length or task.max_length, position_limit(model) or task.max_length)
+        length = self._with_options(name).max_length
         return Data(task, task.read(place, "train"), task.read(place, "dev"), also, length)
+
+
+def _require_tokenizer(source: str, tokenizer: Any, *, like: Any | None) -> None:
+    """Check that a model has a tokenizer, and one that numbers words as another does where it learns from its model."""
+    if tokenizer is None:
+        raise KronpressError(f"the model '{source}' has no readable tokenizer beside it; add its tokenizer files")
+    if like is not None and tokenizer.get_vocab() != like.get_vocab():
+        raise KronpressError(
+            f"the tokenizer of '{source}' numbers words otherwise than the student's, and one learns from the other; "
+            "choose a model with the same tokenizer"
+        )
 
 
 def _sources(name: str) -> list[str]:

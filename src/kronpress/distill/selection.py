@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,14 @@ from kronpress import processes
 from kronpress.checkpoint import files
 from kronpress.distill.log import read_log
 
-LOG, WEIGHTS = "dev.jsonl", "best.safetensors"
+LOG = "dev.jsonl"
 
 
 class Selection(TrainerCallback):
     """Measures after every epoch and at the end, logs it, and keeps the weights of the best measurement.
 
-    What is measured after a step depends on the steps before alone, so that a training that is interrupted and goes on
-    keeps the same weights as one that is not.
+    The file of the weights is named after their step, so that a training which goes on from an earlier one finds the
+    best of those before it.
 
     Args:
         folder: for the log and the weights.
@@ -45,8 +46,21 @@ class Selection(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Forget measurements beyond the checkpoint that training goes on from."""
         if state.is_world_process_zero:
-            kept = [line for line in read_log(self.folder / LOG) if line["step"] <= state.global_step]
+            kept = self._lines(until=state.global_step)
             files.write_text(self.folder / LOG, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Remove weights that no checkpoint still there would go on with."""
+        if not state.is_world_process_zero:
+            return
+        names = [path.name.partition("-")[2] for path in (self.folder / "trainer").glob("checkpoint-*")]
+        steps = [state.global_step, *(int(name) for name in names if name.isdigit())]
+        needed = [
+            self._weights(best) for best in (_best(self._lines(until=step)) for step in steps) if best is not None
+        ]
+        for path in self.folder.glob("best-*.safetensors"):
+            if path not in needed:
+                path.unlink()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Measure where an epoch has ended."""
@@ -57,23 +71,37 @@ class Selection(TrainerCallback):
         score, scores = self.measure()
         if not state.is_world_process_zero:
             return
-        if score > max((line["score"] for line in read_log(self.folder / LOG)), default=float("-inf")):
-            self._keep()
         line = {"step": step, "epoch": round(step / self.every, 2), "score": score, "scores": dict(scores)}
+        if _best([*self._lines(), line]) == step:
+            self._keep(step)
         with (self.folder / LOG).open("a") as stream:
             stream.write(json.dumps(line) + "\n")
         shown = ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
         tqdm.write(f"epoch {line['epoch']:g}: dev {shown}")
 
-    def _keep(self) -> None:
-        partial = self.folder / f".{WEIGHTS}.partial"
-        safetensors.torch.save_model(self.student, str(partial))
-        os.replace(partial, self.folder / WEIGHTS)
-
     def take_best(self) -> dict[str, Any]:
         """Give the student its best weights; return the line of the log that tells of them. All processes call it."""
         with processes.together():
             pass  # the main one has written them
-        safetensors.torch.load_model(self.student, self.folder / WEIGHTS)
-        lines = read_log(self.folder / LOG)
-        return dict(max(lines, key=lambda line: (line["score"], -line["step"])))
+        lines = self._lines()
+        best = _best(lines)
+        assert best is not None, "nothing was measured"
+        safetensors.torch.load_model(self.student, self._weights(best))
+        return next(line for line in lines if line["step"] == best)
+
+    def _lines(self, *, until: float = math.inf) -> list[dict[str, Any]]:
+        return [dict(line) for line in read_log(self.folder / LOG) if line["step"] <= until]
+
+    def _weights(self, step: int) -> Path:
+        return self.folder / f"best-{step}.safetensors"
+
+    def _keep(self, step: int) -> None:
+        path = self._weights(step)
+        partial = path.with_name(f".{path.name}.partial")
+        safetensors.torch.save_model(self.student, str(partial))
+        os.replace(partial, path)
+
+
+def _best(lines: Sequence[Mapping[str, Any]]) -> int | None:
+    """Return the step of the best measurement, the first of equal ones."""
+    return int(max(lines, key=lambda line: (line["score"], -line["step"]))["step"]) if lines else None

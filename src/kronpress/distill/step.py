@@ -44,7 +44,8 @@ class Distill(TrainingStep):
         losses: what is minimized: names, or labels of your own, with the fields of the loss (`name` where the label is
             another, `weight`); a number alone is the weight.
         teacher: another model than the recipe's to learn from, a folder or hub id.
-        validation_windows: of held-out text, where `validate_every` asks for them.
+        validate_every: steps between measurements on held-out text; never by default.
+        validation_windows: of that text.
         compile: let torch.compile translate the blocks; pays where a run is long and a C++ compiler or GPU is there.
         cache_teacher: run the teacher once over the text and keep the likeliest words on disk until the step is done,
             rather than run it at every step; the losses that compare must be `logits` with `top_k`.
@@ -56,6 +57,7 @@ class Distill(TrainingStep):
     window: int = Field(default=512, ge=2)
     losses: dict[str, SerializeAsAny[Loss]] = Field(default={"logits": LOSSES["logits"]()}, min_length=1)
     teacher: str | None = None
+    validate_every: int | None = Field(default=None, ge=1)
     validation_windows: int = Field(default=16, ge=1)
     compile: bool = False
     cache_teacher: bool = False
@@ -125,6 +127,7 @@ class Distill(TrainingStep):
             steps=self._windows // self.batch,
             tokens_per_step=self.batch * self.window,
             validation=validation[0] if validation else None,
+            validate_every=self.validate_every,
         )
         return self.train(bench, objective, material)
 

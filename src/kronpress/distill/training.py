@@ -33,7 +33,7 @@ class Material:
         data: examples in the order of the training.
         steps: of the optimizer.
         tokens_per_step: in the mean.
-        validation: examples to measure the loss on.
+        validation: examples to measure the loss on, every `validate_every` steps.
         collate: makes a batch of examples; by default they are stacked.
         callbacks: called by the Trainer beside our own.
     """
@@ -42,6 +42,7 @@ class Material:
     steps: int
     tokens_per_step: float
     validation: Dataset[Any] | None = None
+    validate_every: int | None = None
     collate: Callable[[Sequence[Any]], dict[str, Any]] | None = None
     callbacks: tuple[TrainerCallback, ...] = ()
 
@@ -55,7 +56,6 @@ class TrainingStep(Step):
         learning_rate: peak, reached after `warmup` of the steps and following `schedule` from there, for AdamW.
         save_every: steps between checkpoints that an interrupted run goes on from, rounded up to lines of the log.
         log_every: steps between lines of the log.
-        validate_every: steps between measurements on validation text; never by default.
         report_to: trackers of `transformers.Trainer` (tensorboard, trackio, wandb …) beside our own log.
     """
 
@@ -70,7 +70,6 @@ class TrainingStep(Step):
     max_grad_norm: float = Field(default=1.0, gt=0)
     save_every: int = Field(default=50, ge=1)
     log_every: int = Field(default=2, ge=1)
-    validate_every: int | None = Field(default=None, ge=1)
     report_to: tuple[str, ...] = ()
 
     def check(self, bench: Workbench) -> None:
@@ -95,7 +94,7 @@ class TrainingStep(Step):
             model=objective,
             args=self._arguments(bench, objective, material),
             train_dataset=material.data,
-            eval_dataset=material.validation if self.validate_every else None,
+            eval_dataset=material.validation,
             data_collator=material.collate,
             callbacks=[JsonLog(log, tokens_per_step=material.tokens_per_step), *material.callbacks],
         )
@@ -141,8 +140,8 @@ class TrainingStep(Step):
             max_grad_norm=self.max_grad_norm,
             logging_steps=self.log_every,
             save_steps=math.ceil(self.save_every / self.log_every) * self.log_every,
-            eval_strategy="steps" if self.validate_every else "no",
-            eval_steps=self.validate_every,
+            eval_strategy="no" if material.validation is None else "steps",
+            eval_steps=material.validate_every,
             prediction_loss_only=True,
             seed=bench.seed,
             data_seed=bench.seed,

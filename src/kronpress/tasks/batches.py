@@ -16,23 +16,27 @@ _POOL = 50  # batches that are sorted by length together: enough for alike lengt
 
 
 def shuffled(lengths: Sequence[int], *, batch: int, count: int, seed: int) -> Int[np.ndarray, " count"]:
-    """Return `count` indices, epoch after epoch, in batches of alike lengths; each epoch has every index once.
+    """Return `count` indices, epoch after epoch, in batches of alike lengths.
 
-    An epoch is shuffled, sorted by length within pools of fifty batches, and its batches are shuffled again.
+    Pools of fifty batches, or fewer where an epoch has fewer, are sorted by length and their batches shuffled. A pool
+    reaches over the end of an epoch into the next one and mixes the two, so that no batch is torn there.
     """
     generator = np.random.default_rng(seed)
     sizes = np.asarray(lengths)
-    epochs = [_epoch(sizes, batch, generator) for _ in range(math.ceil(count / len(sizes)))]
-    return np.concatenate(epochs)[:count]
+    epochs = [generator.permutation(len(sizes)) for _ in range(math.ceil(count / len(sizes)))]
+    order = np.concatenate(epochs)[:count]
+    size = batch * max(1, min(_POOL, len(sizes) // batch))
+    pools = np.split(order, range(size, count, size))
+    return np.concatenate([_alike(pool, sizes[pool], batch, generator) for pool in pools])
 
 
-def _epoch(lengths: Int[np.ndarray, " n"], batch: int, generator: np.random.Generator) -> Int[np.ndarray, " n"]:
-    order = generator.permutation(len(lengths))
-    pools = [order[start : start + _POOL * batch] for start in range(0, len(order), _POOL * batch)]
-    alike = np.concatenate([pool[np.argsort(lengths[pool], kind="stable")] for pool in pools])
-    batches = [alike[start : start + batch] for start in range(0, len(alike), batch)]
-    whole = len(alike) // batch
-    places = [*generator.permutation(whole), *range(whole, len(batches))]  # a short one stays last: none is torn
+def _alike(
+    pool: Int[np.ndarray, " n"], lengths: Int[np.ndarray, " n"], batch: int, generator: np.random.Generator
+) -> Int[np.ndarray, " n"]:
+    """Sort a pool by length, and shuffle its batches; a short one comes last."""
+    batches = np.split(pool[np.argsort(lengths, kind="stable")], range(batch, len(pool), batch))
+    whole = len(pool) // batch
+    places = [*generator.permutation(whole), *range(whole, len(batches))]
     return np.concatenate([batches[place] for place in places])
 
 

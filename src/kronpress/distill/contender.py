@@ -1,0 +1,87 @@
+"""A model that is fine-tuned on a task, and the task's data as it reads them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from kronpress.distill.digests import weights_digest
+from kronpress.distill.losses import LogitLoss, Loss
+from kronpress.families import position_limit
+from kronpress.tasks import Feature, Task
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model that is to be fine-tuned, and how.
+
+    Attributes:
+        name: in reports, and of its folder.
+        model: where it starts.
+        tokenizer: its own.
+        losses: what is minimized.
+        epochs: passes over the training set.
+        learning_rate: peak.
+    """
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: Any
+    losses: Mapping[str, Loss]
+    epochs: float
+    learning_rate: float
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the result depends on, but for data and teacher."""
+        losses = {label: {"name": loss.kind, **loss.model_dump(mode="json")} for label, loss in self.losses.items()}
+        return {
+            "losses": losses,
+            "epochs": self.epochs,
+            "learning_rate": self.learning_rate,
+            "start": weights_digest(self.model),
+        }
+
+    @property
+    def compares(self) -> bool:
+        """Whether it learns from a teacher."""
+        return any(loss.compares for loss in self.losses.values())
+
+    @property
+    def looks_inside(self) -> bool:
+        """Whether the teacher must be run at every step, not its outputs alone be known."""
+        return any(loss.compares and not isinstance(loss, LogitLoss) for loss in self.losses.values())
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a task's models are trained on, selected by and scored on.
+
+    Attributes:
+        also: examples of other tasks, by their names, that the models are scored on as well.
+        max_length: tokens of an example; by default what its task says.
+    """
+
+    task: Task[Any, Any]
+    train: Sequence[Any]
+    dev: Sequence[Any]
+    also: Mapping[str, Sequence[Any]]
+    max_length: int | None = None
+
+    def features(
+        self, examples: Sequence[Any], contender: Contender, *, task: Task[Any, Any] | None = None
+    ) -> list[Feature]:
+        """Return what a contender reads of examples of this task, or of another."""
+        task = task or self.task
+        length = self.max_length or task.max_length
+        known = position_limit(contender.model)
+        return task.features(examples, contender.tokenizer, max_length=length if known is None else min(length, known))
+
+    def digest(self) -> str:
+        """Return what tells these examples from others."""
+        return hashlib.sha256(
+            repr((self.task.name, self.train, self.dev, self.also, self.max_length)).encode()
+        ).hexdigest()
