@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import BertModel
 
 import kronpress
 from kronpress import KronpressError
 from kronpress.checkpoint import Probe
-from tests.tiny import save_tiny, tiny_bert
+from tests.tiny import save_tiny, some_ids, tiny_bert
 
 WEIGHTS, CONFIG, PROBE = "model.safetensors", "config.json", "kronpress_probe.safetensors"
 Change = Callable[[dict[str, Any]], object]
@@ -131,7 +132,19 @@ def test_a_shard_left_out_is_noticed(checkpoint: Path, tmp_path: Path) -> None:
 def test_a_missing_pooler_is_no_damage(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "bert", tiny_bert())
     edit_config(folder, lambda config: config.update(architectures=["BertModel"]))
-    assert type(kronpress.load(folder)).__name__ == "BertModel"
+    model = kronpress.load(folder)
+    assert type(model).__name__ == "BertModel"
+    assert model.pooler is None, "and none is made up"
+    again = kronpress.load(kronpress.save(model, tmp_path / "again"))
+    assert torch.equal(again(some_ids()).last_hidden_state, model(some_ids()).last_hidden_state)
+
+
+def test_half_a_pooler_is_damage(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "bert", BertModel(tiny_bert().config))
+    assert kronpress.load(folder).pooler is not None
+    edit_weights(folder, lambda tensors: tensors.pop("pooler.dense.bias"))
+    with pytest.raises(KronpressError, match=r"lacks 1 weights .* 'pooler\.dense\.bias'"):
+        kronpress.load(folder)
 
 
 def test_a_sound_checkpoint_is_verified(checkpoint: Path) -> None:

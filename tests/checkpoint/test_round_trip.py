@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,17 @@ import kronpress
 from kronpress.checkpoint import adopt, structured_layers
 from kronpress.factorize import CalibratedPruning, Factorize
 from kronpress.layers import FactoredHead
-from tests.tiny import bench, factorized, factors_of, logits, save_tiny, tiny_gpt2, tiny_llama, tiny_tokenizer
+from tests.tiny import (
+    bench,
+    factorized,
+    factors_of,
+    logits,
+    save_tiny,
+    tiny_bert,
+    tiny_gpt2,
+    tiny_llama,
+    tiny_tokenizer,
+)
 
 
 def config_of(folder: Path) -> dict[str, object]:
@@ -135,8 +146,14 @@ def test_the_tokenizer_comes_along(checkpoint: Path) -> None:
     assert AutoTokenizer.from_pretrained(checkpoint).decode(tokenizer(text)["input_ids"]) == text
 
 
-def test_a_folder_without_a_tokenizer_gives_none(tmp_path: Path) -> None:
-    folder = kronpress.save(tiny_llama(), tmp_path / "saved")
+@pytest.mark.parametrize("build", [tiny_llama, tiny_bert, tiny_gpt2])
+@pytest.mark.parametrize("rest", [False, True])
+def test_a_folder_without_a_tokenizer_gives_none(build: Any, rest: bool, tmp_path: Path) -> None:
+    folder = kronpress.save(build(), tmp_path / "saved", tokenizer=tiny_tokenizer())
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").write_text('{"model_max_length": 128}')
+    if not rest:
+        (folder / "tokenizer_config.json").unlink()
     assert kronpress.load_with_tokenizer(folder)[1] is None
 
 

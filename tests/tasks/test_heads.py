@@ -157,6 +157,15 @@ def test_an_encoder_without_a_pooler_gets_one_and_spans_need_none() -> None:
     assert [each.shape for each in starts_and_ends] == [(2, 9), (2, 4), (2, 1), (2, 7)]
 
 
+def test_a_pooler_that_a_checkpoint_lacks_is_drawn_by_the_seed(tmp_path: Path) -> None:
+    BertModel(tiny_bert().config, add_pooling_layer=False).save_pretrained(tmp_path)
+    poolers = [
+        with_head(load(tmp_path), TASKS["mrpc"], tiny_tokenizer(), seed=seed).bert.pooler.dense.weight
+        for seed in (1, 1, 2)
+    ]
+    assert poolers[0].equal(poolers[1]) and not poolers[0].equal(poolers[2])
+
+
 def test_a_base_model_can_have_a_head() -> None:
     core: PreTrainedModel = BertModel(tiny_bert().config).eval()
     headed = with_head(core, TASKS["mrpc"], tiny_tokenizer())

@@ -69,13 +69,19 @@ def load(folder: str | Path, *, dtype: torch.dtype | None = None, verify: bool =
 def load_with_tokenizer(
     source: str | Path, *, dtype: torch.dtype | None = None, verify: bool = True
 ) -> tuple[PreTrainedModel, Any]:
-    """Open a model and its tokenizer (None where the folder has none); see `load`."""
+    """Open a model and its tokenizer (None where the folder has none); see `load`.
+
+    Where there are no files of a tokenizer, transformers makes one for some families that knows special tokens alone
+    and reads every word as unknown; that counts as none.
+    """
     model, options = _open(str(source), dtype, verify)
     with _plain_errors(str(source)):
         try:
             tokenizer = AutoTokenizer.from_pretrained(**options)
         except (OSError, ValueError, TypeError, AttributeError):
             tokenizer = None
+    if tokenizer is not None and not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+        tokenizer = None
     return model, tokenizer
 
 
@@ -90,7 +96,7 @@ def _open(source: str, dtype: torch.dtype | None, verify: bool) -> tuple[PreTrai
             use_safetensors="gguf_file" not in options,
             **({"dtype": dtype} if dtype else {}),
         )
-    _require_complete(source, info)
+    _require_complete(source, info, optional=_drop_missing_pooler(model, info))
     if "gguf_file" in options:
         _forget_gguf(model)
     probe = Probe.read(Path(source)) if verify and Path(source).is_dir() else None
@@ -174,22 +180,28 @@ _AUTO_CLASSES = (
 )
 
 
-def _require_complete(source: str, info: dict[str, Any]) -> None:
+def _drop_missing_pooler(model: Any, info: dict[str, Any]) -> set[str]:
+    """Take off the pooler that AutoModel adds, with random weights, to an encoder saved without; return its keys."""
+    pooler = getattr(model, "pooler", None)
+    keys = {f"pooler.{name}" for name in pooler.state_dict()} if pooler is not None else set()
+    if not keys or keys - set(info.get("missing_keys", ())):
+        return set()
+    model.pooler = None
+    return keys
+
+
+def _require_complete(source: str, info: dict[str, Any], *, optional: set[str]) -> None:
     for key, found, expected in info.get("mismatched_keys", ()):
         raise KronpressError(
             f"{source}: the weight '{key}' has the shape {tuple(found)} where config.json calls for {tuple(expected)}; "
             "the files are not of one model: copy or download them again"
         )
-    missing = sorted(key for key in info.get("missing_keys", ()) if not _is_optional(key))
+    missing = sorted(set(info.get("missing_keys", ())) - optional)
     if missing:
         raise KronpressError(
             f"{source} lacks {len(missing)} weights that its config.json calls for, the first being '{missing[0]}'; "
             "the files are incomplete or of another model: copy or download them again"
         )
-
-
-def _is_optional(key: str) -> bool:
-    return key.startswith("pooler.")  # encoders saved without the pooler that AutoModel adds
 
 
 _FOREIGN = (SafetensorError, StrictDataclassError)  # which derive from Exception alone
