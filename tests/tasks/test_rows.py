@@ -73,6 +73,21 @@ def test_local_and_hub_columns_say_the_same(task: Any, header: str, row: str, tm
     assert task.read(str(tmp_path / "local"), "dev") == task.read(str(tmp_path / "hub"), "dev") == wanted
 
 
+def test_qqp_alone_leaves_short_rows_out_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    header = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n"
+    rows = ["0\t1\t2\tone\ttwo\t1", "5\t6\tbroken", "\tthree\t0", "7\t8\t9\tfour\tfive\t0"]
+    source = write(tmp_path / "train.tsv", header + "\n".join(rows) + "\n")
+    assert [example.name for example in QQP.read(source, "train")] == ["0", "7"]
+    said = capsys.readouterr().out
+    assert said == f"warning: {source}: rows with too few fields are left out: 2, the first in line 3\n"
+    QQP.read(write(tmp_path / "dev.tsv", header + rows[0]), "dev")
+    assert capsys.readouterr().out == ""
+    with pytest.raises(KronpressError, match="line 2: 7 fields instead of 6"):
+        QQP.read(write(tmp_path / "long.tsv", header + rows[0] + "\t1\n"), "train")
+    with pytest.raises(KronpressError, match="has no rows"):
+        QQP.read(write(tmp_path / "short.tsv", header + rows[1] + "\n"), "train")
+
+
 def test_mnli_reads_the_gold_label_and_keeps_its_dev_sets_apart(tmp_path: Path) -> None:
     header = (
         "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\t"

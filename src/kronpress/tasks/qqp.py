@@ -10,7 +10,13 @@ QQP = ClassificationTask(
     name="qqp",
     metrics=("f1", "accuracy"),
     max_length=128,
-    columns=Columns(first=("question1",), second=("question2",), label=("is_duplicate", "label"), name=("id", "idx")),
+    columns=Columns(
+        first=("question1",),
+        second=("question2",),
+        label=("is_duplicate", "label"),
+        name=("id", "idx"),
+        ragged=True,  # a few rows of GLUE's files
+    ),
     hub=("nyu-mll/glue", "qqp"),
     labels=("not_duplicate", "duplicate"),
     spellings={"0": 0, "1": 1},

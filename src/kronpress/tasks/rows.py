@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from tqdm import tqdm
+
 from kronpress.errors import KronpressError, did_you_mean
 
 Value: TypeAlias = str | float | None
@@ -31,6 +33,7 @@ class Columns:
         group: the part of the data set that a row belongs to.
         bare: the columns, in order, of a TSV file without a header; none if each file has one.
         folders: the classes, where they may be folders with one .txt file for each text.
+        ragged: whether the published TSV files have rows with too few fields; these are left out, with a warning.
     """
 
     first: tuple[str, ...]
@@ -40,6 +43,7 @@ class Columns:
     group: tuple[str, ...] = ()
     bare: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
+    ragged: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,14 +150,22 @@ def _tsv_records(path: Path, request: Request) -> Iterator[tuple[str, Record]]:
         header, first_row = request.columns.bare, 0
     else:
         _require_columns(header, request, f"{path}, line 1")
+    short: list[int] = []
     for number, line in enumerate(lines[first_row:], start=first_row + 1):
         place, fields = f"{path}, line {number}", line.split("\t")
+        if request.columns.ragged and len(fields) < len(header):
+            short.append(number)
+            continue
         if len(fields) != len(header):
             raise KronpressError(
                 f"{place}: {len(fields)} fields instead of {len(header)} ({', '.join(header)}); "
                 "give one row a line, with tabs between the fields and none inside of them"
             )
         yield place, dict(zip(header, fields, strict=True))
+    if short:
+        tqdm.write(
+            f"warning: {path}: rows with too few fields are left out: {len(short)}, the first in line {short[0]}"
+        )
 
 
 def _json_records(path: Path, request: Request) -> Iterator[tuple[str, Record]]:
