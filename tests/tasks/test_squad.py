@@ -3,8 +3,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -168,6 +170,70 @@ def test_impossible_questions_and_unlabeled_splits_are_read(tmp_path: Path) -> N
     assert unlabeled[2].answers == ()
     with pytest.raises(KronpressError, match="question 'q3' has no answer to compare with"):
         SQUAD.scores(unlabeled, [Answer("w3", -math.inf)] * 3)
+
+
+def on_hub(**changed: Any) -> dict[str, Any]:
+    """Return a question as the data sets on the hub hold it."""
+    answers = {"text": ["1271", "元朝"], "answer_start": [CONTEXT.index("1271"), 27]}
+    return {"id": "q1", "title": "Yuan", "context": CONTEXT, "question": "When?", "answers": answers} | changed
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[dict[str, Any]]], list[tuple[str, ...]]]:
+    """Let `datasets` give some rows for both splits; return the list of what is asked of it."""
+
+    def holding(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+        asked: list[tuple[str, ...]] = []
+
+        def load_dataset(*arguments: str) -> dict[str, Any]:
+            asked.append(arguments)
+            return {"train": rows, "validation": rows}
+
+        monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+        return asked
+
+    return holding
+
+
+NO_ANSWERS: dict[str, list[Any]] = {"text": [], "answer_start": []}
+
+
+def test_reads_the_hub_as_the_official_file(hub: Any, tmp_path: Path) -> None:
+    asked = hub([on_hub()])
+    wanted = SQUAD.read(written(tmp_path / "any.json", document()), "train")[:1]
+    for split in ("train", "dev"):
+        for source in ("hub:", "hub:rajpurkar/squad", "hub:someone/else"):
+            assert SQUAD.read(SQUAD.find(source), split) == wanted
+    assert asked == [("rajpurkar/squad",), ("rajpurkar/squad",), ("someone/else",)] * 2
+    asked = hub([on_hub(), on_hub(id="q2", answers=NO_ANSWERS)])
+    assert SQUAD_2.read("hub:", "dev") == [*wanted, Question("q2", CONTEXT, "When?", (), impossible=True)]
+    assert asked == [("rajpurkar/squad_v2",)]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (on_hub(answers=NO_ANSWERS), r"row 0, question 'q1': the context does not answer it.* use 'squad-2'"),
+        (on_hub(answers={"text": ["1271"], "answer_start": []}), r"question 'q1': 1 texts of answers and 0 starts"),
+        (on_hub(answers={"text": ["1271"], "answer_start": [0]}), r"answer 1: '1271' does not stand at answer_start 0"),
+        (on_hub(answers=None), r"'answers' is of type NoneType; SQuAD's format has an object"),
+        (on_hub(question=None), r"'question' is of type NoneType; SQuAD's format has a text"),
+        ({"id": "q1", "context": "a", "answers": NO_ANSWERS}, r"question 'q1': 'question' is not there"),
+        ({"text": "a", "label": 1}, r"hub:, split train, row 0: 'id' is not there"),
+    ],
+)
+def test_bad_rows_on_the_hub_are_refused_with_their_place(hub: Any, row: dict[str, Any], message: str) -> None:
+    hub([row])
+    with pytest.raises(KronpressError, match=message):
+        SQUAD.read("hub:", "train")
+
+
+def test_splits_that_the_hub_lacks_or_leaves_empty(hub: Any) -> None:
+    hub([])
+    with pytest.raises(KronpressError, match="'hub:' has no split 'test': choose one of: train, validation"):
+        SQUAD.read("hub:", "test")
+    with pytest.raises(KronpressError, match="'hub:' holds no question"):
+        SQUAD.read("hub:", "train")
 
 
 def test_a_feature_is_the_question_and_its_context(words: PreTrainedTokenizerFast) -> None:

@@ -17,7 +17,9 @@ from kronpress.errors import KronpressError, did_you_mean
 Value: TypeAlias = str | float | None
 Record: TypeAlias = Mapping[str, Any]
 
-_HUB = "hub:"
+HUB = "hub:"
+"""What sources on the hub begin with."""
+
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -88,7 +90,7 @@ def read_rows(source: str, request: Request) -> Iterator[Row]:
     Raises:
         KronpressError: missing, malformed or empty; the message names file, line and remedy.
     """
-    rows = _hub_rows(source, request) if source.startswith(_HUB) else _local_rows(Path(source).expanduser(), request)
+    rows = _hub_rows(source, request) if source.startswith(HUB) else _local_rows(Path(source).expanduser(), request)
     first = next(rows, None)
     if first is None:
         raise KronpressError(f"'{source}' has no rows for '{request.names[0]}'; name a file or split that has some")
@@ -126,7 +128,7 @@ def _neighbors(path: Path) -> str:
         return f"the folder '{path.parent}' does not exist either; check the path"
     names = [item.name for item in path.parent.iterdir() if item.is_dir() or item.suffix.lower() in _RECORDS]
     if not names:
-        return f"'{path.parent}' holds no data; name a folder, a {', '.join(_RECORDS)} file or '{_HUB}NAME'"
+        return f"'{path.parent}' holds no data; name a folder, a {', '.join(_RECORDS)} file or '{HUB}NAME'"
     return did_you_mean(path.name, names)
 
 
@@ -197,24 +199,38 @@ _RECORDS: Mapping[str, Callable[[Path, Request], Iterator[tuple[str, Record]]]] 
 }
 
 
-def _hub_rows(source: str, request: Request) -> Iterator[Row]:
-    loaded = _load_from_hub(source, _hub_arguments(source, request.hub))
-    split = next((name for name in request.names if name in loaded), None)
+def hub_records(source: str, names: Sequence[str], own: tuple[str, ...]) -> Iterator[tuple[str, Record]]:
+    """Yield the place and content of each row that a data set on the hub has in one split.
+
+    Args:
+        source: as for `read_rows`; it begins with `hub:`.
+        names: what the split may be called; the first one found is read.
+        own: the data set and configuration that the bare source stands for.
+
+    Raises:
+        KronpressError: it can not be loaded, or has no such split.
+    """
+    loaded = _load_from_hub(source, _hub_arguments(source, own))
+    split = next((name for name in names if name in loaded), None)
     if split is None:
-        raise KronpressError(f"'{source}' has no split '{request.names[0]}': {did_you_mean(request.names[0], loaded)}")
+        raise KronpressError(f"'{source}' has no split '{names[0]}': {did_you_mean(names[0], loaded)}")
     for number, record in enumerate(loaded[split]):
-        place = f"{source}, split {split}, row {number}"
+        yield f"{source}, split {split}, row {number}", record
+
+
+def _hub_rows(source: str, request: Request) -> Iterator[Row]:
+    for number, (place, record) in enumerate(hub_records(source, request.names, request.hub)):
         _require_columns(record, request, place)
         yield _row(record, request, place, number)
 
 
 def _hub_arguments(source: str, own: tuple[str, ...]) -> tuple[str, ...]:
     """Return the data set and, if any, its configuration."""
-    parts = [part for part in source.removeprefix(_HUB).split("/") if part]
+    parts = [part for part in source.removeprefix(HUB).split("/") if part]
     if not parts and not own:
-        raise KronpressError(f"this task has no data set of its own on the hub; name one as '{_HUB}OWNER/NAME'")
+        raise KronpressError(f"this task has no data set of its own on the hub; name one as '{HUB}OWNER/NAME'")
     if len(parts) > 3:
-        raise KronpressError(f"'{source}' has {len(parts)} parts; give '{_HUB}OWNER/NAME/CONFIGURATION' at most")
+        raise KronpressError(f"'{source}' has {len(parts)} parts; give '{HUB}OWNER/NAME/CONFIGURATION' at most")
     name = ("/".join(parts[:2]), *parts[2:])
     return own if not parts or name == own[:1] else name
 

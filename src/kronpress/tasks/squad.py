@@ -2,44 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias, TypeVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-from kronpress.errors import KronpressError, did_you_mean
+from kronpress.errors import KronpressError
+from kronpress.tasks.rows import HUB
+from kronpress.tasks.squad_files import Question, hub_questions, questions_in
 from kronpress.tasks.squad_scores import best_threshold, breakdown, qualities
 from kronpress.tasks.task import TASKS, Feature, Head, Task
 
 Offsets: TypeAlias = tuple[tuple[int, int], ...]
 Logits: TypeAlias = Float[np.ndarray, "2 _"]  # of starts and ends
-T = TypeVar("T")
 
 _BATCH = 1000  # questions that are inside a tokenizer at once
 _LARGEST = 1e30  # sums of two such logits are still numbers
-_NOT_GIVEN = object()
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question on a context.
-
-    Attributes:
-        answers: accepted texts and where in the context they start, in characters; none where not known.
-        impossible: whether the context does not answer the question.
-    """
-
-    id: str
-    context: str
-    question: str
-    answers: tuple[tuple[str, int], ...]
-    impossible: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +48,7 @@ class SquadTask(Task[Question, Answer]):
 
     Attributes:
         version: of the data set; its files are called by it.
+        hub: the data set on the hub.
         unanswerable: whether there are questions without an answer, as in version 2.0; [CLS] then stands for none.
         stride: tokens that two windows of a context share, or fewer where they are too short for it.
         max_question: tokens of a question; the rest is cut off.
@@ -76,6 +60,7 @@ class SquadTask(Task[Question, Answer]):
     metrics: tuple[str, ...] = ("em", "f1")
     max_length: int = 384
     version: str
+    hub: str
     unanswerable: bool = False
     stride: int = 128
     max_question: int = 64
@@ -88,18 +73,22 @@ class SquadTask(Task[Question, Answer]):
         return 2
 
     def read(self, source: str, split: str) -> list[Question]:
-        """Read one split from a folder, or whatever a file holds, in SQuAD's own JSON format.
+        """Read one split from a folder, or whatever a file holds, in SQuAD's own JSON format, or a data set on the hub.
 
-        A folder has it as `train.json` or, with the version, `train-v1.1.json`, or as its only `train*.json`.
+        A folder has it as `train.json` or, with the version, `train-v1.1.json`, or as its only `train*.json`. See
+        `read_rows` for sources on the hub.
 
         Raises:
             KronpressError: missing, malformed or empty, an answer that does not stand where it should, a training
                 question without answer; the message names file, article, paragraph, question and remedy.
         """
-        path = _find(Path(source).expanduser(), split, self.version)
-        questions = [self._checked(question, place, split) for question, place in _questions(path)]
+        if source.startswith(HUB):
+            found = hub_questions(source, split, (self.hub,))
+        else:
+            found = questions_in(Path(source).expanduser(), split, self.version)
+        questions = [self._checked(question, place, split) for question, place in found]
         if not questions:
-            raise KronpressError(f"'{path}' holds no question; give a file with 'qas' in its paragraphs")
+            raise KronpressError(f"'{source}' holds no question; give a file with 'qas' in its paragraphs")
         return questions
 
     def features(
@@ -211,80 +200,6 @@ class SquadTask(Task[Question, Answer]):
         return float(allowed[row, column]), int(starts[row]), int(ends[column])
 
 
-def _find(source: Path, split: str, version: str) -> Path:
-    if source.is_file():
-        return source
-    if not source.is_dir():
-        raise KronpressError(f"there is no SQuAD data at '{source}'; name a folder or a .json file")
-    exact = [source / f"{split}.json", source / f"{split}-v{version}.json"]
-    found = [path for path in exact if path.is_file()] or sorted(source.glob(f"{split}*.json"))
-    if not found:
-        names = [path.name for path in source.glob("*.json")]
-        remedy = did_you_mean(f"{split}.json", names) if names else "it holds no .json file; name another folder"
-        raise KronpressError(f"'{source}' has no '{split}.json' and no '{split}-v{version}.json': {remedy}")
-    if len(found) > 1 and found[0] not in exact:
-        names = [path.name for path in found]
-        raise KronpressError(f"'{source}' has several files for '{split}', {', '.join(names)}; name one of them")
-    return found[0]
-
-
-def _load(path: Path) -> object:
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        where = f"{error.msg} at line {error.lineno}, column {error.colno}"
-        raise KronpressError(f"'{path}' is not JSON ({where}); give a file in SQuAD's own format") from None
-    except UnicodeDecodeError as error:
-        raise KronpressError(f"'{path}' is not UTF-8 at byte {error.start}; convert it to UTF-8") from None
-    except OSError as error:
-        raise KronpressError(f"'{path}' can not be read: {error.strerror}; check its permissions") from None
-
-
-def _questions(path: Path) -> Iterator[tuple[Question, str]]:
-    """Yield each question of a file with its place for error messages."""
-    for i, article in enumerate(_get(_load(path), "data", list, place=str(path)), start=1):
-        for j, paragraph in enumerate(_get(article, "paragraphs", list, place=f"{path}, article {i}"), start=1):
-            place = f"{path}, article {i}, paragraph {j}"
-            context = _get(paragraph, "context", str, place=place)
-            for k, item in enumerate(_get(paragraph, "qas", list, place=place), start=1):
-                id_ = _get(item, "id", str, place=f"{place}, question {k}")
-                where = f"{place}, question '{id_}'"
-                yield _question(item, id_, context, place=where), where
-
-
-def _question(item: object, id_: str, context: str, *, place: str) -> Question:
-    impossible = _get(item, "is_impossible", bool, place=place, default=False)
-    given = _get(item, "answers", list, place=place, default=[])
-    if impossible and given:
-        raise KronpressError(f"{place}: impossible and yet with an answer; mend 'is_impossible' or 'answers'")
-    answers = tuple(_answer(each, context, f"{place}, answer {number}") for number, each in enumerate(given, start=1))
-    return Question(id_, context, _get(item, "question", str, place=place), answers, impossible)
-
-
-def _answer(item: object, context: str, place: str) -> tuple[str, int]:
-    text, start = _get(item, "text", str, place=place), _get(item, "answer_start", int, place=place)
-    if not text.strip():
-        raise KronpressError(f"{place}: its text is blank; name a span of the context")
-    if start < 0 or not context.startswith(text, start):
-        there = context[max(start, 0) : max(start, 0) + len(text)]
-        elsewhere = context.find(text)
-        remedy = f"it stands at {elsewhere}" if elsewhere >= 0 else "the context does not hold it"
-        raise KronpressError(f"{place}: '{text}' does not stand at answer_start {start}, but '{there}' does; {remedy}")
-    return text, start
-
-
-def _get(item: object, key: str, kind: type[T], *, place: str, default: object = _NOT_GIVEN) -> T:
-    """Return what an object has under `key`, of one kind."""
-    value = item.get(key, default) if isinstance(item, dict) else _NOT_GIVEN
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        found = "not there" if value is _NOT_GIVEN else f"of type {type(value).__name__}"
-        name = {"list": "a list", "str": "a text", "int": "a whole number", "bool": "true or false"}[kind.__name__]
-        raise KronpressError(f"{place}: '{key}' is {found}; SQuAD's format has {name} under it")
-    if isinstance(value, str) and not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        raise KronpressError(f"{place}: '{key}' has half of a surrogate pair, which is no character; mend the file")
-    return value
-
-
 def _require_encoder(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     if not tokenizer.is_fast:
         raise KronpressError(
@@ -347,7 +262,7 @@ def _context_tokens(offsets: Offsets) -> Int[np.ndarray, " tokens"]:
     return np.flatnonzero([end > start for start, end in offsets])
 
 
-SQUAD = SquadTask(name="squad", version="1.1")
-SQUAD_2 = SquadTask(name="squad-2", version="2.0", unanswerable=True)
+SQUAD = SquadTask(name="squad", version="1.1", hub="rajpurkar/squad")
+SQUAD_2 = SquadTask(name="squad-2", version="2.0", hub="rajpurkar/squad_v2", unanswerable=True)
 for _task in (SQUAD, SQUAD_2):
     TASKS.add(_task.name, _task)
