@@ -234,9 +234,11 @@ class Finetune(TrainingStep):
         if tokenizer is not None:
             _require_tokenizer(source, tokenizer, like=bench.tokenizer)
         if not is_headed(teacher, task):
+            outputs = ", ".join(map(str, teacher.config.id2label.values()))
+            wanted = f" ({', '.join(task.labels)})" if isinstance(task, ClassificationTask) else ""
             raise KronpressError(
-                f"the teacher '{source}' is a {type(teacher).__name__} with {teacher.config.num_labels} outputs, not "
-                f"one fine-tuned for '{task.name}'; name another, or none, and the recipe's model is fine-tuned first"
+                f"the teacher '{source}' is a {type(teacher).__name__} with the outputs {outputs}, not one fine-tuned for "
+                f"'{task.name}'{wanted}; name another, or none, and the recipe's model is fine-tuned first"
             )
         module: nn.Module = teacher
         module.to(bench.student.device)
