@@ -237,8 +237,8 @@ class Finetune(TrainingStep):
             outputs = ", ".join(map(str, teacher.config.id2label.values()))
             wanted = f" ({', '.join(task.labels)})" if isinstance(task, ClassificationTask) else ""
             raise KronpressError(
-                f"the teacher '{source}' is a {type(teacher).__name__} with the outputs {outputs}, not one fine-tuned for "
-                f"'{task.name}'{wanted}; name another, or none, and the recipe's model is fine-tuned first"
+                f"the teacher '{source}' is a {type(teacher).__name__} with the outputs {outputs}, not one fine-tuned "
+                f"for '{task.name}'{wanted}; name another, or none, and the recipe's model is fine-tuned first"
             )
         module: nn.Module = teacher
         module.to(bench.student.device)
