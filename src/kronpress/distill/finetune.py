@@ -234,7 +234,7 @@ class Finetune(TrainingStep):
         if tokenizer is not None:
             _require_tokenizer(source, tokenizer, like=bench.tokenizer)
         if not is_headed(teacher, task):
-            outputs = ", ".join(map(str, teacher.config.id2label.values()))
+            outputs = ", ".join(map(str, (teacher.config.id2label or {}).values()))
             wanted = f" ({', '.join(task.labels)})" if isinstance(task, ClassificationTask) else ""
             raise KronpressError(
                 f"the teacher '{source}' is a {type(teacher).__name__} with the outputs {outputs}, not one fine-tuned "
