@@ -103,7 +103,7 @@ class Contest:
         mine = dict(json.loads(json.dumps(mine)))  # as it is read again
         report, note = self._report(contender), self._work(contender) / "settings.json"
         if report.exists() or note.exists():
-            known = files.read_json(report)["settings"] if report.exists() else files.read_json(note)
+            known = files.read_json(report).get("settings", {}) if report.exists() else files.read_json(note)
             other = [name for name in mine if known.get(name) != mine[name]]
             if other:
                 raise KronpressError(
