@@ -347,3 +347,24 @@ def test_weights_of_a_lost_future_are_not_taken(data: Path, tmp_path: Path) -> N
     assert model.classifier.bias.tolist() == [1.0, 1.0]  # type: ignore[union-attr]
     selection.on_save(arguments, state, control)
     assert [path.name for path in tmp_path.glob("best-*")] == ["best-1.safetensors"]
+
+
+def test_texts_without_labels_are_read_by_those_that_learn_from_a_teacher(data: Path, tmp_path: Path) -> None:
+    (data / "CoLA").mkdir()
+    for split in ("train", "dev"):
+        lines = [f"x\t{i % 2}\t\t{line.partition(chr(9))[0]}" for i, line in enumerate(rows(32, seed=5))]
+        (data / "CoLA" / f"{split}.tsv").write_text("\n".join(lines) + "\n")
+    fine = step(data, tasks={"sst-2": {"unlabeled": ["cola"]}}, seeds=1, epochs=2, baselines={"plain": {}})
+    (found,) = fine.run(work(tmp_path))["tasks"]
+    assert found["examples"] == {"train": 96, "dev": 40, "unlabeled": 32}
+    steps = {row["model"]: row["seeds"][0]["training"]["steps"] for row in found["rows"]}
+    assert steps == {"teacher": 2 * 96 / 16, "student": 2 * (96 + 32) / 16, "plain": 2 * 96 / 16}
+
+
+def test_texts_without_labels_must_fit(data: Path, tmp_path: Path) -> None:
+    (data / "MRPC").mkdir()
+    for split in ("train", "dev"):
+        (data / "MRPC" / f"{split}.tsv").write_text("Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t1\t2\ta\tb\n")
+    for other, message in (("mrpc", "'sst-2' and 'mrpc' have not as many texts"), ("squad", "must be tasks on texts")):
+        with pytest.raises(KronpressError, match=message):
+            step(data, tasks={"sst-2": {"unlabeled": [other]}}).check(work(tmp_path))

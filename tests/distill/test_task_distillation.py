@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from kronpress.distill import task_distillation
 from kronpress.distill.attention import training_attention
 from kronpress.distill.examples import Collate
+from kronpress.distill.losses import IGNORED
 from kronpress.distill.step import parse_losses
 from kronpress.distill.task_distillation import TaskDistillation
 from kronpress.tasks import TASKS, Feature, outputs_of, with_head
@@ -48,6 +49,20 @@ def test_labels_alone_give_what_transformers_gives(build: Any, task: str) -> Non
     expected = student(**{**inputs, "labels": labels if task == "sts-b" else labels.long()}).loss
     found = TaskDistillation(student, None, parse_losses("cross_entropy"))(**inputs)["loss"]
     torch.testing.assert_close(found, expected)
+
+
+@MODELS
+@pytest.mark.parametrize("task", ["mrpc", "sts-b"])
+def test_what_has_no_label_is_compared_with_the_teacher_alone(build: Any, task: str) -> None:
+    student, teacher = (headed(build, task, seed=seed) for seed in (0, 1))
+    inputs, known = batch(task), {name: value[:2] for name, value in batch(task).items()}
+    inputs["labels"][2] = float(IGNORED)
+    of_labels = [
+        TaskDistillation(student, None, parse_losses("cross_entropy"))(**each)["loss"] for each in (inputs, known)
+    ]
+    torch.testing.assert_close(*of_labels)
+    compared = TaskDistillation(student, teacher, parse_losses("logits"))
+    torch.testing.assert_close(compared(**inputs)["loss"], compared(**batch(task))["loss"])
 
 
 def test_spans_give_what_transformers_gives() -> None:

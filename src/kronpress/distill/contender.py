@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from transformers import PreTrainedModel
 
 from kronpress.distill.digests import weights_digest
-from kronpress.distill.losses import LogitLoss, Loss
+from kronpress.distill.losses import IGNORED, LogitLoss, Loss
 from kronpress.families import position_limit
-from kronpress.tasks import Feature, Task
+from kronpress.tasks import Example, Feature, Task
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class Data:
     Attributes:
         also: examples of other tasks, by their names, that the models are scored on as well.
         max_length: tokens of an example; by default what its task says.
+        unlabeled: examples of other tasks of which the teacher alone says what they are.
     """
 
     task: Task[Any, Any]
@@ -70,11 +71,25 @@ class Data:
     dev: Sequence[Any]
     also: Mapping[str, Sequence[Any]]
     max_length: int | None = None
+    unlabeled: Sequence[Example] = ()
+
+    def training_features(self, contender: Contender) -> list[Feature]:
+        """Return what a contender is trained on; one that learns from a teacher reads what has no label as well."""
+        features = self.features(self.train, contender)
+        if not contender.compares:
+            return features
+        first = len(self.train)
+        return features + [
+            replace(each, labels=(float(IGNORED),), example=first + each.example)
+            for each in self.features(self.unlabeled, contender)
+        ]
 
     def features(
         self, examples: Sequence[Any], contender: Contender, *, task: Task[Any, Any] | None = None
     ) -> list[Feature]:
         """Return what a contender reads of examples of this task, or of another."""
+        if not examples:
+            return []
         task = task or self.task
         length = self.max_length or task.max_length
         known = position_limit(contender.model)
@@ -82,6 +97,5 @@ class Data:
 
     def digest(self) -> str:
         """Return what tells these examples from others."""
-        return hashlib.sha256(
-            repr((self.task.name, self.train, self.dev, self.also, self.max_length)).encode()
-        ).hexdigest()
+        known = (self.task.name, self.train, self.dev, self.also, self.max_length, self.unlabeled)
+        return hashlib.sha256(repr(known).encode()).hexdigest()

@@ -150,7 +150,7 @@ class Contest:
         set_seed(seed)
         student = self._started(contender, seed)
         inherits = contender.compares and teacher is not None and take_head(student, teacher)
-        features = self.data.features(self.data.train, contender)
+        features = self.data.training_features(contender)
         steps = max(1, round(contender.epochs * len(features) / self.batch))
         order = shuffled([len(each.ids) for each in features], batch=self.batch, count=steps * self.batch, seed=seed)
         known = None

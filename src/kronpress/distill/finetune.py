@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -20,7 +20,7 @@ from kronpress.distill.task_distillation import TaskDistillation
 from kronpress.distill.training import Material, TrainingStep
 from kronpress.errors import KronpressError
 from kronpress.step import STEPS, Workbench
-from kronpress.tasks import TASKS, ClassificationTask, Task, is_headed, with_head
+from kronpress.tasks import TASKS, ClassificationTask, Example, SentenceTask, Task, is_headed, with_head
 
 _PLAIN: dict[str, Loss] = {"cross_entropy": LOSSES["cross_entropy"]()}
 _SETTINGS = {"micro_batch", "warmup", "schedule", "weight_decay", "max_grad_norm"}  # that weights depend on
@@ -35,6 +35,7 @@ class TaskOptions(BaseModel):
         learning_rate: peak.
         batch: examples per optimizer step.
         max_length: tokens of an example.
+        unlabeled: tasks whose training texts are read as well, without their labels, by all that learn from a teacher.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,6 +44,7 @@ class TaskOptions(BaseModel):
     learning_rate: float | None = Field(default=None, gt=0)
     batch: int | None = Field(default=None, ge=1)
     max_length: int | None = Field(default=None, ge=4)
+    unlabeled: tuple[str, ...] = ()
 
 
 class TeacherOptions(BaseModel):
@@ -193,6 +195,7 @@ class Finetune(TrainingStep):
         rows = list(options._rows(bench, contest))
         contest.close()
         examples = {"train": len(data.train), "dev": len(data.dev)}
+        examples |= {"unlabeled": len(data.unlabeled)} if data.unlabeled else {}
         return {"task": name, "split": "dev", "metrics": list(data.task.metrics), "examples": examples, "rows": rows}
 
     def _train(
@@ -246,7 +249,7 @@ class Finetune(TrainingStep):
 
     def _with_options(self, name: str) -> Finetune:
         """Return the step with what it does otherwise for one task."""
-        options = self.tasks[name].model_dump(exclude_none=True, exclude={"data"})
+        options = self.tasks[name].model_dump(exclude_none=True, exclude={"data", "unlabeled"})
         return self.model_copy(update=options)
 
     def _data(self, name: str) -> Data:
@@ -255,8 +258,23 @@ class Finetune(TrainingStep):
             raise KronpressError(f"no data for '{name}'; name a folder or `hub:` under data")
         place = task.find(source)
         also = {other: TASKS[other].read(where, "dev") for other, where in self.also.items() if name in _sources(other)}
-        length = self._with_options(name).max_length
-        return Data(task, task.read(place, "train"), task.read(place, "dev"), also, length)
+        length, train = self._with_options(name).max_length, task.read(place, "train")
+        return Data(task, train, task.read(place, "dev"), also, length, self._unlabeled(name, train))
+
+    def _unlabeled(self, name: str, train: Sequence[Any]) -> list[Example]:
+        """Read the texts without labels for a task, which must be one or two to a row as its own are."""
+        found: list[Example] = []
+        for other in self.tasks[name].unlabeled:
+            task = TASKS[other]
+            if not isinstance(task, SentenceTask) or not isinstance(TASKS[name], SentenceTask) or self.data is None:
+                raise KronpressError(
+                    f"unlabeled: '{name}' and '{other}' must be tasks on texts, both in the folder data"
+                )
+            texts = task.read(task.find(self.data), "train")
+            if (texts[0].second is None) != (train[0].second is None):
+                raise KronpressError(f"unlabeled: '{name}' and '{other}' have not as many texts to a row; name another")
+            found += [replace(each, label=None) for each in texts]
+        return found
 
 
 def _require_tokenizer(source: str, tokenizer: Any, *, like: Any | None) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from kronpress.distill.losses import IGNORED
 from kronpress.distill.objective import Answers, Heads, Objective
 from kronpress.distill.trace import Trace, tracing
 from kronpress.precision import mixed_precision
@@ -66,7 +66,9 @@ class TaskDistillation(Objective):
         values = {}
         for name, loss in self.logit_losses.items():
             aim = wanted.float() if loss.compares and wanted is not None else labels
-            values[name] = F.mse_loss(found, aim.reshape(found.shape))
+            known = torch.ones_like(labels) if loss.compares else (labels != IGNORED).float()
+            squares = (found - aim.reshape(found.shape)).square() * known.reshape(found.shape)
+            values[name] = squares.sum() / known.sum().clamp_min(1)
         return values
 
 
