@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification, BertModel, PreTrainedModel
 
 from kronpress.checkpoint import load, save, structured_layers
@@ -199,3 +200,17 @@ def test_a_head_of_other_width_or_outputs_is_left() -> None:
     assert not take_head(student, with_head(tiny_bert(hidden_size=32), TASKS["mrpc"], tiny_tokenizer()))
     assert not take_head(student, with_head(tiny_bert(), TASKS["mnli"], tiny_tokenizer()))
     assert student.classifier.weight.equal(before)
+
+
+@pytest.mark.parametrize("task", ["sts-b", "rte", "squad"])
+def test_a_fine_tuned_model_opens_again(task: str, tmp_path: Path) -> None:
+    """Also with a single output, whose spread is none."""
+    model = with_head(tiny_bert(), TASKS[task], tiny_tokenizer())
+    save(model, tmp_path / "saved", tokenizer=tiny_tokenizer())
+    opened = load(tmp_path / "saved")
+    assert is_headed(opened, TASKS[task])
+    weights = load_file(tmp_path / "saved" / "model.safetensors")
+    name = next(name for name in weights if name.endswith("layer.1.output.dense.weight"))
+    save_file(weights | {name: 2 * weights[name]}, tmp_path / "saved" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(KronpressError, match="deviate from the recorded probe"):
+        load(tmp_path / "saved")

@@ -17,6 +17,7 @@ from kronpress.errors import KronpressError
 FILE = "kronpress_probe.safetensors"
 _COLUMNS = 1024
 _TOKENS = 16
+_MANY = 16  # outputs whose spread around their mean tells how large a difference is
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,16 @@ class Probe:
             raise KronpressError(f"{folder / FILE} is damaged ({error}); copy the checkpoint again") from error
 
     def deviation(self, model: PreTrainedModel) -> float:
-        """Return the largest difference of the outputs, relative to their standard deviation."""
+        """Return the largest difference of the outputs, relative to their standard deviation.
+
+        Where there are few outputs, as of a classifier, or a single one, this is the deviation from zero.
+        """
         now = _outputs(model, self.ids)
         if now.shape != self.outputs.shape:
             return float("inf")
-        return float((now - self.outputs).abs().max() / self.outputs.std().clamp_min(1e-12))
+        center = self.outputs.mean() if self.outputs.numel() >= _MANY else 0.0
+        scale = (self.outputs - center).square().mean().sqrt().clamp_min(1e-12)
+        return float((now - self.outputs).abs().max() / scale)
 
     def check(self, model: PreTrainedModel, *, place: Path) -> float:
         """Return the deviation.
