@@ -25,7 +25,7 @@ def bench(folder: Path) -> Workbench:
 
 def test_a_student_learns_paraphrases_from_its_teacher(test_data: Path, tmp_path: Path) -> None:
     work = bench(tmp_path)
-    Factorize(sites="feed_forward", init="van_loan", left=(4, 2)).run(work)
+    Factorize(sites="feed_forward", init="svd", ratio=0.5).run(work)
     step = Finetune(
         tasks="mrpc",
         data=str(test_data / "glue"),
@@ -39,10 +39,10 @@ def test_a_student_learns_paraphrases_from_its_teacher(test_data: Path, tmp_path
     (found,) = step.run(work)["tasks"]
     teacher, student = found["rows"]
     assert found["examples"] == {"train": 3668, "dev": 408}
-    majority = 81.2  # F1 of those who call everything a paraphrase
-    assert teacher["scores"]["f1"] >= 83 > majority
-    assert student["scores"]["f1"] >= majority - 1
-    assert student["footprint"]["parameters"] < 0.8 * teacher["footprint"]["parameters"]
+    majority = 68.4  # accuracy of those who call everything a paraphrase
+    assert teacher["scores"]["accuracy"] >= 77 > majority
+    assert student["scores"]["accuracy"] >= 72 > majority
+    assert student["footprint"]["parameters"] < 0.86 * teacher["footprint"]["parameters"]
     for row in (teacher, student):
         elsewhere: dict[str, Any] = row["seeds"][0]["also"]["paws"]
         assert 30 <= elsewhere["accuracy"] <= 70  # the same words in another order: near chance for every model of MRPC
