@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.table import Table
+
+
+def main(
+    measure: Callable[[str], dict[str, float]],
+    *,
+    module: str,
+    names: Sequence[str],
+    doc: str | None,
+    unit: str,
+    title: str,
+) -> None:
+    """Read the command line: print the table of `compare`, or with `--loop NAME` what `measure` gives for that loop."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--loop", choices=names)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    if arguments.loop:
+        print(json.dumps(measure(arguments.loop)))
+    else:
+        compare(module, names, rounds=arguments.rounds, unit=unit, title=title)
 
 
 def compare(module: str, names: Sequence[str], *, rounds: int, unit: str, title: str) -> None:

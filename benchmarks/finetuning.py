@@ -7,9 +7,7 @@ padded to 128 tokens; it computes in bf16 where the step does, so that the ratio
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 import random
 import re
 import tempfile
@@ -20,7 +18,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from benchmarks.alternating import compare
+from benchmarks import alternating
 from kronpress.checkpoint import BUNDLED, load_with_tokenizer
 from kronpress.data import read_text, split_held_out
 from kronpress.distill import Finetune
@@ -28,7 +26,7 @@ from kronpress.memory import keep_freed_memory, peak_rss_bytes
 from kronpress.precision import mixed_precision
 from kronpress.step import Workbench
 
-BATCH, STEPS, PADDED, ROUNDS = 32, 20, 128, 3
+BATCH, STEPS, PADDED = 32, 20, 128
 MODEL = "bundled:minilm-l6"
 
 
@@ -80,17 +78,17 @@ def ours() -> float:
 LOOPS: dict[str, Callable[[], float]] = {"padded to 128": padded, "finetune step": ours}
 
 
+def measure(name: str) -> dict[str, float]:
+    """Run a loop here; return its texts per second and the peak memory."""
+    return {"speed": LOOPS[name](), "memory": peak_rss_bytes()}
+
+
 def main() -> None:
     """Print the table, or one measurement."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--loop", choices=list(LOOPS))
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    arguments = parser.parse_args()
-    if arguments.loop:
-        print(json.dumps({"speed": LOOPS[arguments.loop](), "memory": peak_rss_bytes()}))
-        return
     title = "fine-tuning, against padding"
-    compare("benchmarks.finetuning", list(LOOPS), rounds=arguments.rounds, unit="texts/s", title=title)
+    alternating.main(
+        measure, module="benchmarks.finetuning", names=list(LOOPS), doc=__doc__, unit="texts/s", title=title
+    )
 
 
 if __name__ == "__main__":

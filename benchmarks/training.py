@@ -8,8 +8,6 @@ medians over the rounds.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -20,14 +18,14 @@ import torch
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from benchmarks.alternating import compare
+from benchmarks import alternating
 from kronpress.checkpoint import load_with_tokenizer
 from kronpress.data import read_text, split_held_out
 from kronpress.distill import Distill, read_log
 from kronpress.memory import keep_freed_memory, peak_rss_bytes
 from kronpress.step import Workbench
 
-WINDOW, BATCH, STEPS, ROUNDS = 512, 4, 4, 3
+WINDOW, BATCH, STEPS = 512, 4, 4
 
 
 def bench(folder: Path) -> Workbench:
@@ -89,15 +87,10 @@ def measure(name: str) -> dict[str, float]:
 
 def main() -> None:
     """Print the table, or one measurement."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--loop", choices=list(LOOPS))
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    arguments = parser.parse_args()
-    if arguments.loop:
-        print(json.dumps(measure(arguments.loop)))
-        return
     title = "training, against the naive loop"
-    compare("benchmarks.training", list(LOOPS), rounds=arguments.rounds, unit="tokens/s", title=title)
+    alternating.main(
+        measure, module="benchmarks.training", names=list(LOOPS), doc=__doc__, unit="tokens/s", title=title
+    )
 
 
 if __name__ == "__main__":

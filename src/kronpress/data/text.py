@@ -114,17 +114,22 @@ def _read_file(path: Path) -> str:
     return reader(path)
 
 
-def _read_plain(path: Path) -> str:
+def read_utf8(path: Path, *, remedy: str = "check its permissions") -> str:
+    """Return the text of a file, without a byte-order mark.
+
+    Raises:
+        KronpressError: it is not UTF-8, or can not be read, for which `remedy` says what to do.
+    """
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise KronpressError(f"'{path}' is not UTF-8 at byte {error.start}; convert it to UTF-8") from None
     except OSError as error:
-        raise KronpressError(f"'{path}' can not be read: {error.strerror}; check its permissions") from None
+        raise KronpressError(f"'{path}' can not be read: {error.strerror}; {remedy}") from None
 
 
 def _read_jsonl(path: Path) -> str:
-    lines = enumerate(_read_plain(path).split("\n"), start=1)
+    lines = enumerate(read_utf8(path).split("\n"), start=1)
     return _join([_record_text(line, f"{path}, line {number}") for number, line in lines if line.strip()])
 
 
@@ -161,5 +166,5 @@ def _python_reference() -> str:
     return _join([topics[topic] for topic in sorted(topics)])
 
 
-_READERS: dict[str, Callable[[Path], str]] = {".txt": _read_plain, ".md": _read_plain, ".jsonl": _read_jsonl}
+_READERS: dict[str, Callable[[Path], str]] = {".txt": read_utf8, ".md": read_utf8, ".jsonl": _read_jsonl}
 _BUNDLED: dict[str, Callable[[], str]] = {"python-reference": _python_reference}

@@ -173,11 +173,11 @@ class Contest:
         return {"seed": seed, **best, "head_of_teacher": inherits, "also": also, "training": report}
 
     def _taught(self, contender: Contender, teacher: PreTrainedModel, features: Sequence[Feature]) -> list[Any]:
-        path = self.folder / ".work" / "teacher.safetensors"
+        path, key = self.folder / ".work" / "teacher.safetensors", weights_digest(teacher)
         with processes.together():
             if processes.is_main():
-                teacher_outputs(teacher, features, path=path, key=weights_digest(teacher))
-        return teacher_outputs(teacher, features, path=path, key=weights_digest(teacher))
+                teacher_outputs(teacher, features, path=path, key=key)
+        return teacher_outputs(teacher, features, path=path, key=key)
 
     def _selection(self, student: PreTrainedModel, contender: Contender, *, seed: int, every: float) -> Selection:
         folder = self._work(contender) / f"seed-{seed}"

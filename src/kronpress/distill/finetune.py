@@ -187,7 +187,6 @@ class Finetune(TrainingStep):
     def _task(self, bench: Workbench, name: str) -> dict[str, Any]:
         options = self._with_options(name)
         data = self._data(name)
-
         seeds = range(bench.seed, bench.seed + self.seeds)
         settings = options.model_dump(mode="json", include=_SETTINGS)
         folder = bench.folder / name

@@ -18,8 +18,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from kronpress.data import read_utf8
 from kronpress.errors import KronpressError
-from kronpress.evaluate.inference import evaluating, require_causal, vocabulary_size
+from kronpress.evaluate.inference import evaluating, require_causal, require_known
 from kronpress.evaluate.perplexity import chunked_nats
 from kronpress.families import position_limit
 
@@ -122,20 +123,12 @@ def read_lambada(path: str, *, limit: int | None = None) -> list[Passage]:
     """
     if limit is not None and limit < 1:
         raise KronpressError(f"limit={limit} leaves nothing to measure; use 1 or more, or None for all")
-    lines = enumerate(_content(path).split("\n"), start=1)
+    content = read_utf8(Path(path).expanduser(), remedy="name a .jsonl file of LAMBADA")
+    lines = enumerate(content.split("\n"), start=1)
     found = [_passage(line, f"{path}, line {number}") for number, line in lines if line.strip()][:limit]
     if not found:
         raise KronpressError(f"'{path}' holds no passage; give a .jsonl file with one object {{\"text\": …}} a line")
     return found
-
-
-def _content(path: str) -> str:
-    try:
-        return Path(path).expanduser().read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise KronpressError(f"'{path}' is not UTF-8 at byte {error.start}; convert it to UTF-8") from None
-    except OSError as error:
-        raise KronpressError(f"'{path}' can not be read: {error.strerror}; name a .jsonl file of LAMBADA") from None
 
 
 def _passage(line: str, place: str) -> Passage:
@@ -174,11 +167,11 @@ def _riddles(
     texts = [passage.text for passage in passages] + [passage.context for passage in passages]
     encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
     wholes, contexts = encoded[: len(passages)], encoded[len(passages) :]
-    limit, known = position_limit(model), vocabulary_size(model)
+    limit = position_limit(model)
+    require_known(max((max(ids, default=0) for ids in wholes), default=0), model)
     riddles: list[_Riddle] = []
     cut = 0
     for passage, ids, context in zip(passages, wholes, contexts, strict=True):
-        _check_vocabulary(ids, known, type(model).__name__)
         asked = max(1, len(ids) - len(context))
         seen = len(ids) if limit is None else min(len(ids), limit + 1)  # the last token is never read
         if asked >= min(len(ids), seen):
@@ -189,14 +182,6 @@ def _riddles(
         cut += seen < len(ids)
         riddles.append(_Riddle(ids[len(ids) - seen :], asked, len(riddles)))
     return riddles, cut
-
-
-def _check_vocabulary(ids: list[int], known: int, model: str) -> None:
-    if max(ids, default=0) >= known:
-        raise KronpressError(
-            f"the tokenizer gives id {max(ids)} and {model} knows {known} ids; "
-            "load the tokenizer that was saved beside the model"
-        )
 
 
 def _nats(

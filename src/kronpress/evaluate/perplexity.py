@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kronpress.data import tokenize
 from kronpress.errors import KronpressError
-from kronpress.evaluate.inference import evaluating, require_causal, vocabulary_size
+from kronpress.evaluate.inference import evaluating, require_causal, require_known
 from kronpress.evaluate.reading import (
     DOCUMENTS,
     KIND_NAMES,
@@ -136,7 +136,7 @@ class PerplexityProtocol:
         documents = [self._ids(each, tokenizer, max_windows=max_windows) for each in DOCUMENTS[self.documents](text)]
         windows = list(itertools.islice(self._windows(documents, tokenizer), max_windows))
         self._check_length(sum(map(len, documents)), windows, name=name)
-        _check_vocabulary(model, windows)
+        require_known(max(max(int(window.reads.max()), int(window.targets.max())) for window in windows), model)
         nats = _window_nats(model, windows, progress=progress)
         predicted = torch.tensor([len(window.targets) for window in windows], dtype=torch.float64)
         words = self._words(text)
@@ -264,16 +264,6 @@ def _beginning(tokenizer: PreTrainedTokenizerBase, protocol: str) -> int:
 def _fitting(text: str) -> list[str]:
     """Return the protocols that may take this text."""
     return [name for name, protocol in PROTOCOLS.items() if unfit(protocol.text_kind, text) is None]
-
-
-def _check_vocabulary(model: PreTrainedModel, windows: list[Window]) -> None:
-    highest = max(max(int(window.reads.max()), int(window.targets.max())) for window in windows)
-    known = vocabulary_size(model)
-    if highest >= known:
-        raise KronpressError(
-            f"the tokenizer gives id {highest} and {type(model).__name__} knows {known} ids; "
-            "load the tokenizer that was saved beside the model"
-        )
 
 
 PROTOCOLS = Shelf[PerplexityProtocol]("perplexity protocol")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from kronpress.data import read_utf8
 from kronpress.errors import KronpressError, did_you_mean
 from kronpress.tasks.rows import hub_records
 
@@ -87,14 +88,10 @@ def _find(source: Path, split: str, version: str) -> Path:
 
 def _load(path: Path) -> object:
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(read_utf8(path))
     except json.JSONDecodeError as error:
         where = f"{error.msg} at line {error.lineno}, column {error.colno}"
         raise KronpressError(f"'{path}' is not JSON ({where}); give a file in SQuAD's own format") from None
-    except UnicodeDecodeError as error:
-        raise KronpressError(f"'{path}' is not UTF-8 at byte {error.start}; convert it to UTF-8") from None
-    except OSError as error:
-        raise KronpressError(f"'{path}' can not be read: {error.strerror}; check its permissions") from None
 
 
 def _question(item: object, id_: str, context: str, *, place: str) -> Question:
