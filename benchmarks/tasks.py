@@ -38,7 +38,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "sst-2": {"epochs": 2, "batch": 32},
 }
 _SQUARE = {"init": "van_loan", "right": (2, 2)}
-_TABLE = {"sites": "embedding", "init": "van_loan"}
+_TABLE = {"sites": "embedding", "init": "van_loan_frequency"}
 _LOW_RANK_TABLE = {**_TABLE, "right": (1, 384), "terms": 48}  # a Kronecker sum of columns times rows
 STARTS: dict[str, Sequence[Mapping[str, Any]]] = {
     "Kronecker, 4×": [{"sites": "attention,feed_forward", **_SQUARE}, {**_TABLE, "right": (1, 4)}],
@@ -62,11 +62,7 @@ STARTS: dict[str, Sequence[Mapping[str, Any]]] = {
 }
 KEPT = (0, 2, 5)  # blocks of the truncated student
 _HIDDEN = {"hidden": {"of": "blocks", "metric": "relative", "weight": 3.0}}
-STAGE_1: dict[str, Any] = {
-    "embedding": {"metric": "relative"},
-    "attention": {"of": "scores", "weight": 0.1},
-    **_HIDDEN,
-}
+STAGE_1: dict[str, Any] = {"embedding": {"metric": "relative"}, **_HIDDEN}
 PLAIN: dict[str, Any] = {"teacher": None, "losses": {"cross_entropy": 1}}
 STAGE_2: dict[str, Any] = {"cross_entropy": 1.0, "logits": 1.0, **_HIDDEN}
 
@@ -196,7 +192,7 @@ def _mapped(start: str, losses: Mapping[str, Any]) -> dict[str, Any]:
     if STARTS[start]:
         return dict(losses)
     return {
-        name: {**fields, "layers": KEPT} if name in ("attention", "hidden") else fields
+        name: {**fields, "layers": KEPT} if name == "hidden" else fields
         for name, fields in losses.items()
     }
 

@@ -1,6 +1,7 @@
 """From dense weights to factors; one file for each way to choose them."""
 
 from kronpress.factorize.calibrated_pruning import CalibratedPruning
+from kronpress.factorize.frequency import VanLoanFrequency
 from kronpress.factorize.initialization import INITIALIZATIONS, Initialization, MatrixInitialization
 from kronpress.factorize.kronecker import Pruning, VanLoan, VanLoanNormalized
 from kronpress.factorize.low_rank import Svd
@@ -21,6 +22,7 @@ __all__ = [
     "TensorTrain",
     "TensorTrainRows",
     "VanLoan",
+    "VanLoanFrequency",
     "VanLoanNormalized",
     "WhitenedSvd",
 ]

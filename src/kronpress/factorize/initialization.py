@@ -69,9 +69,7 @@ class MatrixInitialization(Initialization):
     def apply(self, bench: Workbench, request: Request) -> list[dict[str, Any]]:
         """Replace each selected site; the head of a tied model becomes what the request says."""
         model = bench.student
-        sites = request.sites_of(model)
-        if model.config.tie_word_embeddings and any(site.role == "embedding" for site in sites):
-            sites = [site for site in sites if site.role != "head"]
+        sites = without_tied_head(model, request.sites_of(model))
         self.prepare(model, sites, request)
         progress = tqdm(sites, desc=f"factorize ({self.kind})", unit="matrix", disable=None)
         reports = [replace_site(model, site, partial(self._fitted, site=site, request=request)) for site in progress]
@@ -119,6 +117,12 @@ def shares_of(layer: nn.Module, site: Site) -> list[nn.Module]:
     if not site.shares:
         return [layer]
     return [linear(share) for share in weight_of(layer).chunk(len(site.shares))]
+
+
+def without_tied_head(model: PreTrainedModel, sites: list[Site]) -> list[Site]:
+    """Leave the output head out where it shares its matrix with a token table among the sites."""
+    tied = model.config.tie_word_embeddings and any(site.role == "embedding" for site in sites)
+    return [site for site in sites if not (tied and site.role == "head")]
 
 
 def settle_head(model: PreTrainedModel, *, mode: str) -> None:

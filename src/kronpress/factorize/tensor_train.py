@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kronpress.errors import KronpressError
-from kronpress.factorize.initialization import INITIALIZATIONS, MatrixInitialization, shares_of
+from kronpress.factorize.initialization import INITIALIZATIONS, MatrixInitialization, shares_of, without_tied_head
 from kronpress.factorize.request import Request
 from kronpress.families import Site
 from kronpress.layers import StructuredLayer, TensorTrainEmbedding, TensorTrainLinear, bias_of, weight_of
@@ -94,11 +94,9 @@ class TensorTrainRows(MatrixInitialization):
 
     def check(self, bench: Workbench, request: Request) -> None:
         """Check sites and modes."""
-        sites = request.sites_of(bench.student)
-        tied = bench.student.config.tie_word_embeddings and any(site.role == "embedding" for site in sites)
-        for site in sites:
+        for site in without_tied_head(bench.student, request.sites_of(bench.student)):
             layer = bench.student.get_submodule(site.path)
-            if not isinstance(layer, StructuredLayer) and not (tied and site.role == "head"):
+            if not isinstance(layer, StructuredLayer):
                 self._modes_at(site, layer=layer)
 
     def fit(

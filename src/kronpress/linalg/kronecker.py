@@ -52,20 +52,39 @@ def rearrange(matrix: Float[Tensor, "m n"], *, shape: KroneckerShape) -> Float[T
     return blocks.reshape(shape.m1 * shape.n1, shape.m2 * shape.n2)
 
 
-def nearest_kronecker_sum(matrix: Float[Tensor, "m n"], *, shape: KroneckerShape, terms: int = 1) -> KroneckerSum:
+def nearest_kronecker_sum(
+    matrix: Float[Tensor, "m n"],
+    *,
+    shape: KroneckerShape,
+    terms: int = 1,
+    row_weights: Float[Tensor, " m"] | None = None,
+) -> KroneckerSum:
     """Return the sum of `terms` Kronecker products nearest to `matrix` in the Frobenius norm.
 
-    Each singular value is shared evenly by its two factors (KroneckerBERT, section 3.1). Computed in
-    float64 and cast back to the dtype of `matrix`; the error is the discarded tail of singular values.
+    The two factors of a term get equal norms (KroneckerBERT, section 3.1). Computed in float64 and cast back to the
+    dtype of `matrix`; the error is the discarded tail of singular values. With `row_weights`, positive ones, the
+    squared error of each row counts that often, and the error is the weighted one; the right factors must be rows then,
+    or the nearest sum would no longer be a singular value decomposition.
 
     Raises:
-        KronpressError: the shape is not that of the matrix, or more terms than it can use.
+        KronpressError: the shape is not that of the matrix, more terms than it can use, or weights of rows for right
+            factors with several.
     """
     if shape.matrix != tuple(matrix.shape):
         raise KronpressError(f"factors {shape} make a {shape.matrix} matrix, not {tuple(matrix.shape)}")
     shape.require_terms(terms)
-    svd = truncated_svd(rearrange(matrix, shape=shape), rank=terms)
-    root = svd.sigma.sqrt()
-    left = (svd.u * root).T.reshape(terms, shape.m1, shape.n1)
+    rearranged = rearrange(matrix, shape=shape)
+    if row_weights is None:
+        svd = truncated_svd(rearranged, rank=terms)
+        u, root = svd.u, svd.sigma.sqrt()
+    else:
+        if shape.m2 != 1:
+            raise KronpressError(f"rows have weights only where the right factors {shape.m2} × {shape.n2} are rows")
+        weights = row_weights.double().sqrt().repeat_interleave(shape.n1)[:, None]
+        svd = truncated_svd(rearranged.double() * weights, rank=terms)
+        u = svd.u / weights
+        norms = torch.linalg.vector_norm(u, dim=0)
+        u, root = u / norms, (svd.sigma * norms).sqrt()
+    left = (u * root).T.reshape(terms, shape.m1, shape.n1)
     right = (svd.v * root).T.reshape(terms, shape.m2, shape.n2)
     return KroneckerSum(left.to(matrix.dtype), right.to(matrix.dtype), error=svd.tail)

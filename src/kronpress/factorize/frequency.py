@@ -1,0 +1,94 @@
+"""Kronecker factors of a token table that are nearest for the tokens of a text, not for the vocabulary."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from kronpress.data import tokenize
+from kronpress.errors import KronpressError
+from kronpress.factorize.initialization import (
+    INITIALIZATIONS,
+    Fitted,
+    Initialization,
+    replace_site,
+    settle_head,
+    without_tied_head,
+)
+from kronpress.factorize.request import Request
+from kronpress.families import Site
+from kronpress.layers import KroneckerEmbedding, StructuredLayer, weight_of
+from kronpress.linalg import KroneckerShape, nearest_kronecker_sum
+from kronpress.step import Workbench
+
+
+@INITIALIZATIONS.register("van_loan_frequency")
+class VanLoanFrequency(Initialization):
+    """The nearest sum of Kronecker products where each row counts as often as its token occurs in the training text.
+
+    With `right: [1, columns]` these are the low-rank factors weighted by frequency of GroupReduce (Chen et al., 2018,
+    section 3.1). The reported error is weighted too.
+
+    Attributes:
+        tokens: how many tokens of the training text are counted, from its start.
+        smoothing: what is added to every count, so that a token which does not occur is not given up.
+    """
+
+    kind: ClassVar[str] = "van_loan_frequency"
+    tokens: int = Field(default=1_000_000, ge=1)
+    smoothing: float = Field(default=0.5, gt=0)
+
+    def check(self, bench: Workbench, request: Request) -> None:
+        """Check that the sites are tables, that the shapes divide, and that there is text."""
+        for site in self._tables(bench, request):
+            self._shape(bench.student.get_submodule(site.path), site, request)
+        bench.training_windows(size=1, tokens=1)
+
+    def apply(self, bench: Workbench, request: Request) -> list[dict[str, Any]]:
+        """Replace the token table; the head of a tied model becomes what the request says."""
+        fit = partial(self._fit, bench=bench, request=request)
+        reports = [replace_site(bench.student, site, partial(fit, site=site)) for site in self._tables(bench, request)]
+        settle_head(bench.student, mode=request.head)
+        return reports
+
+    def _tables(self, bench: Workbench, request: Request) -> list[Site]:
+        model = bench.student
+        sites = without_tied_head(model, request.sites_of(model))
+        for site in sites:
+            if not isinstance(model.get_submodule(site.path), nn.Embedding | StructuredLayer):
+                raise KronpressError(f"{self.kind} is for token tables, not {site.path}; set sites: embedding")
+        if request.levels > 1 or request.permute != "none" or request.scales:
+            raise KronpressError(
+                f"{self.kind} knows neither levels, permute nor scales; leave them out or choose init: van_loan"
+            )
+        return sites
+
+    def _shape(self, layer: nn.Module, site: Site, request: Request) -> KroneckerShape | None:
+        if isinstance(layer, StructuredLayer):
+            return None  # `replace_site` says so
+        rows, columns = weight_of(layer).shape
+        shape = request.shape((rows, columns), site=site)
+        if shape.m2 != 1:
+            raise KronpressError(
+                f"{site.path} ({rows} × {columns}): {self.kind} needs right factors that are rows, not "
+                f"{shape.m2} × {shape.n2}; choose right: [1, {shape.n2}]"
+            )
+        return shape
+
+    def _fit(self, layer: nn.Module, *, site: Site, bench: Workbench, request: Request) -> Fitted:
+        assert isinstance(layer, nn.Embedding)
+        shape = self._shape(layer, site, request)
+        assert shape is not None
+        weight, counts = weight_of(layer), self._counts(bench, layer.num_embeddings).to(layer.weight.device)
+        value = nearest_kronecker_sum(weight, shape=shape, terms=request.terms, row_weights=counts)
+        norm = torch.linalg.vector_norm(weight.double() * counts.sqrt()[:, None])
+        return KroneckerEmbedding.of(value, padding_idx=layer.padding_idx), value.error, float(norm)
+
+    def _counts(self, bench: Workbench, rows: int) -> Float[Tensor, " rows"]:
+        ids = tokenize(bench.train, bench.tokenizer, limit=self.tokens)
+        return torch.bincount(ids, minlength=rows).double() + self.smoothing

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kronpress.errors import KronpressError
+from kronpress.factorize import Factorize
+from kronpress.linalg import KroneckerShape, nearest_kronecker_sum
+from tests.tiny import bench, logits, tiny_bert, tiny_gpt2
+
+TABLE: dict[str, Any] = {"sites": "embedding", "right": (1, 16), "terms": 4}
+
+
+def test_weighted_rows_are_the_weighted_optimum() -> None:
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(12, 6, generator=generator, dtype=torch.float64)
+    weights = torch.rand(12, generator=generator, dtype=torch.float64) * 9 + 0.1
+    for n2, terms in ((6, 3), (3, 2), (2, 1)):
+        shape = KroneckerShape(12, 6 // n2, 1, n2)
+        found = nearest_kronecker_sum(matrix, shape=shape, terms=terms, row_weights=weights)
+        missed = ((matrix - found.to_dense()) ** 2).sum(dim=1)
+        assert found.error**2 == pytest.approx(float((missed * weights).sum()))
+        singular = torch.linalg.svdvals((matrix * weights.sqrt()[:, None]).reshape(-1, n2))
+        assert found.error**2 == pytest.approx(float(singular[terms:].square().sum()))
+        torch.testing.assert_close(found.left.flatten(1).norm(dim=1), found.right.flatten(1).norm(dim=1))
+
+
+def test_equal_weights_change_nothing() -> None:
+    matrix, shape = torch.randn(8, 6, generator=torch.Generator().manual_seed(1)), KroneckerShape(8, 2, 1, 3)
+    plain = nearest_kronecker_sum(matrix, shape=shape, terms=2)
+    weighted = nearest_kronecker_sum(matrix, shape=shape, terms=2, row_weights=torch.full((8,), 4.0))
+    torch.testing.assert_close(weighted.to_dense(), plain.to_dense())
+    assert weighted.error == pytest.approx(2 * plain.error)
+
+
+def test_weights_need_right_factors_that_are_rows() -> None:
+    with pytest.raises(KronpressError, match="only where the right factors 2 × 3 are rows"):
+        nearest_kronecker_sum(torch.ones(8, 6), shape=KroneckerShape(4, 2, 2, 3), row_weights=torch.ones(8))
+
+
+@pytest.mark.parametrize("build", [tiny_gpt2, tiny_bert])
+def test_tokens_of_the_text_are_nearer_than_without_weights(build: Any, tmp_path: Path) -> None:
+    missed = {}
+    for init in ("van_loan", "van_loan_frequency"):
+        work = bench(build(), tmp_path)
+        (report,) = Factorize(init=init, **TABLE).run(work)["modules"]
+        ids = work.training_windows(size=32)
+        before, after = (model.get_input_embeddings()(ids).detach() for model in (work.teacher, work.student))
+        missed[init] = float((before - after).norm() / before.norm())
+        assert logits(work.student, ids[:2]).isfinite().all()
+    assert report["relative_error"] == pytest.approx(missed["van_loan_frequency"], rel=1e-2)
+    assert missed["van_loan_frequency"] < 0.9 * missed["van_loan"]
+
+
+def test_a_tied_head_scores_over_the_factors(tmp_path: Path) -> None:
+    work = bench(tiny_gpt2(), tmp_path)
+    Factorize(init="van_loan_frequency", **TABLE).run(work)
+    table = work.student.get_input_embeddings().to_dense().weight
+    hidden = torch.randn(3, table.shape[1], generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(work.student.lm_head(hidden), hidden @ table.T)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"sites": "up"}, "is for token tables, not transformer.h.0.mlp.c_fc; set sites: embedding"),
+        ({"right": (2, 16), "terms": 1}, r"needs right factors that are rows, not 2 × 16; choose right: \[1, 16\]"),
+        ({"permute": "all"}, "neither levels, permute nor scales"),
+        ({"levels": 2, "terms": 1}, "neither levels, permute nor scales"),
+        ({"scales": True}, "neither levels, permute nor scales"),
+    ],
+)
+def test_what_it_can_not_do_is_said_before_anything_changes(
+    fields: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(KronpressError, match=message):
+        Factorize(init="van_loan_frequency", **TABLE | fields).check(bench(tiny_gpt2(), tmp_path))
