@@ -191,10 +191,7 @@ def _mapped(start: str, losses: Mapping[str, Any]) -> dict[str, Any]:
     """Return the losses, with the truncated student's layers learning from those that they come from."""
     if STARTS[start]:
         return dict(losses)
-    return {
-        name: {**fields, "layers": KEPT} if name == "hidden" else fields
-        for name, fields in losses.items()
-    }
+    return {name: {**fields, "layers": KEPT} if name == "hidden" else fields for name, fields in losses.items()}
 
 
 def _slug(name: str) -> str:
