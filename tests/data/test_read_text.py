@@ -49,7 +49,7 @@ def test_sources_are_joined_and_a_comma_in_a_name_is_no_trap(tmp_path: Path) -> 
     [
         ("bad.jsonl", '{"text": "a"}\n{"text": \n', r"bad\.jsonl, line 2: not JSON .* give one object a line"),
         ("bad.jsonl", '\n{"txt": "a"}\n', r"bad\.jsonl, line 2: no field 'text' .* the fields txt; rename"),
-        ("bad.jsonl", "[1]\n", r"line 1: no field 'text' .* but a list"),
+        ("bad.jsonl", "[1]\n", "line 1: a JSON list, not an object"),
         ("bad.jsonl", '{"text": "\\ud800"}\n', r"line 1: half of a surrogate pair"),
         ("bad.txt", " \n\n", r"bad\.txt' is empty; name a file"),
         ("bad.pdf", "text", r"bad\.pdf' is not a text .* \.txt, \.md, \.jsonl"),
@@ -63,7 +63,7 @@ def test_bad_files_are_named(tmp_path: Path, name: str, content: str, message: s
 def test_another_encoding_is_named_with_its_place(tmp_path: Path) -> None:
     path = tmp_path / "latin.txt"
     path.write_bytes("caf\u00e9".encode("latin-1"))
-    with pytest.raises(KronpressError, match=r"latin\.txt' is not UTF-8 at byte 3; convert it"):
+    with pytest.raises(KronpressError, match=r"latin\.txt, line 1: not UTF-8 at byte 3; convert it"):
         read_text(str(path))
 
 

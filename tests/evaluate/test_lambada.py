@@ -177,7 +177,7 @@ def test_passages_are_split_before_the_last_word(tmp_path: Path) -> None:
         ('{"text": ""}\n', "line 1: '' is not two words"),
         ('{"text": "a b"}\n{"text"\n', r"line 2: not JSON \(.*column"),
         ('{"txt": "a b"}\n', "line 1: no field 'text'"),
-        ('["a b"]\n', "line 1: no field 'text'"),
+        ('["a b"]\n', "line 1: a JSON list, not an object"),
         ('{"text": "a \\ud800b"}\n', "line 1: half of a surrogate pair"),
         ("\n", "holds no passage"),
         (b"\xff", "not UTF-8 at byte 0"),

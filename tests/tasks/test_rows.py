@@ -190,7 +190,7 @@ def test_missing_files_folders_and_kinds(tmp_path: Path) -> None:
     (tmp_path / "RTE").mkdir()
     with pytest.raises(KronpressError, match="did you mean 'RTE'"):
         RTE.read(str(tmp_path / "RTF"), "dev")
-    with pytest.raises(KronpressError, match="RTE' holds no data; name a folder"):
+    with pytest.raises(KronpressError, match="RTE' holds nothing of the kind; name a folder"):
         RTE.read(str(tmp_path / "RTE"), "dev")
     with pytest.raises(KronpressError, match=r"can not be read as rows; give it as one of \.tsv"):
         RTE.read(write(tmp_path / "dev.csv", "a,b"), "dev")

@@ -1,6 +1,17 @@
 """Text and tokens: where calibration, training and evaluation get their input."""
 
-from kronpress.data.text import Corpus, read_text, read_utf8, split_held_out
+from kronpress.data.files import neighbors, read_json_lines, read_utf8, require_characters
+from kronpress.data.text import Corpus, read_text, split_held_out
 from kronpress.data.tokens import tokenize, windows
 
-__all__ = ["Corpus", "read_text", "read_utf8", "split_held_out", "tokenize", "windows"]
+__all__ = [
+    "Corpus",
+    "neighbors",
+    "read_json_lines",
+    "read_text",
+    "read_utf8",
+    "require_characters",
+    "split_held_out",
+    "tokenize",
+    "windows",
+]

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from kronpress.data.files import neighbors, read_json_lines, read_utf8, require_characters
 from kronpress.errors import KronpressError, did_you_mean
 
 _BETWEEN_DOCUMENTS = "\n\n"
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -86,18 +85,9 @@ def _read_path(path: Path) -> str:
     if path.is_dir():
         return _read_folder(path)
     if not path.is_file():
-        raise KronpressError(f"there is no text at '{path}': {_neighbors(path)}")
+        remedy = "name a file, a folder or 'bundled:python-reference'"
+        raise KronpressError(f"there is no text at '{path}': {neighbors(path, suffixes=_READERS, remedy=remedy)}")
     return _read_file(path)
-
-
-def _neighbors(path: Path) -> str:
-    """Say what the folder of a missing path offers instead."""
-    if not path.parent.is_dir():
-        return f"the folder '{path.parent}' does not exist either"
-    names = [item.name for item in path.parent.iterdir() if item.is_dir() or item.suffix.lower() in _READERS]
-    if not names:
-        return f"'{path.parent}' holds no text; name a file, a folder or 'bundled:python-reference'"
-    return did_you_mean(path.name, names)
 
 
 def _read_folder(folder: Path) -> str:
@@ -114,40 +104,20 @@ def _read_file(path: Path) -> str:
     return reader(path)
 
 
-def read_utf8(path: Path, *, remedy: str = "check its permissions") -> str:
-    """Return the text of a file, without a byte-order mark.
-
-    Raises:
-        KronpressError: it is not UTF-8, or can not be read, for which `remedy` says what to do.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise KronpressError(f"'{path}' is not UTF-8 at byte {error.start}; convert it to UTF-8") from None
-    except OSError as error:
-        raise KronpressError(f"'{path}' can not be read: {error.strerror}; {remedy}") from None
+def _read_plain(path: Path) -> str:
+    return read_utf8(path).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _read_jsonl(path: Path) -> str:
-    lines = enumerate(read_utf8(path).split("\n"), start=1)
-    return _join([_record_text(line, f"{path}, line {number}") for number, line in lines if line.strip()])
+    return _join([_record_text(record, place) for place, record in read_json_lines(path)])
 
 
-def _record_text(line: str, place: str) -> str:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise KronpressError(
-            f"{place}: not JSON ({error.msg} at column {error.colno}); give one object a line"
-        ) from None
-    text = record.get("text") if isinstance(record, dict) else None
+def _record_text(record: dict[str, Any], place: str) -> str:
+    text = record.get("text")
     if not isinstance(text, str):
-        found = (
-            f"the fields {', '.join(record)}" if isinstance(record, dict) and record else f"a {type(record).__name__}"
-        )
+        found = f"the fields {', '.join(record)}" if record else "no field at all"
         raise KronpressError(f"{place}: no field 'text' with a string in it, but {found}; rename the field to 'text'")
-    if _LONE_SURROGATE.search(text):
-        raise KronpressError(f"{place}: half of a surrogate pair, which is no character; mend or remove the line")
+    require_characters(text, place=place)
     return text
 
 
@@ -166,5 +136,5 @@ def _python_reference() -> str:
     return _join([topics[topic] for topic in sorted(topics)])
 
 
-_READERS: dict[str, Callable[[Path], str]] = {".txt": read_utf8, ".md": read_utf8, ".jsonl": _read_jsonl}
+_READERS: dict[str, Callable[[Path], str]] = {".txt": _read_plain, ".md": _read_plain, ".jsonl": _read_jsonl}
 _BUNDLED: dict[str, Callable[[], str]] = {"python-reference": _python_reference}

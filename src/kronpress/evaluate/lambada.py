@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import json
 import math
-import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -18,13 +16,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kronpress.data import read_utf8
+from kronpress.data import read_json_lines, require_characters
 from kronpress.errors import KronpressError
 from kronpress.evaluate.inference import evaluating, require_causal, require_known
 from kronpress.evaluate.perplexity import chunked_nats
 from kronpress.families import position_limit
 
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _TOKENS_PER_BATCH = 2048
 _LARGEST_EXPONENT = 700.0  # of a float, about
 
@@ -123,25 +120,18 @@ def read_lambada(path: str, *, limit: int | None = None) -> list[Passage]:
     """
     if limit is not None and limit < 1:
         raise KronpressError(f"limit={limit} leaves nothing to measure; use 1 or more, or None for all")
-    content = read_utf8(Path(path).expanduser(), remedy="name a .jsonl file of LAMBADA")
-    lines = enumerate(content.split("\n"), start=1)
-    found = [_passage(line, f"{path}, line {number}") for number, line in lines if line.strip()][:limit]
+    lines = read_json_lines(Path(path).expanduser(), remedy="name a .jsonl file of LAMBADA")
+    found = [_passage(record, place) for place, record in lines][:limit]
     if not found:
         raise KronpressError(f"'{path}' holds no passage; give a .jsonl file with one object {{\"text\": …}} a line")
     return found
 
 
-def _passage(line: str, place: str) -> Passage:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        message = f"not JSON ({error.msg} at column {error.colno}); give one object a line"
-        raise KronpressError(f"{place}: {message}") from None
-    text = row.get("text") if isinstance(row, dict) else None
+def _passage(record: dict[str, Any], place: str) -> Passage:
+    text = record.get("text")
     if not isinstance(text, str):
         raise KronpressError(f"{place}: no field 'text' with a string in it; give {{\"text\": …}} on each line")
-    if _LONE_SURROGATE.search(text):
-        raise KronpressError(f"{place}: half of a surrogate pair, which is no character; mend or remove the line")
+    require_characters(text, place=place)
     text = text.rstrip()
     context = text.rpartition(" ")[0].rstrip()
     if not context:

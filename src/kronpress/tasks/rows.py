@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any, TypeAlias
 
 from tqdm import tqdm
 
+from kronpress.data import neighbors, read_json_lines, read_utf8, require_characters
 from kronpress.errors import KronpressError, did_you_mean
 
 Value: TypeAlias = str | float | None
@@ -19,8 +18,6 @@ Record: TypeAlias = Mapping[str, Any]
 
 HUB = "hub:"
 """What sources on the hub begin with."""
-
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +101,7 @@ def _local_rows(path: Path, request: Request) -> Iterator[Row]:
     if path.is_dir():
         return _folder_rows(path, request.columns.folders)
     if not path.is_file():
-        raise KronpressError(f"there is no data at '{path}': {_neighbors(path)}")
+        raise KronpressError(f"there is no data at '{path}': {_offered(path)}")
     if path.suffix.lower() not in _RECORDS:
         raise KronpressError(f"'{path}' can not be read as rows; give it as one of {', '.join(_RECORDS)}")
     records = _RECORDS[path.suffix.lower()](path, request)
@@ -118,18 +115,13 @@ def _split_in(folder: Path, request: Request) -> Path:
     found = [path for path in files if path.is_file()] + [path for path in folders if path.is_dir()]
     if not found:
         wanted = f"{request.names[0]}.tsv"
-        raise KronpressError(f"'{folder}' has no '{wanted}': {_neighbors(folder / wanted)}")
+        raise KronpressError(f"'{folder}' has no '{wanted}': {_offered(folder / wanted)}")
     return found[0]
 
 
-def _neighbors(path: Path) -> str:
-    """Say what the folder of a missing path offers instead."""
-    if not path.parent.is_dir():
-        return f"the folder '{path.parent}' does not exist either; check the path"
-    names = [item.name for item in path.parent.iterdir() if item.is_dir() or item.suffix.lower() in _RECORDS]
-    if not names:
-        return f"'{path.parent}' holds no data; name a folder, a {', '.join(_RECORDS)} file or '{HUB}NAME'"
-    return did_you_mean(path.name, names)
+def _offered(missing: Path) -> str:
+    remedy = f"name a folder, a {', '.join(_RECORDS)} file or '{HUB}NAME'"
+    return neighbors(missing, suffixes=_RECORDS, remedy=remedy)
 
 
 def _folder_rows(folder: Path, classes: Sequence[str]) -> Iterator[Row]:
@@ -139,11 +131,11 @@ def _folder_rows(folder: Path, classes: Sequence[str]) -> Iterator[Row]:
             raise KronpressError(f"'{folder / label}' holds no .txt file; one for each text of class '{label}' is due")
         for path in paths:
             name = f"{label}/{path.stem}"
-            yield Row(first=_decoded(path), second=None, label=label, name=name, group=None, place=str(path))
+            yield Row(first=read_utf8(path), second=None, label=label, name=name, group=None, place=str(path))
 
 
 def _tsv_records(path: Path, request: Request) -> Iterator[tuple[str, Record]]:
-    lines = [line.removesuffix("\r") for line in _decoded(path).rstrip("\r\n").split("\n")]
+    lines = [line.removesuffix("\r") for line in read_utf8(path).rstrip("\r\n").split("\n")]
     if lines == [""]:
         return
     header: Sequence[str] = [name.strip() for name in lines[0].split("\t")]
@@ -171,24 +163,9 @@ def _tsv_records(path: Path, request: Request) -> Iterator[tuple[str, Record]]:
 
 
 def _json_records(path: Path, request: Request) -> Iterator[tuple[str, Record]]:
-    for number, line in enumerate(_decoded(path).split("\n"), start=1):
-        if line.strip():
-            place = f"{path}, line {number}"
-            record = _json_object(line, place)
-            _require_columns(record, request, place)
-            yield place, record
-
-
-def _json_object(line: str, place: str) -> Record:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise KronpressError(
-            f"{place}: not JSON ({error.msg} at column {error.colno}); give one object a line"
-        ) from None
-    if not isinstance(record, dict):
-        raise KronpressError(f"{place}: a JSON {type(record).__name__}, not an object; give one object a line")
-    return record
+    for place, record in read_json_lines(path):
+        _require_columns(record, request, place)
+        yield place, record
 
 
 _RECORDS: Mapping[str, Callable[[Path, Request], Iterator[tuple[str, Record]]]] = {
@@ -288,18 +265,5 @@ def _text(record: Record, names: Sequence[str], place: str) -> str:
     value = _value(record, names, place)
     if not isinstance(value, str):
         raise KronpressError(f"{place}: '{names[0]}' is {value!r} and no text; give it in quotes")
-    if _LONE_SURROGATE.search(value):
-        raise KronpressError(f"{place}: half of a surrogate pair, which is no character; mend or remove the row")
+    require_characters(value, place=place)
     return value
-
-
-def _decoded(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise KronpressError(f"'{path}' can not be read: {error.strerror}; check its permissions") from None
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise KronpressError(f"{path}, line {line}: not UTF-8 at byte {error.start}; convert it to UTF-8") from None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from kronpress.data import read_utf8
+from kronpress.data import read_utf8, require_characters
 from kronpress.errors import KronpressError, did_you_mean
 from kronpress.tasks.rows import hub_records
 
@@ -121,6 +121,6 @@ def _get(item: object, key: str, kind: type[T], *, place: str, default: object =
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         found = "not there" if value is _NOT_GIVEN else f"of type {type(value).__name__}"
         raise KronpressError(f"{place}: '{key}' is {found}; SQuAD's format has {_KINDS[kind]} under it")
-    if isinstance(value, str) and not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        raise KronpressError(f"{place}: '{key}' has half of a surrogate pair, which is no character; mend the file")
+    if isinstance(value, str):
+        require_characters(value, place=f"{place}, '{key}'")
     return value

@@ -1,0 +1,74 @@
+"""Files of text and of JSON lines, and errors that say where in them something is wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from kronpress.errors import KronpressError, did_you_mean
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def read_utf8(path: Path, *, remedy: str = "check its permissions") -> str:
+    r"""Return the text of a file as it is, `\r` included, without a byte-order mark.
+
+    Raises:
+        KronpressError: it is not UTF-8, or can not be read, for which `remedy` says what to do.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise KronpressError(f"'{path}' can not be read: {error.strerror}; {remedy}") from None
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise KronpressError(f"{path}, line {line}: not UTF-8 at byte {error.start}; convert it to UTF-8") from None
+
+
+def read_json_lines(path: Path, *, remedy: str = "check its permissions") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the place, for error messages, and the object of each line that is not blank.
+
+    Raises:
+        KronpressError: as `read_utf8`, or a line holds something else.
+    """
+    for number, line in enumerate(read_utf8(path, remedy=remedy).split("\n"), start=1):
+        if line.strip():
+            place = f"{path}, line {number}"
+            yield place, _json_object(line, place)
+
+
+def _json_object(line: str, place: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        message = f"not JSON ({error.msg} at column {error.colno})"
+        raise KronpressError(f"{place}: {message}; give one object a line") from None
+    if not isinstance(record, dict):
+        raise KronpressError(f"{place}: a JSON {type(record).__name__}, not an object; give one object a line")
+    return record
+
+
+def require_characters(text: str, *, place: str) -> None:
+    """Refuse what JSON can escape and UTF-8 can not write.
+
+    Raises:
+        KronpressError: the text has half of a surrogate pair.
+    """
+    if not text.isascii() and _LONE_SURROGATE.search(text):
+        raise KronpressError(f"{place}: half of a surrogate pair, which is no character; mend or remove it")
+
+
+def neighbors(path: Path, *, suffixes: Collection[str], remedy: str) -> str:
+    """Say what the folder of a missing path offers instead: folders, and files with one of the suffixes.
+
+    `remedy` is for a folder that offers nothing.
+    """
+    if not path.parent.is_dir():
+        return f"the folder '{path.parent}' does not exist either; check the path"
+    names = [item.name for item in path.parent.iterdir() if item.is_dir() or item.suffix.lower() in suffixes]
+    return did_you_mean(path.name, names) if names else f"'{path.parent}' holds nothing of the kind; {remedy}"
