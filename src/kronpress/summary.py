@@ -57,6 +57,7 @@ def summarize(recipe: Recipe, manifest: Mapping[str, Any], reports: Sequence[Map
             *_training_notes(reports),
             *_task_notes(recipe, reports),
             *_fidelity_notes(evaluations),
+            *_lambada_notes(evaluations),
         ],
     )
 
@@ -172,3 +173,14 @@ def _fidelity_notes(evaluations: Sequence[Mapping[str, Any]]) -> Iterable[str]:
                 f"{item['stage']}: outputs have cosine {found['cosine']:.4f} with the dense model's, "
                 f"relative error {found['relative_error']:.4f}"
             )
+
+
+def _lambada_notes(evaluations: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    for item in evaluations:
+        for pair in item["perplexity"]:
+            if "accuracy" in pair["student"]:
+                before, after = (pair[model]["accuracy"] for model in ("dense", "student"))
+                yield (
+                    f"{item['stage']}: guesses {after:.1f} % of LAMBADA's last words, "
+                    f"the dense model {before:.1f} % ({pair['student']['passages']:,} passages)"
+                )

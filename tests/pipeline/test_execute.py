@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from pathlib import Path
 from typing import Any
@@ -187,3 +188,25 @@ def test_a_finished_run_is_left_alone(tmp_path: Path, text: Path) -> None:
         execute(recipe, tmp_path / "run")
     with pytest.raises(KronpressError, match="another recipe"):
         execute(recipe.model_copy(update={"seed": 9}), tmp_path / "run", resume=True)
+
+
+def test_lambada_stands_beside_perplexity(tmp_path: Path, text: Path) -> None:
+    lines = [json.dumps({"text": f"the {word} rabbit and the {word} fox"}) for word in ("sad", "glad", "old")]
+    (tmp_path / "lambada.jsonl").write_text("\n".join(lines))
+    more = [f"evaluate.lambada={tmp_path / 'lambada.jsonl'}", "evaluate.max_passages=2"]
+    run = execute(small("halve-ffn-training-free", llama(tmp_path / "model"), text, *more), tmp_path / "run")
+    (report,) = (json.loads(path.read_text()) for path in run.folder.glob("steps/*-evaluate/report.json"))
+    windows, lambada = report["perplexity"]
+    assert (windows["student"]["protocol"], lambada["student"]["protocol"]) == ("tokens-512", "lambada-openai")
+    assert lambada["student"]["passages"] == 2
+    assert lambada["ratio"] == lambada["student"]["perplexity"] / lambada["dense"]["perplexity"] != 1
+    page = html.unescape((run.folder / "report.html").read_text())
+    assert "lambada-openai" in page
+    assert "% of LAMBADA's last words" in page
+
+
+def test_lambada_is_checked_before_anything_is_changed(tmp_path: Path, text: Path) -> None:
+    (tmp_path / "lambada.jsonl").write_text('{"text": "alone"}')
+    more = f"evaluate.lambada={tmp_path / 'lambada.jsonl'}"
+    with pytest.raises(KronpressError, match="line 1: 'alone' is not two words"):
+        execute(small("halve-ffn-training-free", llama(tmp_path / "model"), text, more), tmp_path / "run")

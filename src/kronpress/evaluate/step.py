@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from transformers import PreTrainedModel
 
 from kronpress.data import Corpus, read_text, tokenize, windows
 from kronpress.evaluate.fidelity import fidelity
+from kronpress.evaluate.lambada import LAMBADA, read_lambada
 from kronpress.evaluate.perplexity import PROTOCOLS
 from kronpress.evaluate.samples import generate_samples
 from kronpress.evaluate.speed import compare_speed
@@ -34,6 +36,8 @@ class Evaluate(Step):
         protocols: names of perplexity protocols (`kronpress evaluate --help` lists them).
         text: another text than the recipe's held-out one.
         max_windows: measure the first windows only.
+        lambada: a .jsonl file of LAMBADA, measured as `lambada-openai`; both models must be decoders.
+        max_passages: measure the first passages of LAMBADA only.
         precision: `auto` computes in bfloat16 where the device is faster at it, both models alike.
         speed: compare prefill and decode, alternating.
         prompts: texts that both models continue greedily.
@@ -45,6 +49,8 @@ class Evaluate(Step):
     protocols: tuple[str, ...] = ("tokens-512",)
     text: str | None = None
     max_windows: int | None = Field(default=None, ge=1)
+    lambada: str | None = None
+    max_passages: int | None = Field(default=None, ge=1)
     precision: Literal["auto", "float32"] = "auto"
     speed: bool = False
     prompts: tuple[str, ...] = ()
@@ -55,8 +61,11 @@ class Evaluate(Step):
         return tuple(PROTOCOLS[name].name for name in names)
 
     def check(self, bench: Workbench) -> None:
-        """Check text, protocols and prompts on a window of the dense model."""
+        """Check text, protocols, LAMBADA's first passage and prompts on the dense model."""
         corpus = self._corpus(bench)
+        if self.lambada is not None:
+            first = read_lambada(self.lambada, limit=self.max_passages)[:1]
+            LAMBADA.measure(bench.teacher, bench.tokenizer, first, name=self.lambada, progress=False)
         if not is_causal(bench.teacher):
             self._windows(bench, corpus)
             return
@@ -73,6 +82,8 @@ class Evaluate(Step):
         corpus = self._corpus(bench)
         if is_causal(bench.student):
             report["perplexity"] = [self._perplexity(bench, corpus, name) for name in self.protocols]
+            if self.lambada is not None:
+                report["perplexity"].append(self._lambada(bench, self.lambada))
             report["samples"] = self._samples(bench)
         else:
             report["fidelity"] = self._fidelity(bench, corpus)
@@ -87,15 +98,30 @@ class Evaluate(Step):
 
     def _perplexity(self, bench: Workbench, corpus: Corpus, name: str) -> dict[str, Any]:
         def measure(model: PreTrainedModel) -> dict[str, Any]:
-            with mixed_precision(model.device) if self.precision == "auto" else nullcontext():
-                result = PROTOCOLS[name].measure(
-                    model, bench.tokenizer, corpus.text, name=Path(corpus.name).name, max_windows=self.max_windows
-                )
-            return asdict(result)
+            text = Path(corpus.name).name
+            protocol = PROTOCOLS[name]
+            return asdict(
+                protocol.measure(model, bench.tokenizer, corpus.text, name=text, max_windows=self.max_windows)
+            )
 
-        key = f"{name}/{corpus.fingerprint}/{self.max_windows}/{self.precision}"
-        dense = bench.remember(key, lambda: measure(bench.teacher))
-        student = measure(bench.student)
+        return self._both(bench, measure, key=f"{name}/{corpus.fingerprint}/{self.max_windows}/{self.precision}")
+
+    def _lambada(self, bench: Workbench, path: str) -> dict[str, Any]:
+        passages = read_lambada(path, limit=self.max_passages)
+
+        def measure(model: PreTrainedModel) -> dict[str, Any]:
+            return asdict(LAMBADA.measure(model, bench.tokenizer, passages, name=Path(path).name))
+
+        content = Corpus(path, "\n".join(passage.text for passage in passages))
+        return self._both(bench, measure, key=f"{LAMBADA.name}/{content.fingerprint}/{self.precision}")
+
+    def _both(
+        self, bench: Workbench, measure: Callable[[PreTrainedModel], dict[str, Any]], *, key: str
+    ) -> dict[str, Any]:
+        """Return a measurement of the dense model, taken once per run, and of the student."""
+        with mixed_precision(bench.student.device) if self.precision == "auto" else nullcontext():
+            dense = bench.remember(key, lambda: measure(bench.teacher))
+            student = measure(bench.student)
         return {"dense": dense, "student": student, "ratio": student["perplexity"] / dense["perplexity"]}
 
     def _fidelity(self, bench: Workbench, corpus: Corpus) -> dict[str, Any]:
