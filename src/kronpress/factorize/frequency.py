@@ -35,12 +35,12 @@ class VanLoanFrequency(Initialization):
     section 3.1). The reported error is weighted too.
 
     Attributes:
-        tokens: how many tokens of the training text are counted, from its start.
+        tokens: how many tokens of the training text are counted, from its start; by default all.
         smoothing: what is added to every count, so that a token which does not occur is not given up.
     """
 
     kind: ClassVar[str] = "van_loan_frequency"
-    tokens: int = Field(default=1_000_000, ge=1)
+    tokens: int | None = Field(default=None, ge=1)
     smoothing: float = Field(default=0.5, gt=0)
 
     def check(self, bench: Workbench, request: Request) -> None:
