@@ -166,7 +166,7 @@ class Study:
         return load(folder)
 
     def _start(self, name: str) -> PreTrainedModel:
-        bench = self._bench(f"start-{_slug(name)}")
+        bench = self._bench(f"start-{_slug(name)}", text=True)
         for fields in STARTS[name]:
             Factorize(**fields).run(bench)
         if not STARTS[name]:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from kronpress.data import Corpus
 from kronpress.errors import KronpressError
 from kronpress.factorize import Factorize
 from kronpress.linalg import KroneckerShape, nearest_kronecker_sum
@@ -78,3 +79,10 @@ def test_what_it_can_not_do_is_said_before_anything_changes(
 ) -> None:
     with pytest.raises(KronpressError, match=message):
         Factorize(init="van_loan_frequency", **TABLE | fields).check(bench(tiny_gpt2(), tmp_path))
+
+
+def test_no_text_is_no_uniform_text(tmp_path: Path) -> None:
+    work = bench(tiny_gpt2(), tmp_path)
+    work.train = Corpus("nothing.txt", "")
+    with pytest.raises(KronpressError, match=r"nothing\.txt"):
+        Factorize(init="van_loan_frequency", **TABLE).run(work)

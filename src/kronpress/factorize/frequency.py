@@ -10,7 +10,6 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from kronpress.data import tokenize
 from kronpress.errors import KronpressError
 from kronpress.factorize.initialization import (
     INITIALIZATIONS,
@@ -90,5 +89,5 @@ class VanLoanFrequency(Initialization):
         return KroneckerEmbedding.of(value, padding_idx=layer.padding_idx), value.error, float(norm)
 
     def _counts(self, bench: Workbench, rows: int) -> Float[Tensor, " rows"]:
-        ids = tokenize(bench.train, bench.tokenizer, limit=self.tokens)
-        return torch.bincount(ids, minlength=rows).double() + self.smoothing
+        ids = bench.training_windows(size=1, tokens=self.tokens)
+        return torch.bincount(ids.flatten(), minlength=rows).double() + self.smoothing
