@@ -5,9 +5,9 @@ from collections import Counter
 import pytest
 import torch
 
-from kronpress.distill.batches import MaskedTokens, NextToken, epochs_of
+from kronpress.distill.batches import EncoderText, Frame, NextToken, epochs_of
 from kronpress.errors import KronpressError
-from tests.tiny import tiny_tokenizer
+from tests.tiny import tiny_bert, tiny_tokenizer
 
 IGNORED = -100
 TOKENIZER = tiny_tokenizer()
@@ -19,10 +19,11 @@ def bytes_of_text(*, count: int = 3, tokens: int = 40) -> torch.Tensor:
     return torch.randint(256, (count, tokens), generator=torch.Generator().manual_seed(1))
 
 
-def masked(windows: torch.Tensor, *, count: int = 3, seed: int = 0) -> MaskedTokens:
-    return MaskedTokens(
-        windows, epochs_of(len(windows), count=count, seed=0), TOKENIZER, seed=seed, words=len(TOKENIZER)
-    )
+def masked(
+    windows: torch.Tensor, *, count: int = 3, seed: int = 0, segments: int = 1, guessed: bool = True
+) -> EncoderText:
+    frame = Frame(CLS, SEP, MASK, words=len(TOKENIZER), segments=segments)
+    return EncoderText(windows, epochs_of(len(windows), count=count, seed=0), frame, seed=seed, guessed=guessed)
 
 
 def test_each_token_is_labeled_with_the_next() -> None:
@@ -92,6 +93,41 @@ def test_masks_depend_on_the_seed_and_the_place_alone() -> None:
     assert masked(windows, seed=1)[0]["input_ids"].tolist() != expected[0]
 
 
+def test_half_of_the_windows_are_two_segments_where_the_model_tells_them_apart() -> None:
+    windows = bytes_of_text(count=9, tokens=12)
+    plain, text = (masked(windows, count=600, segments=2, guessed=guessed) for guessed in (False, True))
+    places = Counter[int]()
+    for index in range(600):
+        ids, segment = plain[index]["input_ids"], plain[index]["token_type_ids"]
+        before, after = [CLS, *windows[plain.order[index]].tolist(), SEP], ids.tolist()
+        cut = after.index(SEP)
+        places[cut] += 1
+        assert after == [*before[:cut], SEP, *before[cut + 1 :]]
+        assert segment.tolist() == [0] * (cut + 1) + [1] * (13 - cut)
+        guessing = text[index]
+        assert torch.equal(guessing["token_type_ids"], segment)
+        assert (int(guessing["input_ids"][cut]), int(guessing["labels"][cut])) == (SEP, IGNORED)
+        assert int((guessing["labels"] != IGNORED).sum()) == 2
+    assert 250 < places.pop(13) < 350
+    assert set(places) == set(range(2, 12))
+
+
+def test_without_guesses_the_words_are_all_there() -> None:
+    windows = bytes_of_text()
+    text = masked(windows, guessed=False)
+    for index in range(3):
+        assert text[index]["input_ids"].tolist() == [CLS, *windows[text.order[index]].tolist(), SEP]
+        assert set(text[index]["labels"].tolist()) == {IGNORED}
+        assert "token_type_ids" not in text[index]
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 3])
+def test_short_windows_have_a_token_on_either_side_of_a_cut(tokens: int) -> None:
+    text = masked(bytes_of_text(tokens=tokens), count=20, segments=2, guessed=False)
+    found = {tuple((text[index]["input_ids"][1:-1] == SEP).tolist()) for index in range(20)}
+    assert found == {(False,) * tokens} | ({(False, True, False)} if tokens == 3 else set())
+
+
 def test_the_windows_stay_as_they_are() -> None:
     windows = bytes_of_text()
     before, text = windows.clone(), masked(windows)
@@ -106,7 +142,7 @@ def test_a_tokenizer_without_special_tokens_is_refused(name: str) -> None:
     tokenizer = tiny_tokenizer()
     setattr(tokenizer, name, None)
     with pytest.raises(KronpressError, match=r"no \[CLS\], \[SEP\] or \[MASK\]"):
-        MaskedTokens(bytes_of_text(), torch.arange(3), tokenizer, seed=0, words=9)
+        Frame.of(tiny_bert(), tokenizer)
 
 
 @pytest.mark.parametrize(("windows", "count"), [(5, 3), (5, 5), (5, 17), (1, 4)])

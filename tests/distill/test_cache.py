@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from kronpress.distill import Distill, DistillationTrainer, LogitDistillation, cache, distillation, trainer
-from kronpress.distill.batches import FromCache, MaskedTokens, NextToken
+from kronpress.distill.batches import EncoderText, Frame, FromCache, NextToken
 from kronpress.distill.cache import INDEX, Kept, TeacherCache, build_cache, check_size
 from kronpress.distill.losses import Predictions
 from kronpress.distill.step import parse_losses
@@ -44,8 +44,8 @@ def text(*, seed: int = 0) -> NextToken:
     return NextToken(windows, torch.arange(COUNT))
 
 
-def masked_text() -> MaskedTokens:
-    return MaskedTokens(text().windows, torch.arange(COUNT), tiny_tokenizer(), seed=0, words=VOCABULARY)
+def masked_text() -> EncoderText:
+    return EncoderText(text().windows, torch.arange(COUNT), Frame.of(tiny_bert(), tiny_tokenizer()), seed=0)
 
 
 def build(folder: Path, teacher: PreTrainedModel | None = None, *, of: Any = None, kept: Kept = TOP) -> TeacherCache:
@@ -55,7 +55,8 @@ def build(folder: Path, teacher: PreTrainedModel | None = None, *, of: Any = Non
 @torch.no_grad()
 def predictions(teacher: PreTrainedModel, example: dict[str, torch.Tensor], temperature: float = 1.0) -> torch.Tensor:
     """The log-probabilities of all words, (tokens, vocabulary)."""
-    return torch.log_softmax(teacher(input_ids=example["input_ids"][None]).logits[0] / temperature, dim=-1)
+    inputs = {name: value[None] for name, value in example.items() if name in ("input_ids", "token_type_ids")}
+    return torch.log_softmax(teacher(**inputs).logits[0] / temperature, dim=-1)
 
 
 def asked(monkeypatch: pytest.MonkeyPatch, *, die_at: int | None = None) -> list[int]:

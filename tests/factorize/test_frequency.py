@@ -52,7 +52,7 @@ def test_tokens_of_the_text_are_nearer_than_without_weights(build: Any, tmp_path
         before, after = (model.get_input_embeddings()(ids).detach() for model in (work.teacher, work.student))
         missed[init] = float((before - after).norm() / before.norm())
         assert logits(work.student, ids[:2]).isfinite().all()
-    assert report["relative_error"] == pytest.approx(missed["van_loan_frequency"], rel=1e-2)
+    assert report["relative_error"] == pytest.approx(missed["van_loan_frequency"], rel=3e-2)
     assert missed["van_loan_frequency"] < 0.9 * missed["van_loan"]
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kronpress.distill.cache import TeacherCache
 from kronpress.distill.losses import IGNORED
@@ -37,28 +38,58 @@ class NextToken(Dataset[dict[str, Tensor]]):
         return NextToken(self.windows, used), rows
 
 
-class MaskedTokens(Dataset[dict[str, Tensor]]):
-    """Windows between [CLS] and [SEP] of which 15 % of the tokens are to be guessed (Devlin et al., 2019, 3.1).
+@dataclass(frozen=True)
+class Frame:
+    """What an encoder reads around words and in their place.
 
-    Of these 80 % are replaced by [MASK], 10 % by a random word and 10 % left. Which ones depends on the seed and the
-    place in the training alone, so that an interrupted training goes on with the same; their number is the same in
-    every window, so that the mean over a batch does not depend on how processes share it.
+    Attributes:
+        cls: id of the token before all.
+        sep: id of the token after each segment.
+        mask: id of the token in place of a word to be guessed.
+        words: size of the vocabulary.
+        segments: kinds of segments that the model tells apart.
+    """
+
+    cls: int
+    sep: int
+    mask: int
+    words: int
+    segments: int = 1
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Frame:
+        """Return the frame of a model.
+
+        Raises:
+            KronpressError: the tokenizer lacks one of the three tokens.
+        """
+        before, after, mask = (getattr(tokenizer, f"{name}_token_id") for name in ("cls", "sep", "mask"))
+        if None in (before, after, mask):
+            raise KronpressError("the tokenizer has no [CLS], [SEP] or [MASK], which an encoder reads around its text")
+        config = model.config.get_text_config()
+        return cls(before, after, mask, int(config.vocab_size), getattr(config, "type_vocab_size", 1))
+
+
+class EncoderText(Dataset[dict[str, Tensor]]):
+    """Windows between [CLS] and [SEP], as BERT reads text in its pre-training (Devlin et al., 2019, 3.1).
+
+    Where the model tells segments apart, half of the windows are two segments, a token at a random place having given
+    way to another [SEP]. Where words are to be `guessed`, these are 15 %, of which 80 % are replaced by [MASK], 10 % by
+    a random word and 10 % left. All of it depends on the seed and the place in the training alone, so that an
+    interrupted training goes on with the same; the number of guesses is the same in every window, so that the mean
+    over a batch does not depend on how processes share it.
     """
 
     def __init__(
         self,
         windows: Int[Tensor, "windows tokens"],
         order: Int[Tensor, " count"],
-        tokenizer: PreTrainedTokenizerBase,
+        frame: Frame,
         *,
         seed: int,
-        words: int,
+        guessed: bool = True,
     ) -> None:
-        ids = [getattr(tokenizer, f"{name}_token_id") for name in ("cls", "sep", "mask")]
-        if None in ids:
-            raise KronpressError("the tokenizer has no [CLS], [SEP] or [MASK], which a masked language model needs")
-        self.windows, self.order, self.seed, self.words = windows, order, seed, words
-        self.cls, self.sep, self.mask = ids
+        self.windows, self.order, self.frame, self.seed, self.guessed = windows, order, frame, seed, guessed
 
     def __len__(self) -> int:
         return len(self.order)
@@ -66,24 +97,39 @@ class MaskedTokens(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
         ids = self.windows[self.order[index]].clone()
+        cut = self._cut(len(ids), generator)
+        labels = self._guesses(ids, generator, cut=cut) if self.guessed else torch.full_like(ids, IGNORED)
+        ends, nothing = ids.new_tensor([self.frame.cls, self.frame.sep]), ids.new_tensor([IGNORED])
+        ids = torch.cat([ends[:1], ids, ends[1:]])
+        ids[1 + cut] = self.frame.sep
+        example = {"input_ids": ids, "labels": torch.cat([nothing, labels, nothing])}
+        if self.frame.segments > 1:
+            example["token_type_ids"] = (torch.arange(len(ids)) > 1 + cut).long()
+        return example
+
+    def _cut(self, tokens: int, generator: torch.Generator) -> int:
+        """Draw which token of a window gives way to a [SEP], with one or more on either side; else the window's end."""
+        pair, place = torch.rand(2, generator=generator).tolist()
+        return 1 + int(place * (tokens - 2)) if self.frame.segments > 1 and pair < 0.5 and tokens > 2 else tokens
+
+    def _guesses(self, ids: Int[Tensor, " tokens"], generator: torch.Generator, *, cut: int) -> Int[Tensor, " tokens"]:
+        """Mask some ids in place, but for the one at the cut, and return what they were, as labels."""
         labels = torch.full_like(ids, IGNORED)
-        chosen = torch.randperm(len(ids), generator=generator)[: max(1, round(_MASKED * len(ids)))]
+        places = torch.randperm(len(ids), generator=generator)
+        chosen = places[places != cut][: max(1, round(_MASKED * len(ids)))]
         labels[chosen] = ids[chosen]
         fate = torch.rand(len(chosen), generator=generator)
-        words = torch.randint(self.words, (len(chosen),), generator=generator)
-        ids[chosen] = torch.where(
-            fate < _TO_MASK, self.mask, torch.where(fate < _TO_MASK + _TO_RANDOM, words, ids[chosen])
-        )
-        ends = [ids.new_tensor([self.cls]), ids.new_tensor([self.sep])]
-        nothing = ids.new_tensor([IGNORED])
-        return {"input_ids": torch.cat([ends[0], ids, ends[1]]), "labels": torch.cat([nothing, labels, nothing])}
+        words = torch.randint(self.frame.words, (len(chosen),), generator=generator)
+        random_or_own = torch.where(fate < _TO_MASK + _TO_RANDOM, words, ids[chosen])
+        ids[chosen] = torch.where(fate < _TO_MASK, self.frame.mask, random_or_own)
+        return labels
 
-    def distinct(self) -> tuple[MaskedTokens, Int[Tensor, " count"]]:
-        """Return the examples without repetition, and which of them stands at each place: masked anew, all differ."""
+    def distinct(self) -> tuple[EncoderText, Int[Tensor, " count"]]:
+        """Return the examples without repetition, and which of them stands at each place: cut anew, all differ."""
         return self, torch.arange(len(self))
 
 
-Text: TypeAlias = NextToken | MaskedTokens
+Text: TypeAlias = NextToken | EncoderText
 
 
 class FromCache(Dataset[dict[str, Tensor]]):

@@ -93,7 +93,7 @@ class Key:
 
     Attributes:
         teacher: SHA-256 of its parameters and buffers.
-        examples: SHA-256 of their ids and labels.
+        examples: SHA-256 of all that they hold.
         rows: number of examples.
         tokens: kept of each.
         vocabulary: words that the teacher knows.
@@ -248,10 +248,11 @@ def _ask(
     log_probabilities: list[Tensor] = []
     for start in range(0, len(examples), size):
         some = examples[start : start + size]
-        ids = torch.stack([example["input_ids"] for example in some]).to(teacher.device)
+        read = some[0].keys() - {"labels"}
+        inputs = {name: torch.stack([each[name] for each in some]).to(teacher.device) for name in read}
         places = torch.stack([kept.places(example) for example in some]).to(teacher.device)
         with mixed_precision(teacher.device), withheld(head):
-            hidden: Tensor = teacher(input_ids=ids, **options).logits[places]
+            hidden: Tensor = teacher(**inputs, **options).logits[places]
         for part in hidden.split(chunk):
             with mixed_precision(teacher.device):
                 logits = head(part)
@@ -334,5 +335,5 @@ def _bytes_per_token(vocabulary: int, kept: Kept) -> int:
 
 def _digest_of(examples: Examples) -> str:
     return tensors_digest(
-        (name, examples[row][name]) for row in range(len(examples)) for name in ("input_ids", "labels")
+        (name, value) for row in range(len(examples)) for name, value in sorted(examples[row].items())
     )

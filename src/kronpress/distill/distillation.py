@@ -45,6 +45,7 @@ class Distillation(Objective):
         labels: Int[Tensor, "batch tokens"],
         attention_mask: Int[Tensor, "batch tokens"] | None = None,
         *,
+        token_type_ids: Int[Tensor, "batch tokens"] | None = None,
         cached_words: Int[Tensor, "batch tokens k"] | None = None,
         cached_log_probabilities: Float[Tensor, "batch tokens events"] | None = None,
     ) -> dict[str, Tensor]:
@@ -54,10 +55,13 @@ class Distillation(Objective):
             input_ids: what both models read.
             labels: the word to be predicted at each place, -100 for none.
             attention_mask: 0 at padding.
+            token_type_ids: the segment of each token, for encoders that tell segments apart.
             cached_words: the teacher's likeliest words in place of a teacher, from a teacher cache.
             cached_log_probabilities: of those words and, last, of all others together.
         """
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if token_type_ids is not None:
+            inputs["token_type_ids"] = token_type_ids
         seen = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         top = None
         if cached_words is not None and cached_log_probabilities is not None:

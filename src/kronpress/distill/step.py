@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from kronpress import processes
 from kronpress.checkpoint import load_with_tokenizer
 from kronpress.distill.attention import training_attention
-from kronpress.distill.batches import FromCache, MaskedTokens, NextToken, Text, epochs_of
+from kronpress.distill.batches import EncoderText, Frame, FromCache, NextToken, Text, epochs_of
 from kronpress.distill.cache import Kept, TeacherCache, build_cache, check_size
 from kronpress.distill.compiled import compiled_blocks
 from kronpress.distill.distillation import Distillation, head_of
@@ -35,8 +35,8 @@ from kronpress.validation import parse_named
 class Distill(TrainingStep):
     """Train the student to answer like the teacher, on the recipe's training text.
 
-    A decoder predicts the next token; an encoder with a masked-language-model head guesses masked tokens. AdamW's β are
-    0.9 and 0.95.
+    A decoder predicts the next token. An encoder reads one segment or two, and guesses masked tokens if any loss is of
+    words. AdamW's β are 0.9 and 0.95.
 
     Attributes:
         tokens: training tokens; the text is read again, in another order, where it is shorter.
@@ -197,8 +197,9 @@ class Distill(TrainingStep):
     def _text(self, bench: Workbench, windows: Int[Tensor, "windows tokens"], *, order: Int[Tensor, " count"]) -> Text:
         if family_of(bench.student).causal:
             return NextToken(windows, order)
-        words = int(bench.student.config.get_text_config().vocab_size)
-        return MaskedTokens(windows, order, bench.tokenizer, seed=bench.seed, words=words)
+        guessed = any(isinstance(loss, LogitLoss) for loss in self.losses.values())
+        frame = Frame.of(bench.student, bench.tokenizer)
+        return EncoderText(windows, order, frame, seed=bench.seed, guessed=guessed)
 
 
 def _once(texts: Sequence[Text]) -> ConcatDataset[dict[str, Tensor]]:

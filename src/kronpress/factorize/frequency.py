@@ -25,13 +25,17 @@ from kronpress.layers import KroneckerEmbedding, StructuredLayer, weight_of
 from kronpress.linalg import KroneckerShape, nearest_kronecker_sum
 from kronpress.step import Workbench
 
+_AROUND = ("cls", "sep", "mask", "bos", "eos")
+_WORDS_PER_TEXT = 100
+
 
 @INITIALIZATIONS.register("van_loan_frequency")
 class VanLoanFrequency(Initialization):
     """The nearest sum of Kronecker products where each row counts as often as its token occurs in the training text.
 
     With `right: [1, columns]` these are the low-rank factors weighted by frequency of GroupReduce (Chen et al., 2018,
-    section 3.1). The reported error is weighted too.
+    section 3.1). The reported error is weighted too. Tokens that stand around or between texts, such as [CLS], count as
+    one in a hundred, though the text does not show them.
 
     Attributes:
         tokens: how many tokens of the training text are counted, from its start; by default all.
@@ -90,4 +94,7 @@ class VanLoanFrequency(Initialization):
 
     def _counts(self, bench: Workbench, rows: int) -> Float[Tensor, " rows"]:
         ids = bench.training_windows(size=1, tokens=self.tokens)
-        return torch.bincount(ids.flatten(), minlength=rows).double() + self.smoothing
+        counts = torch.bincount(ids.flatten(), minlength=rows).double() + self.smoothing
+        around = [getattr(bench.tokenizer, f"{name}_token_id") for name in _AROUND]
+        counts[[id_ for id_ in around if id_ is not None]] += ids.numel() / _WORDS_PER_TEXT
+        return counts
