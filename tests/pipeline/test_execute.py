@@ -35,7 +35,7 @@ def text(tmp_path: Path) -> Path:
 def small(name: str, model: Path, text: Path, *more: str) -> Recipe:
     """A shipped recipe on a tiny model and little text."""
     kinds = {step.kind for step in read_recipe(name).steps}
-    overrides = [f"model={model}", f"data.train={text}", *more]
+    overrides = [f"model={model}", f"data.train={text}"]
     if "evaluate" in kinds:
         overrides += ["evaluate.max_windows=1", "evaluate.speed=false"]
     overrides += ["evaluate.prompts=[Once]"] if "prompts" in read_recipe(name).to_yaml() else []
@@ -49,7 +49,7 @@ def small(name: str, model: Path, text: Path, *more: str) -> Recipe:
         overrides += ["factorize.init.rank=4"]
     if "calibrated_pruning" in read_recipe(name).to_yaml():
         overrides += ["factorize.init.tokens=512", "factorize.init.window=32"]
-    return read_recipe(name, overrides=overrides)
+    return read_recipe(name, overrides=[*overrides, *more])
 
 
 def glue(folder: Path) -> Path:
