@@ -37,9 +37,8 @@ def main() -> None:
     model, tokenizer = load_with_tokenizer(arguments.model)
     train = Corpus("text", "\n".join(read_utf8(path) for path in arguments.text))
     measured = {path: tokenize(read_utf8(path), tokenizer, limit=TOKENS) for path in arguments.on}
-    print(
-        f"| right factor | terms | start | parameters | {' | '.join(f'{path.parent.name}/{path.name}' for path in measured)} |"
-    )
+    names = " | ".join(f"{path.parent.name}/{path.name}" for path in measured)
+    print(f"| right factor | terms | start | parameters | {names} |")
     print(f"|---|---:|---|---:|{'---:|' * len(measured)}")
     for shape in SHAPES:
         for init in ("van_loan", "van_loan_frequency"):
