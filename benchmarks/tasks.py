@@ -61,10 +61,14 @@ STARTS: dict[str, Sequence[Mapping[str, Any]]] = {
     "three layers": [],
 }
 KEPT = (0, 2, 5)  # blocks of the truncated student
-_HIDDEN = {"hidden": {"of": "blocks", "metric": "relative", "weight": 3.0}}
-STAGE_1: dict[str, Any] = {"embedding": {"metric": "relative"}, **_HIDDEN}
+_STATES = {"of": "blocks", "metric": "relative"}
+STAGE_1: dict[str, Any] = {"embedding": {"metric": "relative"}, "hidden": {**_STATES, "weight": 3.0}}
 PLAIN: dict[str, Any] = {"teacher": None, "losses": {"cross_entropy": 1}}
-STAGE_2: dict[str, Any] = {"cross_entropy": 1.0, "logits": 1.0, **_HIDDEN}
+STAGE_2: dict[str, Any] = {
+    "logits": 1.0,
+    "embedding": {"metric": "relative", "weight": 5.0},
+    "hidden": {**_STATES, "weight": 50.0},  # less, and a head that is still wrong leads the first epochs
+}
 
 
 @dataclass(frozen=True)
@@ -218,7 +222,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="*", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--epochs", type=float, default=5.0)
-    parser.add_argument("--rate", type=float, default=3e-4, help="of the students")
+    parser.add_argument("--rate", type=float, default=1e-3, help="of the students")
     parser.add_argument("--only", nargs="*", choices=[row.name for row in ROWS], help="rows")
     arguments = vars(parser.parse_args())
     only = arguments.pop("only")
