@@ -37,6 +37,13 @@ def test_equal_weights_change_nothing() -> None:
     assert weighted.error == pytest.approx(2 * plain.error)
 
 
+def test_terms_beyond_the_rank_are_zero() -> None:
+    matrix = torch.outer(torch.tensor([1.0, 0.0, 2.0, 0.0]), torch.tensor([1.0, 0.0, 0.0]))
+    weights = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    found = nearest_kronecker_sum(matrix, shape=KroneckerShape(4, 1, 1, 3), terms=3, row_weights=weights)
+    torch.testing.assert_close(found.to_dense(), matrix)
+
+
 def test_weights_need_right_factors_that_are_rows() -> None:
     with pytest.raises(KronpressError, match="only where the right factors 2 × 3 are rows"):
         nearest_kronecker_sum(torch.ones(8, 6), shape=KroneckerShape(4, 2, 2, 3), row_weights=torch.ones(8))

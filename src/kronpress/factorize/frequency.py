@@ -49,7 +49,9 @@ class VanLoanFrequency(Initialization):
     def check(self, bench: Workbench, request: Request) -> None:
         """Check that the sites are tables, that the shapes divide, and that there is text."""
         for site in self._tables(bench, request):
-            self._shape(bench.student.get_submodule(site.path), site, request)
+            layer = bench.student.get_submodule(site.path)
+            if not isinstance(layer, StructuredLayer):
+                self._shape(layer, site, request)
         bench.training_windows(size=1, tokens=1)
 
     def apply(self, bench: Workbench, request: Request) -> list[dict[str, Any]]:
@@ -71,9 +73,7 @@ class VanLoanFrequency(Initialization):
             )
         return sites
 
-    def _shape(self, layer: nn.Module, site: Site, request: Request) -> KroneckerShape | None:
-        if isinstance(layer, StructuredLayer):
-            return None  # `replace_site` says so
+    def _shape(self, layer: nn.Module, site: Site, request: Request) -> KroneckerShape:
         rows, columns = weight_of(layer).shape
         shape = request.shape((rows, columns), site=site)
         if shape.m2 != 1:
@@ -86,7 +86,6 @@ class VanLoanFrequency(Initialization):
     def _fit(self, layer: nn.Module, *, site: Site, bench: Workbench, request: Request) -> Fitted:
         assert isinstance(layer, nn.Embedding)
         shape = self._shape(layer, site, request)
-        assert shape is not None
         weight, counts = weight_of(layer), self._counts(bench, layer.num_embeddings).to(layer.weight.device)
         value = nearest_kronecker_sum(weight, shape=shape, terms=request.terms, row_weights=counts)
         norm = torch.linalg.vector_norm(weight.double() * counts.sqrt()[:, None])

@@ -84,7 +84,7 @@ def nearest_kronecker_sum(
         svd = truncated_svd(rearranged.double() * weights, rank=terms)
         u = svd.u / weights
         norms = torch.linalg.vector_norm(u, dim=0)
-        u, root = u / norms, (svd.sigma * norms).sqrt()
+        u, root = u / torch.where(norms > 0, norms, 1.0), (svd.sigma * norms).sqrt()
     left = (u * root).T.reshape(terms, shape.m1, shape.n1)
     right = (svd.v * root).T.reshape(terms, shape.m2, shape.n2)
     return KroneckerSum(left.to(matrix.dtype), right.to(matrix.dtype), error=svd.tail)
