@@ -27,13 +27,21 @@ NESTED = [
     for inner, order in [(TABLES[0], True), (TABLES[1], False), (TABLES[2], True)]
 ]
 NESTED.append(NESTED[0] | {"inner": NESTED[1], "right": [1, 2]})
+GROUPED = [
+    {"kind": "grouped_embedding", "groups": [TABLES[0], TABLES[0] | {"left": [2, 5], "right": [1, 2], "terms": 2}]},
+    {"kind": "grouped_embedding", "groups": [NESTED[0]]},
+]
+GROUPED = [spec | {"padding_idx": None} for spec in GROUPED]
 PARTS = [{"kind": "kronecker_linear", "bias": False} | FACTORS[0], {"kind": "low_rank_linear", "bias": False}]
 PARTS[1] |= {"in_features": 10, "out_features": 3, "rank": 2}
 EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "kronecker_linear": [fields | {"bias": bias} for fields in FACTORS for bias in (True, False)],
     "kronecker_embedding": [fields | {"padding_idx": None} for fields in FACTORS] + [FACTORS[0] | {"padding_idx": 1}],
     "nested_kronecker_embedding": [{key: spec[key] for key in spec if key != "kind"} for spec in NESTED],
-    "factored_head": [{"table": table, "bias": bias} for table in (*TABLES, *NESTED) for bias in (True, False)],
+    "grouped_embedding": [{key: spec[key] for key in spec if key != "kind"} for spec in GROUPED],
+    "factored_head": [
+        {"table": table, "bias": bias} for table in (*TABLES, *NESTED, *GROUPED) for bias in (True, False)
+    ],
     "fused_linear": [{"parts": PARTS, "bias": bias} for bias in (True, False)],
     "low_rank_linear": [
         {"in_features": n, "out_features": m, "rank": rank, "bias": bias}

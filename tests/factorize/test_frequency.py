@@ -71,6 +71,44 @@ def test_a_tied_head_scores_over_the_factors(tmp_path: Path) -> None:
     torch.testing.assert_close(work.student.lm_head(hidden), hidden @ table.T)
 
 
+GROUPS = [{"tokens": 8, "terms": 16}, {"tokens": 40, "terms": 8}]
+
+
+def grouped(groups: list[dict[str, int]]) -> dict[str, Any]:
+    return {**TABLE, "init": {"name": "van_loan_frequency", "groups": groups}, "terms": 2}
+
+
+@pytest.mark.parametrize("build", [tiny_gpt2, tiny_bert])
+def test_frequent_tokens_keep_more_than_rare_ones(build: Any, tmp_path: Path) -> None:
+    work = bench(build(), tmp_path)
+    (report,) = Factorize(**grouped(GROUPS)).run(work)["modules"]
+    table, dense = (model.get_input_embeddings() for model in (work.student, work.teacher))
+    table, dense = table.dense_weight().detach(), dense.weight.detach()
+    ids = work.training_windows(size=1).flatten()
+    counts = ids.bincount(minlength=len(dense)) + 0.5
+    around = {getattr(work.tokenizer, f"{name}_token_id") for name in ("cls", "sep", "mask", "bos", "eos")}
+    counts[[token for token in around if token is not None]] += len(ids) / 100
+    missed, norms = (table - dense).square().sum(dim=1), dense.square().sum(dim=1)
+    order = counts.argsort(descending=True, stable=True)
+    shares = [float(missed[some].sum() / norms[some].sum()) for some in order.split([8, 40, len(order) - 48])]
+    assert shares[0] == 0 < shares[1] < shares[2] < 1
+    whole = float((missed @ counts / (norms @ counts)).sqrt())
+    assert report["relative_error"] == pytest.approx(whole, rel=1e-4)
+    assert logits(work.student, ids[None, :32]).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ([{"tokens": 100_000, "terms": 4}], r"groups name 100000 tokens and transformer\.wte has \d+; leave some"),
+        ([{"tokens": 4, "terms": 99}], "terms is 99; .* takes 1 to 16"),
+    ],
+)
+def test_groups_fit_the_table(groups: list[dict[str, int]], message: str, tmp_path: Path) -> None:
+    with pytest.raises(KronpressError, match=message):
+        Factorize(**grouped(groups)).check(bench(tiny_gpt2(), tmp_path))
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -3,6 +3,7 @@
 from kronpress.layers.dense import linear, narrowed, weight_of
 from kronpress.layers.embedding import FactoredEmbedding, FactoredHead
 from kronpress.layers.fused import FusedLinear
+from kronpress.layers.grouped_embedding import GroupedEmbedding
 from kronpress.layers.kronecker import KroneckerFactors, KroneckerLinear
 from kronpress.layers.kronecker_embedding import KroneckerEmbedding, NestedKroneckerEmbedding
 from kronpress.layers.low_rank import LowRankLinear
@@ -14,6 +15,7 @@ __all__ = [
     "FactoredEmbedding",
     "FactoredHead",
     "FusedLinear",
+    "GroupedEmbedding",
     "KroneckerEmbedding",
     "KroneckerFactors",
     "KroneckerLinear",

@@ -46,9 +46,12 @@ class KroneckerEmbedding(KroneckerFactors, FactoredEmbedding):
         """Look the rows up."""
         left, right = self.factors()
         ids = ids if self.row_order is None else self.row_order[ids]
-        rows_left, rows_right = left[:, ids // self.shape.m2], right[:, ids % self.shape.m2]
         with torch.autocast(ids.device.type, enabled=False):  # a look-up keeps the precision of the table
-            rows = torch.einsum("t...i,t...j->...ij", rows_left, rows_right).flatten(-2)
+            if self.shape.m2 == 1:  # one right factor for all ids, not a copy for each
+                rows = torch.einsum("t...i,tj->...ij", left[:, ids], right[:, 0]).flatten(-2)
+            else:
+                rows_left, rows_right = left[:, ids // self.shape.m2], right[:, ids % self.shape.m2]
+                rows = torch.einsum("t...i,t...j->...ij", rows_left, rows_right).flatten(-2)
         return rows if self.column_order is None else rows[..., inverse_order(self.column_order)]
 
     def scores(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocabulary"]:
