@@ -41,6 +41,7 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def step(**fields: Any) -> Distill:
     fixed = {"tokens": STEPS * 4 * 32, "window": 32, "batch": 4, "learning_rate": 5e-3, "save_every": SAVED}
+    fixed |= {"dropout": None}  # that of the configuration
     return Distill(**(fixed | fields))
 
 

@@ -23,7 +23,7 @@ from kronpress.step import STEPS, Workbench
 from kronpress.tasks import TASKS, ClassificationTask, Example, SentenceTask, Task, is_headed, with_head
 
 _PLAIN: dict[str, Loss] = {"cross_entropy": LOSSES["cross_entropy"]()}
-_SETTINGS = {"micro_batch", "warmup", "schedule", "weight_decay", "max_grad_norm"}  # that weights depend on
+_SETTINGS = {"micro_batch", "warmup", "schedule", "weight_decay", "max_grad_norm", "dropout"}  # that weights depend on
 
 
 class TaskOptions(BaseModel):

@@ -40,6 +40,8 @@ class Distill(TrainingStep):
 
     Attributes:
         tokens: training tokens; the text is read again, in another order, where it is shorter.
+        dropout: none by default: noise in the student is noise in every loss between activations, and hardly a text is
+            read often enough to be learned by heart.
         window: tokens per training window; the text is packed, so that no token is padding.
         losses: what is minimized: names, or labels of your own, with the fields of the loss (`name` where the label is
             another, `weight`); a number alone is the weight.
@@ -54,6 +56,7 @@ class Distill(TrainingStep):
 
     kind: ClassVar[str] = "distill"
     tokens: int = Field(ge=1)
+    dropout: float | None = Field(default=0.0, ge=0, lt=1)
     window: int = Field(default=512, ge=2)
     losses: dict[str, SerializeAsAny[Loss]] = Field(default={"logits": LOSSES["logits"]()}, min_length=1)
     teacher: str | None = None

@@ -17,6 +17,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK,
 
 from kronpress import processes
 from kronpress.distill.checkpoints import newest_whole
+from kronpress.distill.dropout import dropping
 from kronpress.distill.log import JsonLog, read_log
 from kronpress.distill.objective import Objective
 from kronpress.distill.trainer import DistillationTrainer
@@ -53,6 +54,7 @@ class TrainingStep(Step):
     Attributes:
         batch: windows (or examples) per optimizer step, over all processes.
         micro_batch: how many of them one forward pass of one process takes; all that it has by default.
+        dropout: probability at all places where the student drops activations, or null for what its configuration says.
         learning_rate: peak, reached after `warmup` of the steps and following `schedule` from there, for AdamW.
         save_every: steps between checkpoints that an interrupted run goes on from, rounded up to lines of the log.
         log_every: steps between lines of the log.
@@ -63,6 +65,7 @@ class TrainingStep(Step):
     betas: ClassVar[tuple[float, float]] = (0.9, 0.95)  # of AdamW
     batch: int = Field(default=2, ge=1)
     micro_batch: int | None = Field(default=None, ge=1)
+    dropout: float | None = Field(default=None, ge=0, lt=1)
     learning_rate: float = Field(default=1e-3, gt=0)
     warmup: float = Field(default=0.05, ge=0, lt=1)
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
@@ -103,7 +106,8 @@ class TrainingStep(Step):
             set_seed(bench.seed + processes.rank())  # for other dropout than in the main process
         objective.student.train()
         try:
-            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+            with dropping(objective.student, self.dropout):
+                trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         finally:
             objective.eval()
             objective.zero_grad(set_to_none=True)
