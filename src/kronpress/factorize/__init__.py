@@ -8,7 +8,7 @@ from kronpress.factorize.low_rank import Svd
 from kronpress.factorize.request import Request
 from kronpress.factorize.step import Factorize
 from kronpress.factorize.tensor_train import TensorTrain, TensorTrainRows
-from kronpress.factorize.whitened_svd import WhitenedSvd
+from kronpress.factorize.whitened import WhitenedSvd, WhitenedVanLoan
 
 __all__ = [
     "INITIALIZATIONS",
@@ -25,4 +25,5 @@ __all__ = [
     "VanLoanFrequency",
     "VanLoanNormalized",
     "WhitenedSvd",
+    "WhitenedVanLoan",
 ]

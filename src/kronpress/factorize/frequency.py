@@ -86,10 +86,7 @@ class VanLoanFrequency(Initialization):
         for site in sites:
             if not isinstance(model.get_submodule(site.path), nn.Embedding | StructuredLayer):
                 raise KronpressError(f"{self.kind} is for token tables, not {site.path}; set sites: embedding")
-        if request.levels > 1 or request.permute != "none" or request.scales:
-            raise KronpressError(
-                f"{self.kind} knows neither levels, permute nor scales; leave them out or choose init: van_loan"
-            )
+        request.require_plain_sum(self.kind)
         return sites
 
     def _shape(self, layer: nn.Module, site: Site, request: Request) -> KroneckerShape:

@@ -78,6 +78,17 @@ class Request(BaseModel):
         except KronpressError as error:
             raise KronpressError(f"{site.path} ({matrix[0]} × {matrix[1]}): {error}") from error
 
+    def require_plain_sum(self, init: str) -> None:
+        """Check that nothing is asked for that an initialization of plain sums of Kronecker products does not know.
+
+        Raises:
+            KronpressError: levels, permute or scales are.
+        """
+        if self.levels > 1 or self.permute != "none" or self.scales:
+            raise KronpressError(
+                f"{init} knows neither levels, permute nor scales; leave them out or choose init: van_loan"
+            )
+
     def rank(self, matrix: Pair) -> int:
         """Return the rank whose two factors hold `ratio` of the numbers of the matrix."""
         return max(1, int(self.ratio * matrix[0] * matrix[1] / sum(matrix)))

@@ -23,6 +23,7 @@ from kronpress.linalg.tensor_train import (
     tensor_train_matrix,
     tensor_train_rows,
 )
+from kronpress.linalg.weighted_kronecker import weighted_kronecker_sum
 
 __all__ = [
     "KroneckerShape",
@@ -51,4 +52,5 @@ __all__ = [
     "tensor_train_matrix",
     "tensor_train_rows",
     "truncated_svd",
+    "weighted_kronecker_sum",
 ]

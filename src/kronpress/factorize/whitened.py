@@ -1,7 +1,8 @@
-"""Low-rank factors for the inputs that a text gives: the strongest low-rank baseline that needs no training."""
+"""Factors that are nearest for the inputs that a text gives a layer, not for all inputs alike."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -17,17 +18,16 @@ from transformers import PreTrainedModel
 from kronpress.calibrate import BlockStream, Moments
 from kronpress.errors import KronpressError
 from kronpress.factorize.feed_forward_fit import positive_definite
-from kronpress.factorize.initialization import INITIALIZATIONS, Fitted, Initialization, replace_site
+from kronpress.factorize.initialization import INITIALIZATIONS, Fitted, Initialization, replace_site, shares_of
 from kronpress.factorize.request import Request
 from kronpress.families import Site, position_limit
-from kronpress.layers import LowRankLinear, bias_of, weight_of
-from kronpress.linalg import nearest_low_rank
+from kronpress.layers import KroneckerLinear, LowRankLinear, StructuredLayer, bias_of, weight_of
+from kronpress.linalg import nearest_low_rank, weighted_kronecker_sum
 from kronpress.step import Workbench
 
 
-@INITIALIZATIONS.register("svd_whitened")
-class WhitenedSvd(Initialization):
-    """The low-rank product whose outputs are nearest to the dense ones on text (SVD-LLM, Wang et al., 2024).
+class Whitened(Initialization):
+    """An initialization that makes the outputs of each layer nearest to the dense ones on text.
 
     The text streams through the compressed model, so that each block is fitted to the inputs that it will get.
 
@@ -37,10 +37,15 @@ class WhitenedSvd(Initialization):
         ridge: regularization, relative to the mean second moment of an input.
     """
 
-    kind: ClassVar[str] = "svd_whitened"
     tokens: int = Field(default=32768, ge=1)
     window: int = Field(default=512, ge=2)
     ridge: float = Field(default=1e-5, gt=0)
+
+    @abstractmethod
+    def fit(
+        self, layer: nn.Module, *, site: Site, request: Request, second: Float[Tensor, "n n"]
+    ) -> tuple[StructuredLayer, float]:
+        """Return the structured layer that takes the place of `layer`, and √E‖(W − Ŵ)x‖²; `second` is E[x xᵀ]."""
 
     def check(self, bench: Workbench, request: Request) -> None:
         """Check that the sites are in blocks, and that the text has a window."""
@@ -54,14 +59,21 @@ class WhitenedSvd(Initialization):
         windows = bench.training_windows(size=self._window(model), tokens=self.tokens)
         stream = BlockStream.begin(model, windows)
         reports = []
-        for block in tqdm(range(len(stream.layout.block_paths)), desc="whitened SVD", unit="block", disable=None):
+        blocks = range(len(stream.layout.block_paths))
+        for block in tqdm(blocks, desc=f"factorize ({self.kind})", unit="block", disable=None):
             sites = by_block.get(block, [])
             seconds = _second_moments(model, sites, stream=stream, block=block) if sites else {}
             for site in sites:
                 regularized, _ = positive_definite(seconds[site.path], ridge=self.ridge)
-                reports.append(replace_site(model, site, partial(_fit, request=request, second=regularized)))
+                fit = partial(self._fitted, site=site, request=request, second=regularized)
+                reports.append(replace_site(model, site, fit))
             stream.advance(model, block=block)
         return reports
+
+    def _fitted(self, layer: nn.Module, *, site: Site, request: Request, second: Float[Tensor, "n n"]) -> Fitted:
+        weight = weight_of(layer).double()
+        structured, error = self.fit(layer, site=site, request=request, second=second)
+        return structured, error, float(torch.linalg.vecdot(weight @ second, weight).sum().sqrt())
 
     def _window(self, model: PreTrainedModel) -> int:
         return min(self.window, position_limit(model) or self.window)
@@ -70,17 +82,56 @@ class WhitenedSvd(Initialization):
         by_block: dict[int, list[Site]] = {}
         for site in request.sites_of(model):
             if site.block is None:
-                raise KronpressError(f"svd_whitened is for layers inside of blocks, not {site.path}; use svd there")
+                raise KronpressError(
+                    f"{self.kind} is for layers inside of blocks, not {site.path}; choose other sites, or an init "
+                    f"without text"
+                )
             by_block.setdefault(site.block, []).append(site)
         return by_block
 
 
-def _fit(layer: nn.Module, *, request: Request, second: Float[Tensor, "n n"]) -> Fitted:
-    weight = weight_of(layer)
-    rank = request.rank((weight.shape[0], weight.shape[1]))
-    value = nearest_low_rank(weight, rank=rank, second_moment=second)
-    energy = torch.linalg.vecdot(weight.double() @ second, weight.double()).sum()
-    return LowRankLinear.of(value, bias=bias_of(layer)), value.error, float(energy.sqrt())
+@INITIALIZATIONS.register("svd_whitened")
+class WhitenedSvd(Whitened):
+    """The nearest low-rank product on text (SVD-LLM, Wang et al., 2024): the strongest without training."""
+
+    kind: ClassVar[str] = "svd_whitened"
+
+    def fit(
+        self, layer: nn.Module, *, site: Site, request: Request, second: Float[Tensor, "n n"]
+    ) -> tuple[StructuredLayer, float]:
+        """Truncate the decomposition of the weight on whitened inputs."""
+        weight = weight_of(layer)
+        value = nearest_low_rank(weight, rank=request.rank((weight.shape[0], weight.shape[1])), second_moment=second)
+        return LowRankLinear.of(value, bias=bias_of(layer)), value.error
+
+
+@INITIALIZATIONS.register("van_loan_whitened")
+class WhitenedVanLoan(Whitened):
+    """A sum of Kronecker products near to the dense layer on text, by alternating least squares.
+
+    What `svd_whitened` is to `svd`, this is to `van_loan`, from which it starts.
+    """
+
+    kind: ClassVar[str] = "van_loan_whitened"
+
+    def check(self, bench: Workbench, request: Request) -> None:
+        """Check also that the shapes divide."""
+        super().check(bench, request)
+        request.require_plain_sum(self.kind)
+        for site in request.sites_of(bench.student):
+            layer = bench.student.get_submodule(site.path)
+            for share in [] if isinstance(layer, StructuredLayer) else shares_of(layer, site):
+                rows, columns = weight_of(share).shape
+                request.shape((rows, columns), site=site)
+
+    def fit(
+        self, layer: nn.Module, *, site: Site, request: Request, second: Float[Tensor, "n n"]
+    ) -> tuple[StructuredLayer, float]:
+        """Solve for the factors."""
+        weight = weight_of(layer)
+        shape = request.shape((weight.shape[0], weight.shape[1]), site=site)
+        value = weighted_kronecker_sum(weight, shape=shape, terms=request.terms, second_moment=second)
+        return KroneckerLinear.of(value, bias=bias_of(layer)), value.error
 
 
 def _second_moments(
