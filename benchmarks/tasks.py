@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import random
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from kronpress.distill import Distill, Finetune
 from kronpress.factorize import Factorize
 from kronpress.memory import keep_freed_memory
 from kronpress.step import Workbench
+from kronpress.tasks import TASKS as TASK_SHELF
 
 MODEL = "bundled:minilm-l6"
 TASKS: dict[str, dict[str, Any]] = {
@@ -37,26 +39,30 @@ TASKS: dict[str, dict[str, Any]] = {
     "sts-b": {"epochs": 4},
     "sst-2": {"epochs": 2, "batch": 32},
 }
-_SQUARE = {"init": "van_loan", "right": (2, 2)}
 _TABLE = {"sites": "embedding", "init": "van_loan_frequency"}
-_LOW_RANK_TABLE = {**_TABLE, "right": (1, 384), "terms": 48}  # a Kronecker sum of columns times rows
+_GROUPS = [{"tokens": 500, "terms": 384}, {"tokens": 2000, "terms": 192}, {"tokens": 8000, "terms": 64}]
+_GROUPED_TABLE = {**_TABLE, "init": {"name": "van_loan_frequency", "groups": _GROUPS}, "right": (1, 384), "terms": 12}
+
+
+def _blocks(init: str, **feed_forward: Any) -> list[dict[str, Any]]:
+    return [
+        {"sites": "attention", "init": init, "right": (2, 2)},
+        {"sites": "feed_forward", "init": init, **feed_forward},
+    ]
+
+
 STARTS: dict[str, Sequence[Mapping[str, Any]]] = {
-    "Kronecker, 4×": [{"sites": "attention,feed_forward", **_SQUARE}, {**_TABLE, "right": (1, 4)}],
-    "Kronecker, 8×": [
-        {"sites": "attention", **_SQUARE},
-        {"sites": "feed_forward", "init": "van_loan", "left": (8, 2)},
-        {**_TABLE, "right": (1, 8)},
-    ],
+    "Kronecker, 4×": [*_blocks("van_loan", right=(2, 2)), {**_TABLE, "right": (1, 4)}],
+    "Kronecker, 8×": [*_blocks("van_loan", left=(8, 2)), {**_TABLE, "right": (1, 8)}],
     "Kronecker, 21×": [
         {"sites": "attention", "init": "van_loan", "right": (2, 16)},
         {"sites": "feed_forward", "init": "van_loan", "left": (16, 2)},
         {**_TABLE, "right": (1, 16)},
     ],
-    "low rank, 8×": [{"sites": "attention,feed_forward", "init": "svd", "ratio": 0.125}, _LOW_RANK_TABLE],
-    "Kronecker blocks, low-rank embedding, 8×": [
-        {"sites": "attention", **_SQUARE},
-        {"sites": "feed_forward", "init": "van_loan", "left": (8, 2)},
-        _LOW_RANK_TABLE,
+    "Kronecker, whitened, grouped table, 8×": [_GROUPED_TABLE, *_blocks("van_loan_whitened", left=(8, 2))],
+    "low rank, whitened, grouped table, 8×": [
+        _GROUPED_TABLE,
+        {"sites": "attention,feed_forward", "init": "svd_whitened", "ratio": 0.125},
     ],
     "three layers": [],
 }
@@ -86,13 +92,13 @@ class Row:
         return f"{self.start}{', without ' + ' and '.join(without) if without else ''}"
 
 
-EIGHT = "Kronecker, 8×"
+EIGHT = "Kronecker, whitened, grouped table, 8×"
 ROWS = [
     Row(EIGHT),
     Row(EIGHT, distilled=False),
     Row(EIGHT, stage_one=False),
-    Row("low rank, 8×"),
-    Row("Kronecker blocks, low-rank embedding, 8×"),
+    Row("Kronecker, 8×"),
+    Row("low rank, whitened, grouped table, 8×"),
     Row("three layers"),
     Row("Kronecker, 4×"),
     Row("Kronecker, 21×"),
@@ -143,7 +149,7 @@ class Study:
         bench.student = self._student(row)
         losses = _mapped(row.start, STAGE_2) if row.distilled else {"cross_entropy": 1.0}
         source = str(self.out / "teacher" / "{task}" / "student")
-        return self._finetune(bench, teacher=source, losses=losses, learning_rate=self.rate)
+        return self._finetune(bench, teacher=source, losses=losses, learning_rate=self.rate, dropout=0.0)
 
     def _finetune(self, bench: Workbench, **fields: Any) -> dict[str, Any]:
         tasks = {name: TASKS[name] for name in self.tasks}
@@ -179,10 +185,19 @@ class Study:
 
     def _bench(self, name: str, *, text: bool = False) -> Workbench:
         teacher, tokenizer = load_with_tokenizer(MODEL)
-        words = "\n".join(read_text(str(path)).text for path in self.text) if text else ""
-        corpus = Corpus("text", words)
+        corpus = Corpus("text", self._words() if text else "")
         torch.manual_seed(0)
         return Workbench(copy.deepcopy(teacher.float()), teacher.float(), tokenizer, corpus, corpus, self.out / name)
+
+    def _words(self) -> str:
+        """Return the text of stage 1, and twice the texts of the tasks, which a table for the text should know."""
+        lines = []
+        for name in TASKS:
+            task = TASK_SHELF[name]
+            examples = task.read(task.find(str(self.glue)), "train")
+            lines += [" ".join(filter(None, (example.first, example.second))) for example in examples]
+        random.Random(0).shuffle(lines)
+        return "\n".join([*(read_text(str(path)).text for path in self.text), *lines, *lines])
 
 
 def _truncate(model: PreTrainedModel) -> None:

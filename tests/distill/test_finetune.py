@@ -11,12 +11,14 @@ from transformers import AutoModelForSequenceClassification, TrainerControl, Tra
 
 from kronpress.checkpoint import load, structured_layers
 from kronpress.distill import Finetune, contest, read_log
-from kronpress.distill.examples import teacher_outputs
+from kronpress.distill import lessons as lessons_module
+from kronpress.distill.lessons import bytes_of, lessons
 from kronpress.distill.selection import Selection
+from kronpress.distill.trace import Trace, tracing
 from kronpress.errors import KronpressError
 from kronpress.recipe import Recipe
 from kronpress.step import Workbench
-from kronpress.tasks import TASKS, Feature, with_head
+from kronpress.tasks import TASKS, Feature, predict, with_head
 from tests.tiny import bench, factorized, save_tiny, tiny_bert, tiny_llama, tiny_tokenizer
 
 WORDS = ("sun", "moon", "star", "sky", "sea", "tree")
@@ -174,7 +176,7 @@ def test_logits_alone_need_no_teacher_in_memory(data: Path, tmp_path: Path, monk
     monkeypatch.setattr(contest, "TaskDistillation", noted)
     runs: list[int] = []
     predict = contest.predict
-    monkeypatch.setattr("kronpress.distill.examples.predict", lambda *a, **k: runs.append(1) or predict(*a, **k))
+    monkeypatch.setattr("kronpress.distill.lessons.predict", lambda *a, **k: runs.append(1) or predict(*a, **k))
     step(data, epochs=1, losses={"logits": 0.5, "cross_entropy": 0.5}, baselines={"more": {"losses": "logits"}}).run(
         work(tmp_path)
     )
@@ -182,23 +184,60 @@ def test_logits_alone_need_no_teacher_in_memory(data: Path, tmp_path: Path, monk
     assert len(runs) == 1  # for both seeds and both models
 
 
-def test_outputs_of_another_teacher_or_other_features_are_taken_anew(tmp_path: Path) -> None:
+def test_lessons_of_another_teacher_or_other_features_are_taken_anew(tmp_path: Path) -> None:
     teacher = with_head(tiny_bert(), TASKS["mrpc"], tiny_tokenizer())
     features = [Feature((3, 4, 5), None, (0.0,), 0), Feature((6, 7), None, (1.0,), 1)]
-    path = tmp_path / "outputs.safetensors"
-    first = teacher_outputs(teacher, features, path=path, key="a")
+    first = lessons(teacher, features, folder=tmp_path, key="a").outputs
     with torch.no_grad():
         teacher.classifier.bias += 1
-    for mine, theirs in zip(first, teacher_outputs(teacher, features, path=path, key="a"), strict=True):
+    for mine, theirs in zip(first, lessons(teacher, features, folder=tmp_path, key="a").outputs, strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    renewed = teacher_outputs(teacher, features, path=path, key="b")
+    renewed = lessons(teacher, features, folder=tmp_path, key="b").outputs
     np.testing.assert_allclose(renewed[0], first[0] + 1, atol=0.02)
-    assert len(teacher_outputs(teacher, features[:1], path=path, key="b")) == 1
+    assert len(lessons(teacher, features[:1], folder=tmp_path, key="b").outputs) == 1
     spans = with_head(tiny_bert(), TASKS["squad"], tiny_tokenizer())
-    taken = [teacher_outputs(spans, features, path=path, key="c") for _ in range(2)]
+    taken = [lessons(spans, features, folder=tmp_path, key="c").outputs for _ in range(2)]
     for mine, theirs in zip(*taken, strict=True):
         np.testing.assert_array_equal(mine, theirs)
     assert [each.shape for each in taken[1]] == [(2, 3), (2, 2)]
+
+
+@pytest.mark.parametrize(
+    "readings", [{"embedding", "blocks"}, {"blocks"}, {"feed_forwards"}, {"embedding", "blocks", "feed_forwards"}]
+)
+def test_lessons_hold_what_the_teacher_computes_inside(readings: set[Any], tmp_path: Path) -> None:
+    teacher = with_head(tiny_bert(), TASKS["mrpc"], tiny_tokenizer()).eval()
+    features = [Feature(tuple(range(3, 3 + length)), None, (0.0,), index) for index, length in enumerate((3, 7, 2))]
+    for _ in range(2):  # taken, and read again
+        found = lessons(teacher, features, folder=tmp_path, key="a", readings=readings)
+        for row, feature in enumerate(features):
+            with torch.no_grad(), tracing(teacher, readings) as expected:
+                teacher(input_ids=torch.tensor([feature.ids]))
+            states = found[row].states
+            assert states is not None and states.dtype == torch.bfloat16
+            trace = Trace.of(states[None].float(), readings)
+            assert (trace.embedding is None) == ("embedding" not in readings)
+            assert len(trace.blocks) == len(expected.blocks) and len(trace.feed_forwards) == len(expected.feed_forwards)
+            ours, theirs = trace.taken(), expected.taken()
+            torch.testing.assert_close(ours, theirs, atol=0.05, rtol=0.02)
+    assert bytes_of(teacher, features, readings) == np.load(next(tmp_path.glob("*.npy"))).nbytes
+
+
+INSIDE = {"logits": 0.5, "embedding": 1, "hidden": {"of": "blocks", "metric": "relative"}}
+
+
+def test_a_teacher_is_run_once_and_its_students_learn_the_same(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for name, limit in (("kept", 4 * 2**30), ("run at every step", 0)):
+        runs: list[int] = []
+        monkeypatch.setattr(lessons_module, "predict", lambda *a, r=runs, **k: r.append(1) or predict(*a, **k))
+        report = step(data, losses=INSIDE, log_every=4, cache_max_bytes=limit).run(work(tmp_path / name))
+        (row,) = (row for row in report["tasks"][0]["rows"] if row["model"] == "student")
+        found.append([seed["training"]["curve"][-1]["loss"] for seed in row["seeds"]])
+        assert runs == ([1] if limit else [])
+    np.testing.assert_allclose(*found, rtol=0.02)
 
 
 def test_other_data_is_scored_by_the_models_that_answer_it(tmp_path: Path) -> None:

@@ -12,9 +12,11 @@ from transformers import PreTrainedModel
 from kronpress.distill import task_distillation
 from kronpress.distill.attention import training_attention
 from kronpress.distill.examples import Collate
+from kronpress.distill.lessons import Lesson
 from kronpress.distill.losses import IGNORED
 from kronpress.distill.step import parse_losses
 from kronpress.distill.task_distillation import TaskDistillation
+from kronpress.distill.trace import tracing
 from kronpress.tasks import TASKS, Feature, outputs_of, with_head
 from tests.tiny import tiny_bert, tiny_gpt2, tiny_llama, tiny_tokenizer
 
@@ -106,6 +108,18 @@ def test_outputs_taken_beforehand_stand_for_the_teacher(task: str) -> None:
     assert set(found[0][2]) == {"logits", "cross_entropy"} and found[0][2] == pytest.approx(found[1][2])
 
 
+def test_states_taken_beforehand_stand_for_the_teacher() -> None:
+    student, teacher = headed(tiny_bert, "mrpc", seed=0), headed(tiny_bert, "mrpc", seed=1)
+    objective = TaskDistillation(student, teacher, parse_losses({"logits": 1, "embedding": 1, "hidden": 1, "rail": 1}))
+    inputs = batch("mrpc")
+    with torch.no_grad(), tracing(teacher, objective.readings) as trace:
+        outputs = outputs_of(teacher, {name: value for name, value in inputs.items() if name != "labels"})
+    known = {"teacher_outputs": outputs, "teacher_states": trace.taken()}
+    torch.testing.assert_close(objective(**inputs, **known)["loss"], objective(**inputs)["loss"])
+    known["teacher_states"] = known["teacher_states"] + 1
+    assert objective(**inputs, **known)["loss"] > objective(**inputs)["loss"]
+
+
 def test_attention_is_seen_without_padding() -> None:
     student, teacher = headed(tiny_bert, "mrpc", seed=0), headed(tiny_bert, "mrpc", seed=1)
     losses = parse_losses({"attention": {"of": "probabilities"}, "embedding": 1, "minilm": 1})
@@ -121,5 +135,8 @@ def test_attention_is_seen_without_padding() -> None:
 def test_teacher_outputs_of_spans_are_padded() -> None:
     features = [Feature((3,) * length, None, (0.0, 0.0), 0) for length in (3, 2)]
     outputs = [np.ones((2, 3), dtype=np.float32), np.ones((2, 2), dtype=np.float32)]
-    found = Collate(pad=0)(list(zip(features, outputs, strict=True)))["teacher_outputs"]
+    known = [Lesson(each, torch.ones(len(feature.ids), 1, 2)) for feature, each in zip(features, outputs, strict=True)]
+    together = Collate(pad=0)(list(zip(features, known, strict=True)))
+    found = together["teacher_outputs"]
+    assert together["teacher_states"].sum(dim=(2, 3)).tolist() == [[2.0, 2.0, 2.0], [2.0, 2.0, 0.0]]
     assert found.shape == (2, 2, 3) and found[1, :, 2].tolist() == [0.0, 0.0]

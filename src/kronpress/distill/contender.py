@@ -10,7 +10,8 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from kronpress.distill.digests import weights_digest
-from kronpress.distill.losses import IGNORED, LogitLoss, Loss
+from kronpress.distill.losses import IGNORED, LayerLoss, Loss
+from kronpress.distill.trace import Reading
 from kronpress.families import position_limit
 from kronpress.tasks import Example, Feature, Task
 
@@ -51,9 +52,9 @@ class Contender:
         return any(loss.compares for loss in self.losses.values())
 
     @property
-    def looks_inside(self) -> bool:
-        """Whether the teacher must be run at every step, not its outputs alone be known."""
-        return any(loss.compares and not isinstance(loss, LogitLoss) for loss in self.losses.values())
+    def readings(self) -> frozenset[Reading]:
+        """What it must know of the inside of its teacher."""
+        return frozenset().union(*(loss.reads for loss in self.losses.values() if isinstance(loss, LayerLoss)))
 
 
 @dataclass(frozen=True)

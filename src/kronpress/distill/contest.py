@@ -7,6 +7,7 @@ import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from kronpress import processes
 from kronpress.checkpoint import files, load, save
 from kronpress.distill.contender import Contender, Data
 from kronpress.distill.digests import weights_digest
-from kronpress.distill.examples import Collate, Examples, teacher_outputs
+from kronpress.distill.examples import Collate, Examples
+from kronpress.distill.lessons import Lessons, bytes_of, lessons
 from kronpress.distill.selection import Selection
 from kronpress.distill.task_distillation import TaskDistillation
 from kronpress.distill.training import Material
@@ -27,6 +29,8 @@ from kronpress.errors import KronpressError
 from kronpress.footprint import footprint
 from kronpress.step import Workbench
 from kronpress.tasks import TASKS, ClassificationTask, Feature, predict, shuffled, take_head, with_head
+
+_PASSES = 2  # over the data from which on it pays to keep the teacher's activations
 
 Train = Callable[[Contender, Workbench, TaskDistillation, Material], dict[str, Any]]
 
@@ -41,6 +45,7 @@ class Contest:
         batch: examples per optimizer step.
         seeds: of the runs of each model.
         settings: whatever else the results depend on.
+        cache_max_bytes: what the teacher's activations may take on disk.
     """
 
     bench: Workbench
@@ -50,6 +55,7 @@ class Contest:
     batch: int
     seeds: Sequence[int]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    cache_max_bytes: int = 4 * 2**30
 
     def row(self, contender: Contender, *, teacher: PreTrainedModel | None = None) -> dict[str, Any]:
         """Fine-tune one model with every seed, keep the best one, and report on all.
@@ -153,11 +159,7 @@ class Contest:
         features = self.data.training_features(contender)
         steps = max(1, round(contender.epochs * len(features) / self.batch))
         order = shuffled([len(each.ids) for each in features], batch=self.batch, count=steps * self.batch, seed=seed)
-        known = None
-        if contender.compares and not contender.looks_inside:
-            assert teacher is not None
-            known = self._taught(contender, teacher, features)
-        data = Examples(features, order, outputs=known)
+        data = Examples(features, order, lessons=self._lessons(contender, teacher, features))
         selection = self._selection(student, contender, seed=seed, every=len(features) / self.batch)
         material = Material(
             data=data,
@@ -166,18 +168,29 @@ class Contest:
             collate=Collate(pad=int(contender.tokenizer.pad_token_id)),
             callbacks=(selection,),
         )
-        objective = TaskDistillation(student, teacher if contender.looks_inside else None, contender.losses)
+        objective = TaskDistillation(student, teacher if contender.readings else None, contender.losses)
         report = self.train(contender, replace(self.bench, folder=folder, seed=seed), objective, material)
         best = selection.take_best()
         also = {name: self._elsewhere(student, contender, name=name) for name in self.data.also}
         return {"seed": seed, **best, "head_of_teacher": inherits, "also": also, "training": report}
 
-    def _taught(self, contender: Contender, teacher: PreTrainedModel, features: Sequence[Feature]) -> list[Any]:
-        path, key = self.folder / ".work" / "teacher.safetensors", weights_digest(teacher)
+    def _lessons(
+        self, contender: Contender, teacher: PreTrainedModel | None, features: Sequence[Feature]
+    ) -> Lessons | None:
+        """Return what the teacher says of the features, or None where it must, or had better, be run at every step."""
+        if teacher is None or not contender.compares:
+            return None
+        readings = contender.readings
+        if readings and ("attentions" in readings or contender.epochs * len(self.seeds) < _PASSES):
+            return None
+        if bytes_of(teacher, features, readings) > self.cache_max_bytes:
+            return None
+        folder, key = self.folder / ".work" / "teacher", weights_digest(teacher)
+        take = partial(lessons, teacher, features, folder=folder, key=key, readings=readings)
         with processes.together():
             if processes.is_main():
-                teacher_outputs(teacher, features, path=path, key=key)
-        return teacher_outputs(teacher, features, path=path, key=key)
+                take()
+        return take()
 
     def _selection(self, student: PreTrainedModel, contender: Contender, *, seed: int, every: float) -> Selection:
         folder = self._work(contender) / f"seed-{seed}"

@@ -105,6 +105,8 @@ class Finetune(TrainingStep):
         also: data outside of the distribution to score on: names of tasks without training data of their own, and where
             they are.
         max_length: tokens of an example; by default what the task says.
+        cache_max_bytes: what the teacher's activations of a task may take on disk while its models are trained; where
+            that is not enough, the teacher is run at every step.
     """
 
     kind: ClassVar[str] = "finetune"
@@ -125,6 +127,7 @@ class Finetune(TrainingStep):
     baselines: dict[str, Baseline] = Field(default={})
     also: dict[str, str] = Field(default={})
     max_length: int | None = Field(default=None, ge=4)
+    cache_max_bytes: int = Field(default=4 * 2**30, ge=0)
 
     @field_validator("tasks", mode="before")
     @classmethod
@@ -190,7 +193,8 @@ class Finetune(TrainingStep):
         seeds = range(bench.seed, bench.seed + self.seeds)
         settings = options.model_dump(mode="json", include=_SETTINGS)
         folder = bench.folder / name
-        contest = Contest(bench, folder, data, options._train, batch=options.batch, seeds=seeds, settings=settings)
+        limit = self.cache_max_bytes
+        contest = Contest(bench, folder, data, options._train, options.batch, seeds, settings, limit)
         rows = list(options._rows(bench, contest))
         contest.close()
         examples = {"train": len(data.train), "dev": len(data.dev)}

@@ -27,19 +27,25 @@ class TaskDistillation(Objective):
     """
 
     def forward(
-        self, labels: Float[Tensor, "batch n"], teacher_outputs: Tensor | None = None, **inputs: Tensor
+        self,
+        labels: Float[Tensor, "batch n"],
+        teacher_outputs: Tensor | None = None,
+        teacher_states: Float[Tensor, "batch tokens activations dim"] | None = None,
+        **inputs: Tensor,
     ) -> dict[str, Tensor]:
         """Return the loss of a batch.
 
         Args:
             labels: the class, the number, or the first and last token of the answer.
             teacher_outputs: what the teacher's head gives, where it need not be run.
+            teacher_states: what it computes inside, where that is known too.
             inputs: `input_ids`, `attention_mask` and whatever else the model reads.
         """
         seen = inputs["attention_mask"].bool()
-        wanted, theirs = teacher_outputs, Trace()
+        wanted = teacher_outputs
+        theirs = Trace() if teacher_states is None else Trace.of(teacher_states, self.readings)
         with mixed_precision(seen.device):
-            if self.teacher is not None:
+            if self.teacher is not None and teacher_outputs is None:
                 with torch.no_grad():
                     wanted, theirs = self._look(self.teacher, inputs)
             found, ours = self._look(self.student, inputs)

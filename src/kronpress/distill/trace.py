@@ -36,6 +36,26 @@ class Trace:
     feed_forwards: list[Float[Tensor, "batch tokens dim"]] = field(default_factory=list)
     attentions: list[Attention] = field(default_factory=list)
 
+    def taken(self) -> Float[Tensor, "batch tokens activations dim"]:
+        """Return embedding, blocks and feed-forwards, as far as they are there, as one tensor, and forget them."""
+        found = [] if self.embedding is None else [self.embedding]
+        states = torch.stack([*found, *self.blocks, *self.feed_forwards], dim=2)
+        self.embedding = None
+        self.blocks.clear()
+        self.feed_forwards.clear()
+        return states
+
+    @classmethod
+    def of(cls, states: Float[Tensor, "batch tokens activations dim"], readings: Collection[Reading]) -> Trace:
+        """Return the trace of such readings that `taken` made a tensor of."""
+        found = list(states.unbind(dim=2))
+        trace = cls(embedding=found.pop(0) if "embedding" in readings else None)
+        depth = len(found) // max(1, sum(name in readings for name in ("blocks", "feed_forwards")))
+        if "blocks" in readings:
+            trace.blocks, found = found[:depth], found[depth:]
+        trace.feed_forwards = found
+        return trace
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -52,6 +72,10 @@ class Sizes:
         config = model.config
         dim, heads = int(config.hidden_size), int(config.num_attention_heads)
         return cls(len(layout(model).block_paths), dim, heads, int(getattr(config, "head_dim", None) or dim // heads))
+
+    def activations(self, readings: Collection[Reading]) -> int:
+        """Return how many vectors the readings are for each token; attention is not one."""
+        return ("embedding" in readings) + self.depth * (("blocks" in readings) + ("feed_forwards" in readings))
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -17,13 +17,20 @@ from kronpress.tasks.task import Feature, Outputs
 _TOKENS_PER_BATCH = 4096
 
 
-def predict(model: PreTrainedModel, features: Sequence[Feature], *, progress: str | None = None) -> list[Outputs]:
+def predict(
+    model: PreTrainedModel,
+    features: Sequence[Feature],
+    *,
+    progress: str | None = None,
+    after_batch: Callable[[list[int]], None] | None = None,
+) -> list[Outputs]:
     """Return what the head gives for each feature, in their order; bfloat16 products where the device is faster at it.
 
     Args:
         model: with the task's head; evaluated in evaluation mode and left in the mode it was in.
         features: in any order, batched by length.
         progress: what the progress bar is called; none by default.
+        after_batch: called with the indices of the features of each batch when the model has read them.
     """
     found: dict[int, Outputs] = {}
     lengths = [len(feature.ids) for feature in features]
@@ -34,6 +41,8 @@ def predict(model: PreTrainedModel, features: Sequence[Feature], *, progress: st
         for rows in by_length(lengths, tokens=_TOKENS_PER_BATCH):
             inputs = collate([features[row] for row in rows], pad=int(model.config.pad_token_id or 0))
             given = outputs_of(model, {name: value.to(model.device) for name, value in inputs.items()})
+            if after_batch is not None:
+                after_batch(rows)
             for row, output in zip(rows, given.float().cpu(), strict=True):
                 found[row] = output[..., : lengths[row]].numpy() if output.dim() > 1 else output.numpy()
             bar.update(len(rows))
