@@ -44,7 +44,7 @@ def small(name: str, model: Path, text: Path, *more: str) -> Recipe:
     if "finetune" in kinds:
         overrides += ["finetune.tasks=sst-2", "finetune.epochs=0.5", f"finetune.data={glue(text.parent)}"]
     if name == "minilm-7-glue":
-        overrides += ["2.right=[1, 48]", "2.terms=4"]
+        overrides += ["0.init.groups=[{tokens: 9, terms: 48}, {tokens: 20, terms: 8}]", "0.right=[1, 48]", "0.terms=4"]
     if "tensor_train" in read_recipe(name).to_yaml():
         overrides += ["factorize.init.rank=4"]
     if "calibrated_pruning" in read_recipe(name).to_yaml():
