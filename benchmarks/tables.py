@@ -19,10 +19,13 @@ from kronpress.data import Corpus, read_utf8, tokenize
 from kronpress.factorize import Factorize
 from kronpress.step import Workbench
 
-SHAPES: list[dict[str, Any]] = [
-    {"right": (1, 8), "terms": 1},
-    {"right": (1, 384), "terms": 48},
-    {"right": (1, 384), "terms": 96},
+GROUPS = [{"tokens": 500, "terms": 384}, {"tokens": 2000, "terms": 192}, {"tokens": 8000, "terms": 64}]
+GROUPED: dict[str, Any] = {"name": "van_loan_frequency", "groups": GROUPS}
+STARTS: list[tuple[str, dict[str, Any]]] = [
+    *((init, {"init": init, "right": (1, 8)}) for init in ("van_loan", "van_loan_frequency")),
+    *((init, {"init": init, "right": (1, 384), "terms": 48}) for init in ("van_loan", "van_loan_frequency")),
+    *((init, {"init": init, "right": (1, 384), "terms": 96}) for init in ("van_loan", "van_loan_frequency")),
+    ("van_loan_frequency, groups", {"init": GROUPED, "right": (1, 384), "terms": 12}),
 ]
 TOKENS = 100_000  # of each text
 
@@ -40,16 +43,15 @@ def main() -> None:
     names = " | ".join(f"{path.parent.name}/{path.name}" for path in measured)
     print(f"| right factor | terms | start | parameters | {names} |")
     print(f"|---|---:|---|---:|{'---:|' * len(measured)}")
-    for shape in SHAPES:
-        for init in ("van_loan", "van_loan_frequency"):
-            bench = Workbench(copy.deepcopy(model.float()), model.float(), tokenizer, train, train, Path())
-            (report,) = Factorize(init=init, sites="embedding", **shape).run(bench)["modules"]
-            table, dense = bench.student.get_input_embeddings(), model.get_input_embeddings().weight
-            with torch.no_grad():
-                errors = [float((table(ids) - dense[ids]).norm() / dense[ids].norm()) ** 2 for ids in measured.values()]
-            right = "{} × {}".format(*shape["right"])
-            cells = " | ".join(f"{error:.3f}" for error in errors)
-            print(f"| {right} | {shape['terms']} | `{init}` | {report['parameters_after']:,} | {cells} |", flush=True)
+    for name, fields in STARTS:
+        bench = Workbench(copy.deepcopy(model.float()), model.float(), tokenizer, train, train, Path())
+        (report,) = Factorize(sites="embedding", **fields).run(bench)["modules"]
+        table, dense = bench.student.get_input_embeddings(), model.get_input_embeddings().weight
+        with torch.no_grad():
+            errors = [float((table(ids) - dense[ids]).norm() / dense[ids].norm()) ** 2 for ids in measured.values()]
+        right, terms = "{} × {}".format(*fields["right"]), fields.get("terms", 1)
+        cells = " | ".join(f"{error:.3f}" for error in errors)
+        print(f"| {right} | {terms} | `{name}` | {report['parameters_after']:,} | {cells} |", flush=True)
 
 
 if __name__ == "__main__":

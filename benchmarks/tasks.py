@@ -14,7 +14,7 @@ import copy
 import random
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,17 @@ from kronpress.step import Workbench
 from kronpress.tasks import TASKS as TASK_SHELF
 
 MODEL = "bundled:minilm-l6"
-TASKS: dict[str, dict[str, Any]] = {
+TASKS: dict[str, dict[str, Any]] = {  # as the teacher learns them
     "rte": {"epochs": 4, "batch": 32},
     "mrpc": {},
     "cola": {},
     "sts-b": {"epochs": 4},
+    "sst-2": {"epochs": 2, "batch": 32},
+}
+PAIRS = ("rte", "mrpc", "sts-b")  # of which a student reads the texts of the other two as well
+OF_STUDENTS: dict[str, dict[str, Any]] = {
+    **{name: {"unlabeled": [other for other in PAIRS if other != name]} for name in PAIRS},
+    "cola": {"epochs": 10},
     "sst-2": {"epochs": 2, "batch": 32},
 }
 _TABLE = {"sites": "embedding", "init": "van_loan_frequency"}
@@ -128,7 +134,7 @@ class Study:
             bench, rate = self._bench("teacher"), 1e-4
             if task == "rte":
                 bench.student, rate = self._after_qnli(), 5e-5
-            found |= replace(self, tasks=[task])._finetune(bench, **PLAIN, learning_rate=rate)
+            found |= self._finetune(bench, {task: TASKS[task]}, **PLAIN, learning_rate=rate)
         return found
 
     def _after_qnli(self) -> PreTrainedModel:
@@ -149,10 +155,10 @@ class Study:
         bench.student = self._student(row)
         losses = _mapped(row.start, STAGE_2) if row.distilled else {"cross_entropy": 1.0}
         source = str(self.out / "teacher" / "{task}" / "student")
-        return self._finetune(bench, teacher=source, losses=losses, learning_rate=self.rate, dropout=0.0)
+        tasks = {name: OF_STUDENTS[name] for name in self.tasks}
+        return self._finetune(bench, tasks, teacher=source, losses=losses, learning_rate=self.rate, dropout=0.0)
 
-    def _finetune(self, bench: Workbench, **fields: Any) -> dict[str, Any]:
-        tasks = {name: TASKS[name] for name in self.tasks}
+    def _finetune(self, bench: Workbench, tasks: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
         step = Finetune(tasks=tasks, data=str(self.glue), epochs=self.epochs, batch=16, seeds=self.seeds, **fields)
         found = {}
         for task in step.run(bench)["tasks"]:
