@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import copy
+import hashlib
+import json
 import random
 import statistics
 from collections.abc import Mapping, Sequence
@@ -23,9 +25,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from kronpress.checkpoint import load, load_with_tokenizer, save
-from kronpress.checkpoint.files import write_json
+from kronpress.checkpoint.files import read_json, write_json
 from kronpress.data import Corpus, read_text
 from kronpress.distill import Distill, Finetune
+from kronpress.errors import KronpressError
 from kronpress.factorize import Factorize
 from kronpress.memory import keep_freed_memory
 from kronpress.step import Workbench
@@ -171,14 +174,18 @@ class Study:
             return start
         name = f"{_slug(row.start)}-{self.tokens}"
         folder = self.out / f"stage-1-{name}"
+        losses = _mapped(row.start, STAGE_1)
+        step = Distill(tokens=self.tokens, window=128, batch=16, learning_rate=1e-3, losses=losses, log_every=20)
+        words = hashlib.sha256(self._words().encode()).hexdigest()
+        made = json.loads(json.dumps([STARTS[row.start], step.model_dump(mode="json"), words]))
         if not (folder / "report.json").exists():
             bench = self._bench(f"training-{name}", text=True)
             bench.student = start
-            losses = _mapped(row.start, STAGE_1)
-            step = Distill(tokens=self.tokens, window=128, batch=16, learning_rate=1e-3, losses=losses, log_every=20)
             report = step.run(bench)
             save(bench.student, folder, tokenizer=bench.tokenizer)
-            write_json(folder / "report.json", report)
+            write_json(folder / "report.json", {**report, "made": made})
+        elif read_json(folder / "report.json").get("made") != made:
+            raise KronpressError(f"{folder} holds a stage 1 made from other text or otherwise; name another --out")
         return load(folder)
 
     def _start(self, name: str) -> PreTrainedModel:

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, TrainerControl, TrainerState, TrainingArguments
 
 from kronpress.checkpoint import load, structured_layers
-from kronpress.distill import Finetune, contest, read_log
+from kronpress.distill import Finetune, contest, read_log, training
 from kronpress.distill import lessons as lessons_module
 from kronpress.distill.lessons import bytes_of, lessons
 from kronpress.distill.selection import Selection
@@ -220,7 +220,47 @@ def test_lessons_hold_what_the_teacher_computes_inside(readings: set[Any], tmp_p
             assert len(trace.blocks) == len(expected.blocks) and len(trace.feed_forwards) == len(expected.feed_forwards)
             ours, theirs = trace.taken(), expected.taken()
             torch.testing.assert_close(ours, theirs, atol=0.05, rtol=0.02)
-    assert bytes_of(teacher, features, readings) == np.load(next(tmp_path.glob("*.npy"))).nbytes
+    (states,) = tmp_path.glob("*.states")
+    assert bytes_of(teacher, features, readings) == states.stat().st_size
+
+
+@pytest.mark.parametrize("broken", ["*.states", "*.npz"])
+def test_lessons_that_are_not_whole_are_taken_anew(broken: str, tmp_path: Path) -> None:
+    teacher = with_head(tiny_bert(), TASKS["mrpc"], tiny_tokenizer())
+    features = [Feature((3, 4, 5), None, (0.0,), 0), Feature((6, 7), None, (1.0,), 1)]
+    first = lessons(teacher, features, folder=tmp_path, key="a", readings={"blocks"})[1]
+    (path,) = tmp_path.glob(broken)
+    path.write_bytes(path.read_bytes()[:-9])
+    again = lessons(teacher, features, folder=tmp_path, key="a", readings={"blocks"})[1]
+    assert first.states is not None and again.states is not None and torch.equal(first.states, again.states)
+    np.testing.assert_array_equal(first.outputs, again.outputs)
+
+
+def test_lessons_of_one_kind_replace_those_of_another(tmp_path: Path) -> None:
+    teacher = with_head(tiny_bert(), TASKS["mrpc"], tiny_tokenizer())
+    ids, types = (3, 4, 5, 6), (0, 0, 1, 1)
+    for given, readings in ((None, {"blocks"}), (types, {"blocks"}), (types, {"feed_forwards"}), (types, set())):
+        found = lessons(teacher, [Feature(ids, given, (0.0,), 0)], folder=tmp_path, key="a", readings=readings)[0]
+        fresh = predict(teacher, [Feature(ids, given, (0.0,), 0)])[0]
+        np.testing.assert_allclose(found.outputs, fresh, atol=1e-6)
+        assert len(list(tmp_path.iterdir())) == 1 + bool(readings)
+
+
+def test_a_full_disk_is_said_before_the_teacher_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = with_head(tiny_bert(), TASKS["mrpc"], tiny_tokenizer())
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10}))
+    with pytest.raises(KronpressError, match="are free"):
+        lessons(teacher, [Feature((3, 4), None, (0.0,), 0)], folder=tmp_path / "x", key="a", readings={"blocks"})
+
+
+def test_the_teacher_has_a_dropout_of_its_own(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float | None] = []
+    own = training.dropping
+    monkeypatch.setattr(training, "dropping", lambda model, rate: rates.append(rate) or own(model, rate))
+    options = {"epochs": 0.5, "seeds": 1, "dropout": 0.0, "baselines": {"plain": {}}}
+    step(data, **options).run(work(tmp_path / "a"))
+    step(data, **options, teacher={"dropout": 0.2}).run(work(tmp_path / "b"))
+    assert rates == [None, 0.0, 0.0, 0.2, 0.0, 0.0]
 
 
 INSIDE = {"logits": 0.5, "embedding": 1, "hidden": {"of": "blocks", "metric": "relative"}}

@@ -110,5 +110,28 @@ def test_a_table_is_refused(whitened: str, tmp_path: Path) -> None:
     ],
 )
 def test_what_kronecker_factors_can_not_be_is_said_first(fields: dict[str, Any], message: str, tmp_path: Path) -> None:
-    with pytest.raises(KronpressError, match=message):
-        Factorize(init=INIT | {"name": "van_loan_whitened"}, **fields).check(bench(tiny_gpt2(), tmp_path))
+    step = Factorize(init=INIT | {"name": "van_loan_whitened"}, **fields)
+    for call in (step.check, step.run):
+        with pytest.raises(KronpressError, match=message):
+            call(bench(tiny_gpt2(), tmp_path))
+
+
+@pytest.mark.parametrize("whitened", PLAIN)
+def test_what_is_factorized_already_is_said(whitened: str, tmp_path: Path) -> None:
+    work = bench(tiny_gpt2(), tmp_path)
+    Factorize(init="van_loan", sites="up", right=(1, 2)).run(work)
+    with pytest.raises(KronpressError, match=r"mlp\.c_fc has been factorized already"):
+        Factorize(init=INIT | {"name": whitened}, sites="feed_forward", right=(1, 2)).run(work)
+
+
+def test_nothing_is_nearest_to_nothing() -> None:
+    found = weighted_kronecker_sum(torch.zeros(8, 15), shape=KroneckerShape(4, 3, 2, 5), second_moment=moments_of(15))
+    assert found.error == 0 and not found.to_dense().any()
+
+
+def test_with_all_terms_nothing_is_missed() -> None:
+    shape = KroneckerShape(4, 3, 2, 5)
+    weight = torch.randn(shape.matrix, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+    found = weighted_kronecker_sum(weight, shape=shape, terms=shape.max_terms, second_moment=moments_of(15))
+    torch.testing.assert_close(found.to_dense(), weight)
+    assert found.error < 1e-10

@@ -27,6 +27,7 @@ class Contender:
         losses: what is minimized.
         epochs: passes over the training set.
         learning_rate: peak.
+        dropout: probability, or None for what its configuration says.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Contender:
     losses: Mapping[str, Loss]
     epochs: float
     learning_rate: float
+    dropout: float | None = None
 
     def settings(self) -> dict[str, Any]:
         """Return what the result depends on, but for data and teacher."""
@@ -43,6 +45,7 @@ class Contender:
             "losses": losses,
             "epochs": self.epochs,
             "learning_rate": self.learning_rate,
+            "dropout": self.dropout,
             "start": weights_digest(self.model),
         }
 

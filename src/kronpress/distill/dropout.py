@@ -14,7 +14,7 @@ _ATTRIBUTES = ("p", "attention_dropout")  # of `nn.Dropout`, and of attention th
 def dropping(model: nn.Module, probability: float | None) -> Iterator[None]:
     """Let a model drop activations with this probability inside of the block; None leaves it as it is."""
     places = [(module, name, getattr(module, name, None)) for module in model.modules() for name in _ATTRIBUTES]
-    own = [place for place in places if isinstance(place[2], float) and probability is not None]
+    own = [place for place in places if type(place[2]) in (int, float) and probability is not None]
     try:
         for module, name, _ in own:
             setattr(module, name, probability)

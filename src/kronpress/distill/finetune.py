@@ -23,7 +23,7 @@ from kronpress.step import STEPS, Workbench
 from kronpress.tasks import TASKS, ClassificationTask, Example, SentenceTask, Task, is_headed, with_head
 
 _PLAIN: dict[str, Loss] = {"cross_entropy": LOSSES["cross_entropy"]()}
-_SETTINGS = {"micro_batch", "warmup", "schedule", "weight_decay", "max_grad_norm", "dropout"}  # that weights depend on
+_SETTINGS = {"micro_batch", "warmup", "schedule", "weight_decay", "max_grad_norm"}  # that weights depend on
 
 
 class TaskOptions(BaseModel):
@@ -53,11 +53,13 @@ class TeacherOptions(BaseModel):
     Attributes:
         epochs: passes over the training set; as many as the student's by default.
         learning_rate: peak; students with few parameters often need a higher one than their teacher bears.
+        dropout: by default what its configuration says.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     epochs: float | None = Field(default=None, gt=0)
     learning_rate: float = Field(default=5e-5, gt=0)
+    dropout: float | None = Field(default=None, ge=0, lt=1)
 
 
 class Baseline(BaseModel):
@@ -95,6 +97,7 @@ class Finetune(TrainingStep):
     Attributes:
         tasks: names, or a mapping from names to what they do otherwise.
         data: a folder with the tasks' data, each in a folder of its name as in GLUE; one task's own folder; or `hub:`.
+        dropout: of student and baselines; by default what their configurations say.
         epochs: passes over the training set.
         seeds: how many runs of each model.
         losses: what the student is trained on, as in the distill step.
@@ -105,8 +108,8 @@ class Finetune(TrainingStep):
         also: data outside of the distribution to score on: names of tasks without training data of their own, and where
             they are.
         max_length: tokens of an example; by default what the task says.
-        cache_max_bytes: what the teacher's activations of a task may take on disk while its models are trained; where
-            that is not enough, the teacher is run at every step.
+        cache_max_bytes: what the teacher's activations may take on disk while a model learns from them; where that is
+            not enough, the teacher is run at every step.
     """
 
     kind: ClassVar[str] = "finetune"
@@ -206,7 +209,8 @@ class Finetune(TrainingStep):
     ) -> dict[str, Any]:
         models = [model for model in (objective.student, objective.teacher) if model is not None]
         with training_attention(*models):
-            return self.model_copy(update={"learning_rate": contender.learning_rate}).train(bench, objective, material)
+            own = {"learning_rate": contender.learning_rate, "dropout": contender.dropout}
+            return self.model_copy(update=own).train(bench, objective, material)
 
     def _rows(self, bench: Workbench, contest: Contest) -> Iterator[dict[str, Any]]:
         teacher = None
@@ -214,8 +218,9 @@ class Finetune(TrainingStep):
             teacher = self._open_teacher(self.teacher, contest.data.task, bench)
             yield contest.known("teacher", teacher, bench.tokenizer)
         elif self.teacher is not None:
-            rate, epochs = self.teacher.learning_rate, self.teacher.epochs or self.epochs
-            yield contest.row(Contender("teacher", bench.teacher, bench.tokenizer, _PLAIN, epochs, rate))
+            options, epochs = self.teacher, self.teacher.epochs or self.epochs
+            own = Contender("teacher", bench.teacher, bench.tokenizer, _PLAIN, epochs, options.learning_rate)
+            yield contest.row(replace(own, dropout=options.dropout))
             teacher = contest.opened("teacher")
         for contender in self._contenders(bench):
             yield contest.row(contender, teacher=teacher)
@@ -223,6 +228,7 @@ class Finetune(TrainingStep):
     def _contenders(self, bench: Workbench) -> Iterator[Contender]:
         """Go through the student and the baselines."""
         student = Contender("student", bench.student, bench.tokenizer, self.losses, self.epochs, self.learning_rate)
+        student = replace(student, dropout=self.dropout)
         yield student
         for name, baseline in self.baselines.items():
             rate = baseline.learning_rate or self.learning_rate

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import shutil
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
-import safetensors.numpy
 import torch
-from jaxtyping import Float, Int, Int16
+from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from kronpress.checkpoint import files
 from kronpress.distill.trace import Reading, Sizes, tracing
 from kronpress.tasks import Feature, Outputs, predict
 
@@ -39,20 +42,24 @@ class Lessons:
 
     Attributes:
         outputs: of its head, for each feature.
-        states: bits of the activations of all features' tokens, one feature after the other.
-        starts: where those of each feature begin, and where the last ones end.
+        states: the file with the activations of all features' tokens, one feature after the other, if they are kept.
+        shape: of what a token has there, (activations, dim).
+        starts: the token with which each feature begins, and the number of all tokens.
     """
 
     outputs: Sequence[Outputs]
-    states: Int16[np.ndarray, "tokens activations dim"] | None
+    states: Path | None
+    shape: tuple[int, int]
     starts: Int[np.ndarray, " features_and_one"]
 
     def __getitem__(self, row: int) -> Lesson:
         """Return what is said of one feature."""
         if self.states is None:
             return Lesson(self.outputs[row])
-        bits = np.array(self.states[self.starts[row] : self.starts[row + 1]])
-        return Lesson(self.outputs[row], torch.from_numpy(bits).view(torch.bfloat16))
+        size, (start, end) = math.prod(self.shape), self.starts[row : row + 2].tolist()
+        bits = np.fromfile(self.states, dtype=np.int16, count=(end - start) * size, offset=2 * start * size)
+        states = torch.from_numpy(bits.reshape(end - start, *self.shape)).view(torch.bfloat16)
+        return Lesson(self.outputs[row], states)
 
 
 def lessons(
@@ -68,19 +75,28 @@ def lessons(
     Args:
         teacher: fine-tuned for the task.
         features: as it reads them.
-        folder: that several trainings with the same teacher share.
+        folder: for this alone; several trainings with the same teacher share it.
         key: tells teachers apart, such as the digest of their weights; with another one, other features or other
-            readings, all is taken anew.
+            readings, all is taken anew, and what lies there is removed.
         readings: the activations to keep beside the outputs of the head.
+
+    Raises:
+        KronpressError: the disk has not enough space.
     """
-    known = json.dumps([key, sorted(readings), [feature.ids for feature in features]])
-    name = hashlib.sha256(known.encode()).hexdigest()[:32]
-    outputs, states = folder / f"{name}.safetensors", folder / f"{name}.npy"
+    known = json.dumps([key, sorted(readings), [(feature.ids, feature.types) for feature in features]])
+    name, sizes = hashlib.sha256(known.encode()).hexdigest()[:32], Sizes.of(teacher)
+    path = folder / f"{name}.states" if readings else None
     starts = np.cumsum([0, *(len(feature.ids) for feature in features)])
-    if not outputs.exists():
+    place = Lessons([], path, (sizes.activations(readings), sizes.dim), starts)
+    outputs = folder / f"{name}.npz"
+    found = _read(outputs, features)
+    if found is None or (path and (not path.exists() or path.stat().st_size != bytes_of(teacher, features, readings))):
+        shutil.rmtree(folder, ignore_errors=True)  # what was taken for other models
+        files.require_space(folder, needed=bytes_of(teacher, features, readings))
         folder.mkdir(parents=True, exist_ok=True)
-        _take(teacher, features, readings, starts=starts, outputs=outputs, states=states)
-    return Lessons(_read(outputs, features), np.load(states, mmap_mode="r") if readings else None, starts)
+        found = _take(teacher, features, readings, place=place)
+        _write(outputs, found)
+    return replace(place, outputs=found)
 
 
 def bytes_of(teacher: PreTrainedModel, features: Sequence[Feature], readings: Collection[Reading]) -> int:
@@ -90,44 +106,46 @@ def bytes_of(teacher: PreTrainedModel, features: Sequence[Feature], readings: Co
 
 
 def _take(
-    teacher: PreTrainedModel,
-    features: Sequence[Feature],
-    readings: Collection[Reading],
-    *,
-    starts: Int[np.ndarray, " features_and_one"],
-    outputs: Path,
-    states: Path,
-) -> None:
-    """Run the teacher once over all features; the file of outputs, written last, says that all is there."""
-    sizes, partial = Sizes.of(teacher), states.with_name(f".{states.name}.partial")
-    shape = (int(starts[-1]), sizes.activations(readings), sizes.dim)
-    kept = np.lib.format.open_memmap(partial, mode="w+", dtype=np.int16, shape=shape) if readings else None
-    with tracing(teacher, readings) as trace:
+    teacher: PreTrainedModel, features: Sequence[Feature], readings: Collection[Reading], *, place: Lessons
+) -> list[Outputs]:
+    """Run the teacher once over all features, write its activations where they are to be, and return its outputs."""
+    if place.states is None:
+        return predict(teacher, features, progress="teacher")
+    partial = place.states.with_name(f".{place.states.name}.partial")
+    with tracing(teacher, readings) as trace, partial.open("wb") as stream:
 
         def keep(rows: Sequence[int]) -> None:
-            if kept is None:
-                return
-            for row, bits in zip(rows, _bits(trace.taken()), strict=True):
-                kept[starts[row] : starts[row + 1]] = bits[: starts[row + 1] - starts[row]]
+            bits = trace.taken().to(torch.bfloat16).cpu().view(torch.int16).numpy()
+            for row, each in zip(rows, bits, strict=True):
+                start, end = place.starts[row : row + 2].tolist()
+                stream.seek(2 * start * math.prod(place.shape))
+                stream.write(each[: end - start].tobytes())
 
         found = predict(teacher, features, progress="teacher", after_batch=keep)
-    if kept is not None:
-        kept.flush()
-        os.replace(partial, states)
-    partial = outputs.with_name(f".{outputs.name}.partial")
-    form = np.asarray([int(found[0].ndim == 2), found[0].shape[0]])  # spans or not; classes
-    safetensors.numpy.save_file({"outputs": np.concatenate([each.ravel() for each in found]), "form": form}, partial)
-    os.replace(partial, outputs)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(partial, place.states)
+    return found
 
 
-def _bits(states: Float[Tensor, "batch tokens activations dim"]) -> Int16[np.ndarray, "batch tokens activations dim"]:
-    bits: np.ndarray = states.to(torch.bfloat16).cpu().view(torch.int16).numpy()
-    return bits
+def _write(path: Path, outputs: Sequence[Outputs]) -> None:
+    """Write outputs of alike form: the file that says that all is there."""
+    partial = path.with_name(f".{path.name}.partial")
+    spans, classes = outputs[0].ndim == 2, outputs[0].shape[0]
+    with partial.open("wb") as stream:
+        np.savez(stream, outputs=np.concatenate([each.ravel() for each in outputs]), spans=spans, classes=classes)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(partial, path)
 
 
-def _read(path: Path, features: Sequence[Feature]) -> list[Outputs]:
-    found = safetensors.numpy.load_file(path)
-    spans, classes = (int(number) for number in found["form"])
+def _read(path: Path, features: Sequence[Feature]) -> list[Outputs] | None:
+    """Return the outputs for the features, or None where they are not there whole."""
+    try:
+        with path.open("rb") as stream, np.load(stream) as stored:
+            flat, spans, classes = stored["outputs"], bool(stored["spans"]), int(stored["classes"])
+    except (OSError, ValueError, EOFError, BadZipFile):
+        return None
     sizes = [2 * len(feature.ids) if spans else classes for feature in features]
-    flat = np.split(found["outputs"], np.cumsum(sizes)[:-1])
-    return [each.reshape(2, -1) if spans else each for each in flat]
+    parts = np.split(flat, np.cumsum(sizes)[:-1])
+    return [each.reshape(2, -1) if spans else each for each in parts]

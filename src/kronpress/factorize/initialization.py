@@ -93,9 +93,7 @@ def replace_site(model: PreTrainedModel, site: Site, fit: Callable[[nn.Module], 
     Raises:
         KronpressError: the site has been factorized already.
     """
-    layer = model.get_submodule(site.path)
-    if isinstance(layer, StructuredLayer):
-        raise KronpressError(f"{site.path} has been factorized already; choose other sites")
+    layer = dense_at(model, site)
     fits = [fit(share) for share in shares_of(layer, site)]
     parts = [part for part, _, _ in fits]
     structured = FusedLinear.of(parts, bias=bias_of(layer)) if site.shares else parts[0]
@@ -110,6 +108,18 @@ def replace_site(model: PreTrainedModel, site: Site, fit: Callable[[nn.Module], 
         "relative_error": error / max(norm, 1e-30),
         "layer": structured.extra_repr() or repr(structured),
     }
+
+
+def dense_at(model: PreTrainedModel, site: Site) -> nn.Module:
+    """Return the dense layer at a site.
+
+    Raises:
+        KronpressError: the site has been factorized already.
+    """
+    layer = model.get_submodule(site.path)
+    if isinstance(layer, StructuredLayer):
+        raise KronpressError(f"{site.path} has been factorized already; choose other sites")
+    return layer
 
 
 def shares_of(layer: nn.Module, site: Site) -> list[nn.Module]:

@@ -18,7 +18,14 @@ from transformers import PreTrainedModel
 from kronpress.calibrate import BlockStream, Moments
 from kronpress.errors import KronpressError
 from kronpress.factorize.feed_forward_fit import positive_definite
-from kronpress.factorize.initialization import INITIALIZATIONS, Fitted, Initialization, replace_site, shares_of
+from kronpress.factorize.initialization import (
+    INITIALIZATIONS,
+    Fitted,
+    Initialization,
+    dense_at,
+    replace_site,
+    shares_of,
+)
 from kronpress.factorize.request import Request
 from kronpress.families import Site, position_limit
 from kronpress.layers import KroneckerLinear, LowRankLinear, StructuredLayer, bias_of, weight_of
@@ -128,6 +135,7 @@ class WhitenedVanLoan(Whitened):
         self, layer: nn.Module, *, site: Site, request: Request, second: Float[Tensor, "n n"]
     ) -> tuple[StructuredLayer, float]:
         """Solve for the factors."""
+        request.require_plain_sum(self.kind)
         weight = weight_of(layer)
         shape = request.shape((weight.shape[0], weight.shape[1]), site=site)
         value = weighted_kronecker_sum(weight, shape=shape, terms=request.terms, second_moment=second)
@@ -138,7 +146,7 @@ def _second_moments(
     model: PreTrainedModel, sites: list[Site], *, stream: BlockStream, block: int
 ) -> dict[str, Float[Tensor, "n n"]]:
     """Run a block on the stream and return E[x xᵀ] of the inputs of its sites, by path."""
-    found = {site.path: _moments_of(model.get_submodule(site.path)) for site in sites}
+    found = {site.path: _moments_of(dense_at(model, site)) for site in sites}
     with _observing(model, found):
         for _ in stream.outputs(model, block=block):
             pass

@@ -12,6 +12,7 @@ from kronpress.linalg.shapes import KroneckerShape
 _SWEEPS = 200
 _ENOUGH = 1e-5  # relative decrease of the squared error in a sweep that is worth another one
 _RIDGE = 1e-12  # relative to the mean of the diagonal; terms may become alike
+_LEAST = 1e-300
 
 
 def weighted_kronecker_sum(
@@ -21,7 +22,7 @@ def weighted_kronecker_sum(
 
     From the nearest sum in the Frobenius norm, left and right factors are solved for in turn, all terms together, until
     that no longer helps (alternating least squares, Van Loan and Pitsianis, 1993, section 5, here with C in between):
-    a local optimum, never worse than the start. In float64, cast back to the dtype of `matrix`; the two factors of a
+    a local optimum. In float64, cast back to the dtype of `matrix`; the two factors of a
     term get equal norms.
 
     Raises:
@@ -33,7 +34,7 @@ def weighted_kronecker_sum(
     target = (weight @ second).view(shape.m1, shape.m2, shape.n1, shape.n2)
     energy = torch.linalg.vecdot(weight @ second, weight).sum()
     left, right, missed = start.left.double(), start.right.double(), energy
-    for _ in range(_SWEEPS):
+    for _ in range(_SWEEPS if terms < shape.max_terms else 0):  # with all terms the start is exact
         squares = torch.einsum("tpk,Tpl->tTkl", right, right)
         aim = torch.einsum("ipjk,tpk->tji", target, right)
         left = _solve(torch.einsum("jkJl,tTkl->tjTJ", moments, squares), aim)
@@ -57,6 +58,8 @@ def _solve(
     """Return the factors X_t that minimize Σ ⟨X, X·normal⟩ − 2⟨X, aim⟩ over all terms together."""
     terms, size, rows = aim.shape
     square = normal.reshape(terms * size, terms * size)
-    ridge = _RIDGE * square.diagonal().mean() * torch.eye(terms * size, dtype=square.dtype, device=square.device)
+    ridge = (_RIDGE * square.diagonal().mean()).clamp_min(_LEAST) * torch.eye(
+        terms * size, dtype=square.dtype, device=square.device
+    )
     found: Tensor = torch.linalg.solve(square + ridge, aim.reshape(terms * size, rows))
     return found.view(terms, size, rows).transpose(1, 2)
