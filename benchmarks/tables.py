@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
+from benchmarks.tasks import GROUPS
 from kronpress.checkpoint import load_with_tokenizer
 from kronpress.data import Corpus, read_utf8, tokenize
 from kronpress.factorize import Factorize
 from kronpress.step import Workbench
 
-GROUPS = [{"tokens": 500, "terms": 384}, {"tokens": 2000, "terms": 192}, {"tokens": 8000, "terms": 64}]
 GROUPED: dict[str, Any] = {"name": "van_loan_frequency", "groups": GROUPS}
 STARTS: list[tuple[str, dict[str, Any]]] = [
     *((init, {"init": init, "right": (1, 8)}) for init in ("van_loan", "van_loan_frequency")),

@@ -17,6 +17,7 @@ import random
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,8 @@ OF_STUDENTS: dict[str, dict[str, Any]] = {
     "sst-2": {"epochs": 2, "batch": 32},
 }
 _TABLE = {"sites": "embedding", "init": "van_loan_frequency"}
-_GROUPS = [{"tokens": 500, "terms": 384}, {"tokens": 2000, "terms": 192}, {"tokens": 8000, "terms": 64}]
-_GROUPED_TABLE = {**_TABLE, "init": {"name": "van_loan_frequency", "groups": _GROUPS}, "right": (1, 384), "terms": 12}
+GROUPS = [{"tokens": 500, "terms": 384}, {"tokens": 2000, "terms": 192}, {"tokens": 8000, "terms": 64}]
+_GROUPED_TABLE = {**_TABLE, "init": {"name": "van_loan_frequency", "groups": GROUPS}, "right": (1, 384), "terms": 12}
 
 
 def _blocks(init: str, **feed_forward: Any) -> list[dict[str, Any]]:
@@ -169,16 +170,16 @@ class Study:
         return found
 
     def _student(self, row: Row) -> PreTrainedModel:
-        start = self._start(row.start)
         if not row.stage_one:
-            return start
+            return self._start(row.start)
         name = f"{_slug(row.start)}-{self.tokens}"
         folder = self.out / f"stage-1-{name}"
         losses = _mapped(row.start, STAGE_1)
         step = Distill(tokens=self.tokens, window=128, batch=16, learning_rate=1e-3, losses=losses, log_every=20)
-        words = hashlib.sha256(self._words().encode()).hexdigest()
+        words = hashlib.sha256(self._words.encode()).hexdigest()
         made = json.loads(json.dumps([STARTS[row.start], step.model_dump(mode="json"), words]))
         if not (folder / "report.json").exists():
+            start = self._start(row.start)
             bench = self._bench(f"training-{name}", text=True)
             bench.student = start
             report = step.run(bench)
@@ -198,10 +199,11 @@ class Study:
 
     def _bench(self, name: str, *, text: bool = False) -> Workbench:
         teacher, tokenizer = load_with_tokenizer(MODEL)
-        corpus = Corpus("text", self._words() if text else "")
+        corpus = Corpus("text", self._words if text else "")
         torch.manual_seed(0)
         return Workbench(copy.deepcopy(teacher.float()), teacher.float(), tokenizer, corpus, corpus, self.out / name)
 
+    @cached_property
     def _words(self) -> str:
         """Return the text of stage 1, and twice the texts of the tasks, which a table for the text should know."""
         lines = []

@@ -6,20 +6,29 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from kronpress.errors import KronpressError
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` atomically, creating the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give the path of a new file, which takes the place of `path` when it has been written without an error."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
+    yield partial
     with partial.open("rb") as stream:
         os.fsync(stream.fileno())
     os.replace(partial, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` atomically, creating the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:

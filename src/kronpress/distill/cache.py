@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -267,13 +266,9 @@ def _ask(
 
 def _write(path: Path, tensors: dict[str, Tensor]) -> str:
     """Write a shard atomically and return its SHA-256."""
-    partial = path.with_name(f".{path.name}.partial")
-    save_file(tensors, partial)
-    with partial.open("rb") as stream:
-        os.fsync(stream.fileno())
-    digest = files.sha256(partial)
-    os.replace(partial, path)
-    return digest
+    with files.replacing(path) as partial:
+        save_file(tensors, partial)
+    return files.sha256(path)
 
 
 def _read_index(folder: Path) -> tuple[Any, dict[str, str]]:

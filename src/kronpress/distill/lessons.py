@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -111,8 +110,11 @@ def _take(
     """Run the teacher once over all features, write its activations where they are to be, and return its outputs."""
     if place.states is None:
         return predict(teacher, features, progress="teacher")
-    partial = place.states.with_name(f".{place.states.name}.partial")
-    with tracing(teacher, readings) as trace, partial.open("wb") as stream:
+    with (
+        tracing(teacher, readings) as trace,
+        files.replacing(place.states) as partial,
+        partial.open("wb") as stream,
+    ):
 
         def keep(rows: Sequence[int]) -> None:
             bits = trace.taken().to(torch.bfloat16).cpu().view(torch.int16).numpy()
@@ -122,21 +124,14 @@ def _take(
                 stream.write(each[: end - start].tobytes())
 
         found = predict(teacher, features, progress="teacher", after_batch=keep)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(partial, place.states)
     return found
 
 
 def _write(path: Path, outputs: Sequence[Outputs]) -> None:
     """Write outputs of alike form: the file that says that all is there."""
-    partial = path.with_name(f".{path.name}.partial")
-    spans, classes = outputs[0].ndim == 2, outputs[0].shape[0]
-    with partial.open("wb") as stream:
-        np.savez(stream, outputs=np.concatenate([each.ravel() for each in outputs]), spans=spans, classes=classes)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(partial, path)
+    flat, spans, classes = np.concatenate([each.ravel() for each in outputs]), outputs[0].ndim == 2, len(outputs[0])
+    with files.replacing(path) as partial, partial.open("wb") as stream:
+        np.savez(stream, outputs=flat, spans=spans, classes=classes)
 
 
 def _read(path: Path, features: Sequence[Feature]) -> list[Outputs] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,10 +95,8 @@ class Selection(TrainerCallback):
         return self.folder / f"best-{step}.safetensors"
 
     def _keep(self, step: int) -> None:
-        path = self._weights(step)
-        partial = path.with_name(f".{path.name}.partial")
-        safetensors.torch.save_model(self.student, str(partial))
-        os.replace(partial, path)
+        with files.replacing(self._weights(step)) as partial:
+            safetensors.torch.save_model(self.student, str(partial))
 
 
 def _best(lines: Sequence[Mapping[str, Any]]) -> int | None:

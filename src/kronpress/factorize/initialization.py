@@ -129,6 +129,12 @@ def shares_of(layer: nn.Module, site: Site) -> list[nn.Module]:
     return [linear(share) for share in weight_of(layer).chunk(len(site.shares))]
 
 
+def dense_shares(model: PreTrainedModel, site: Site) -> list[nn.Module]:
+    """Return `shares_of` the layer at a site, none where it has been factorized already."""
+    layer = model.get_submodule(site.path)
+    return [] if isinstance(layer, StructuredLayer) else shares_of(layer, site)
+
+
 def without_tied_head(model: PreTrainedModel, sites: list[Site]) -> list[Site]:
     """Leave the output head out where it shares its matrix with a token table among the sites."""
     tied = model.config.tie_word_embeddings and any(site.role == "embedding" for site in sites)

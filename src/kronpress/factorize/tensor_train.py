@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kronpress.errors import KronpressError
-from kronpress.factorize.initialization import INITIALIZATIONS, MatrixInitialization, shares_of, without_tied_head
+from kronpress.factorize.initialization import INITIALIZATIONS, MatrixInitialization, dense_shares, without_tied_head
 from kronpress.factorize.request import Request
 from kronpress.families import Site
 from kronpress.layers import StructuredLayer, TensorTrainEmbedding, TensorTrainLinear, bias_of, weight_of
@@ -49,10 +49,7 @@ class TensorTrain(MatrixInitialization):
     def check(self, bench: Workbench, request: Request) -> None:
         """Check sites and modes."""
         for site in request.sites_of(bench.student):
-            layer = bench.student.get_submodule(site.path)
-            if isinstance(layer, StructuredLayer):
-                continue
-            for share in shares_of(layer, site):
+            for share in dense_shares(bench.student, site):
                 self._modes_at(site, layer=share)
 
     def fit(

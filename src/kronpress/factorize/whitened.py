@@ -23,8 +23,8 @@ from kronpress.factorize.initialization import (
     Fitted,
     Initialization,
     dense_at,
+    dense_shares,
     replace_site,
-    shares_of,
 )
 from kronpress.factorize.request import Request
 from kronpress.families import Site, position_limit
@@ -126,8 +126,7 @@ class WhitenedVanLoan(Whitened):
         super().check(bench, request)
         request.require_plain_sum(self.kind)
         for site in request.sites_of(bench.student):
-            layer = bench.student.get_submodule(site.path)
-            for share in [] if isinstance(layer, StructuredLayer) else shares_of(layer, site):
+            for share in dense_shares(bench.student, site):
                 rows, columns = weight_of(share).shape
                 request.shape((rows, columns), site=site)
 

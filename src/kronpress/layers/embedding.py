@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from kronpress.layers import dense
-from kronpress.layers.structured import LAYERS, InnerProducts, StructuredLayer, empty, from_spec
+from kronpress.layers.structured import LAYERS, InnerProducts, StructuredLayer, built, empty
 
 _ROWS = 4096  # of a dense table that are looked at together
 
@@ -77,10 +77,10 @@ class FactoredHead(StructuredLayer):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        built = from_spec(table, device=device, dtype=dtype) if isinstance(table, dict) else table
-        assert isinstance(built, FactoredEmbedding), f"a head over {built}"
-        self.table = built
-        self.bias = empty(built.num_embeddings, device=device, dtype=dtype) if bias else None
+        own = built(table, device=device, dtype=dtype)
+        assert isinstance(own, FactoredEmbedding), f"a head over {own}"
+        self.table = own
+        self.bias = empty(own.num_embeddings, device=device, dtype=dtype) if bias else None
 
     @classmethod
     def of(cls, table: FactoredEmbedding, *, bias: Float[Tensor, " vocabulary"] | None = None) -> FactoredHead:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kronpress.layers import dense
-from kronpress.layers.structured import LAYERS, InnerProducts, StructuredLayer, empty, from_spec
+from kronpress.layers.structured import LAYERS, InnerProducts, StructuredLayer, built, empty
 
 
 @LAYERS.register("fused_linear")
@@ -31,9 +31,7 @@ class FusedLinear(StructuredLayer):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.parts = nn.ModuleList(
-            from_spec(part, device=device, dtype=dtype) if isinstance(part, dict) else part for part in parts
-        )
+        self.parts = nn.ModuleList(built(part, device=device, dtype=dtype) for part in parts)
         self.bias = empty(self.matrix[0], device=device, dtype=dtype) if bias else None
 
     @classmethod

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from kronpress.layers.embedding import FactoredEmbedding
-from kronpress.layers.structured import LAYERS, InnerProducts, from_spec
+from kronpress.layers.structured import LAYERS, InnerProducts, built
 
 
 @LAYERS.register("grouped_embedding")
@@ -37,9 +37,7 @@ class GroupedEmbedding(FactoredEmbedding):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.groups = nn.ModuleList(
-            from_spec(each, device=device, dtype=dtype) if isinstance(each, dict) else each for each in groups
-        )
+        self.groups = nn.ModuleList(built(table, device=device, dtype=dtype) for table in groups)
         self.num_embeddings = sum(table.num_embeddings for table in self._tables)
         self.embedding_dim = self._tables[0].embedding_dim
         self.register_buffer("positions", torch.arange(self.num_embeddings, dtype=torch.int32, device=device))
@@ -83,7 +81,7 @@ class GroupedEmbedding(FactoredEmbedding):
     @property
     def inner_products(self) -> InnerProducts:
         """Those of the group whose rows take the most."""
-        return max((table.inner_products for table in self._tables), key=_operations)
+        return max(self._tables, key=lambda table: table.flops_per_token).inner_products
 
     @property
     def score_products(self) -> InnerProducts:
@@ -97,7 +95,3 @@ class GroupedEmbedding(FactoredEmbedding):
     @property
     def _tables(self) -> list[FactoredEmbedding]:
         return [table for table in self.groups if isinstance(table, FactoredEmbedding)]
-
-
-def _operations(products: InnerProducts) -> int:
-    return sum(length * count for length, count in products)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kronpress.layers.embedding import FactoredEmbedding
 from kronpress.layers.kronecker import KroneckerFactors, Orders, inverse_order
-from kronpress.layers.structured import LAYERS, InnerProducts, empty, from_spec
+from kronpress.layers.structured import LAYERS, InnerProducts, built, empty
 from kronpress.linalg import KroneckerSum
 
 
@@ -101,11 +101,11 @@ class NestedKroneckerEmbedding(FactoredEmbedding):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        built = from_spec(inner, device=device, dtype=dtype) if isinstance(inner, dict) else inner
-        assert isinstance(built, FactoredEmbedding), f"a table over {built}"
-        self.inner = built
+        own = built(inner, device=device, dtype=dtype)
+        assert isinstance(own, FactoredEmbedding), f"a table over {own}"
+        self.inner = own
         self.right = empty(*right, device=device, dtype=dtype)
-        self.num_embeddings, self.embedding_dim = built.num_embeddings * right[0], built.embedding_dim * right[1]
+        self.num_embeddings, self.embedding_dim = own.num_embeddings * right[0], own.embedding_dim * right[1]
         order = torch.arange(self.embedding_dim, dtype=torch.int32, device=device) if column_order else None
         self.register_buffer("column_order", order)
         self.padding_idx = padding_idx

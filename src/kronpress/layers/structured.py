@@ -76,6 +76,13 @@ def from_spec(
     return layer
 
 
+def built(
+    layer: dict[str, Any] | StructuredLayer, *, device: torch.device | str | None, dtype: torch.dtype | None
+) -> StructuredLayer:
+    """Return the part of a layer that is given as such or by its spec."""
+    return from_spec(layer, device=device, dtype=dtype) if isinstance(layer, dict) else layer
+
+
 def empty(*shape: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> nn.Parameter:
     """Return an uninitialized parameter."""
     return nn.Parameter(torch.empty(*shape, device=device, dtype=dtype))

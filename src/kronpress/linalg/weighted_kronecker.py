@@ -12,7 +12,7 @@ from kronpress.linalg.shapes import KroneckerShape
 _SWEEPS = 200
 _ENOUGH = 1e-5  # relative decrease of the squared error in a sweep that is worth another one
 _RIDGE = 1e-12  # relative to the mean of the diagonal; terms may become alike
-_LEAST = 1e-300
+_LEAST = 1e-300  # that can be divided by
 
 
 def weighted_kronecker_sum(
@@ -22,8 +22,7 @@ def weighted_kronecker_sum(
 
     From the nearest sum in the Frobenius norm, left and right factors are solved for in turn, all terms together, until
     that no longer helps (alternating least squares, Van Loan and Pitsianis, 1993, section 5, here with C in between):
-    a local optimum. In float64, cast back to the dtype of `matrix`; the two factors of a
-    term get equal norms.
+    a local optimum. In float64, cast back to the dtype of `matrix`; the two factors of a term get equal norms.
 
     Raises:
         KronpressError: the shape is not that of the matrix, or more terms than it can use.
@@ -46,7 +45,7 @@ def weighted_kronecker_sum(
             break
     rest = weight - expand(left, right)
     error = torch.linalg.vecdot(rest @ second, rest).sum().clamp_min(0).sqrt()
-    norms = [torch.linalg.vector_norm(each, dim=(1, 2), keepdim=True).clamp_min(1e-300) for each in (left, right)]
+    norms = [torch.linalg.vector_norm(each, dim=(1, 2), keepdim=True).clamp_min(_LEAST) for each in (left, right)]
     root = (norms[0] * norms[1]).sqrt()
     left, right = (left / norms[0] * root).to(matrix.dtype), (right / norms[1] * root).to(matrix.dtype)
     return KroneckerSum(left, right, error=float(error))
