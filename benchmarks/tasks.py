@@ -43,10 +43,12 @@ TASKS: dict[str, dict[str, Any]] = {  # as the teacher learns them
     "sts-b": {"epochs": 4},
     "sst-2": {"epochs": 2, "batch": 32},
 }
-PAIRS = ("rte", "mrpc", "sts-b")  # of which a student reads the texts of the other two as well
+AFTER = {"mrpc": "sts-b", "rte": "mrpc"}  # what a student learns before; then from labels too, at half the rate
 OF_STUDENTS: dict[str, dict[str, Any]] = {
-    **{name: {"unlabeled": [other for other in PAIRS if other != name]} for name in PAIRS},
+    "rte": {"epochs": 4},
+    "mrpc": {"epochs": 4},
     "cola": {"epochs": 10},
+    "sts-b": {"unlabeled": ["rte", "mrpc"]},
     "sst-2": {"epochs": 2, "batch": 32},
 }
 _TABLE = {"sites": "embedding", "init": "van_loan_frequency"}
@@ -76,6 +78,7 @@ STARTS: dict[str, Sequence[Mapping[str, Any]]] = {
     ],
     "three layers": [],
 }
+RATES = {"low rank, whitened, grouped table, 8×": 5e-4, "three layers": 2e-4}  # of stage 2; else 1e-3
 KEPT = (0, 2, 5)  # blocks of the truncated student
 _STATES = {"of": "blocks", "metric": "relative"}
 STAGE_1: dict[str, Any] = {"embedding": {"metric": "relative"}, "hidden": {**_STATES, "weight": 3.0}}
@@ -126,7 +129,6 @@ class Study:
     tasks: Sequence[str]
     seeds: int
     epochs: float
-    rate: float
 
     def teacher(self) -> dict[str, Any]:
         """Fine-tune the teacher, or read what an earlier call found.
@@ -155,12 +157,21 @@ class Study:
 
     def row(self, row: Row) -> dict[str, Any]:
         """Fine-tune one student on every task, or read what an earlier call found."""
-        bench = self._bench(_slug(row.name))
-        bench.student = self._student(row)
-        losses = _mapped(row.start, STAGE_2) if row.distilled else {"cross_entropy": 1.0}
+        return {task: self._student_of(row, task) for task in self.tasks}
+
+    def _student_of(self, row: Row, task: str) -> dict[str, Any]:
+        bench, rate = self._bench(_slug(row.name)), RATES.get(row.start, 1e-3)
+        if (before := AFTER.get(task)) is None:
+            bench.student = self._student(row)
+        else:
+            rate /= 2
+            self._student_of(row, before)
+            bench.student = load(bench.folder / before / "student")
+        losses = {"cross_entropy": 1.0} if not row.distilled or before else {}
+        losses |= _mapped(row.start, STAGE_2) if row.distilled else {}
         source = str(self.out / "teacher" / "{task}" / "student")
-        tasks = {name: OF_STUDENTS[name] for name in self.tasks}
-        return self._finetune(bench, tasks, teacher=source, losses=losses, learning_rate=self.rate, dropout=0.0)
+        fields = {"teacher": source, "losses": losses, "learning_rate": rate, "dropout": 0.0}
+        return self._finetune(bench, {task: OF_STUDENTS[task]}, **fields)[task]
 
     def _finetune(self, bench: Workbench, tasks: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
         step = Finetune(tasks=tasks, data=str(self.glue), epochs=self.epochs, batch=16, seeds=self.seeds, **fields)
@@ -228,6 +239,16 @@ def _mapped(start: str, losses: Mapping[str, Any]) -> dict[str, Any]:
     return {name: {**fields, "layers": KEPT} if name == "hidden" else fields for name, fields in losses.items()}
 
 
+def _with_those_before(tasks: Sequence[str]) -> list[str]:
+    found = set()
+    for wanted in tasks:
+        task: str | None = wanted
+        while task is not None:
+            found.add(task)
+            task = AFTER.get(task)
+    return [task for task in TASKS if task in found]
+
+
 def _slug(name: str) -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in name).strip("-").lower()
 
@@ -249,13 +270,13 @@ def main() -> None:
     parser.add_argument("--text", type=Path, nargs="+", required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/tasks"))
     parser.add_argument("--tokens", type=int, default=1_000_000, help="of stage 1")
-    parser.add_argument("--tasks", nargs="*", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("--tasks", nargs="*", choices=list(TASKS), default=list(TASKS), help="and those learned before")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--epochs", type=float, default=5.0)
-    parser.add_argument("--rate", type=float, default=1e-3, help="of the students")
     parser.add_argument("--only", nargs="*", choices=[row.name for row in ROWS], help="rows")
     arguments = vars(parser.parse_args())
     only = arguments.pop("only")
+    arguments["tasks"] = _with_those_before(arguments["tasks"])
     study = Study(**arguments)
     keep_freed_memory()
     print(f"| model | parameters | {' | '.join(TASKS)} | average | % of teacher's |")
