@@ -37,16 +37,15 @@ from kronpress.tasks import TASKS as TASK_SHELF
 
 MODEL = "bundled:minilm-l6"
 TASKS: dict[str, dict[str, Any]] = {  # as the teacher learns them
-    "rte": {"epochs": 4, "batch": 32},
+    "rte": {"epochs": 4, "batch": 32, "learning_rate": 5e-5, "after": "qnli"},
     "mrpc": {},
     "cola": {},
     "sts-b": {"epochs": 4},
     "sst-2": {"epochs": 2, "batch": 32},
 }
-AFTER = {"mrpc": "sts-b", "rte": "mrpc"}  # what a student learns before; then from labels too, at half the rate
-OF_STUDENTS: dict[str, dict[str, Any]] = {
-    "rte": {"epochs": 4},
-    "mrpc": {"epochs": 4},
+OF_STUDENTS: dict[str, dict[str, Any]] = {  # those after another learn from labels too, at half the rate
+    "rte": {"epochs": 4, "after": "mrpc"},
+    "mrpc": {"epochs": 4, "after": "sts-b"},
     "cola": {"epochs": 10},
     "sts-b": {"unlabeled": ["rte", "mrpc"]},
     "sst-2": {"epochs": 2, "batch": 32},
@@ -78,7 +77,6 @@ STARTS: dict[str, Sequence[Mapping[str, Any]]] = {
     ],
     "three layers": [],
 }
-RATES = {"low rank, whitened, grouped table, 8×": 5e-4, "three layers": 2e-4}  # of stage 2; else 1e-3
 KEPT = (0, 2, 5)  # blocks of the truncated student
 _STATES = {"of": "blocks", "metric": "relative"}
 STAGE_1: dict[str, Any] = {"embedding": {"metric": "relative"}, "hidden": {**_STATES, "weight": 3.0}}
@@ -92,11 +90,12 @@ STAGE_2: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table."""
+    """One line of the table; the rate is that of stage 2."""
 
     start: str
     stage_one: bool = True
     distilled: bool = True
+    rate: float = 1e-3
 
     @property
     def name(self) -> str:
@@ -108,11 +107,11 @@ class Row:
 EIGHT = "Kronecker, whitened, grouped table, 8×"
 ROWS = [
     Row(EIGHT),
-    Row(EIGHT, distilled=False),
+    Row(EIGHT, distilled=False, rate=2e-4),
     Row(EIGHT, stage_one=False),
     Row("Kronecker, 8×"),
-    Row("low rank, whitened, grouped table, 8×"),
-    Row("three layers"),
+    Row("low rank, whitened, grouped table, 8×", rate=5e-4),
+    Row("three layers", rate=2e-4),
     Row("Kronecker, 4×"),
     Row("Kronecker, 21×"),
 ]
@@ -135,50 +134,35 @@ class Study:
 
         From RTE alone MiniLM does not learn entailment, so it learns QNLI before (STILTs, Phang et al., 2018).
         """
-        found: dict[str, Any] = {}
-        for task in self.tasks:
-            bench, rate = self._bench("teacher"), 1e-4
-            if task == "rte":
-                bench.student, rate = self._after_qnli(), 5e-5
-            found |= self._finetune(bench, {task: TASKS[task]}, **PLAIN, learning_rate=rate)
-        return found
+        tasks = {name: TASKS[name] for name in self.tasks}
+        if "rte" in tasks:
+            tasks["qnli"] = {"data": str(self._qnli()), "epochs": 3, "batch": 32, "max_length": 128}
+        return self._finetune(self._bench("teacher"), tasks, **PLAIN, learning_rate=1e-4)
 
-    def _after_qnli(self) -> PreTrainedModel:
-        """Return MiniLM fine-tuned on QNLI, whose dev file, all that is there, is cut in two."""
+    def _qnli(self) -> Path:
+        """Cut QNLI's dev file, all that is there, in two."""
         folder = self.out / "qnli"
+        folder.mkdir(parents=True, exist_ok=True)
         head, *rows = (self.glue / "QNLI" / "dev.tsv").read_text(encoding="utf-8").splitlines()
         for split, some in (("train", rows[:-400]), ("dev", rows[-400:])):
-            (folder / "data").mkdir(parents=True, exist_ok=True)
-            (folder / "data" / f"{split}.tsv").write_text("\n".join([head, *some]) + "\n", encoding="utf-8")
-        Finetune(tasks="qnli", data=str(folder / "data"), max_length=128, learning_rate=1e-4, **PLAIN).run(
-            self._bench("qnli")
-        )
-        return load(folder / "qnli" / "student")
+            (folder / f"{split}.tsv").write_text("\n".join([head, *some]) + "\n", encoding="utf-8")
+        return folder
 
     def row(self, row: Row) -> dict[str, Any]:
         """Fine-tune one student on every task, or read what an earlier call found."""
-        return {task: self._student_of(row, task) for task in self.tasks}
-
-    def _student_of(self, row: Row, task: str) -> dict[str, Any]:
-        bench, rate = self._bench(_slug(row.name)), RATES.get(row.start, 1e-3)
-        if (before := AFTER.get(task)) is None:
-            bench.student = self._student(row)
-        else:
-            rate /= 2
-            self._student_of(row, before)
-            bench.student = load(bench.folder / before / "student")
-        losses = {"cross_entropy": 1.0} if not row.distilled or before else {}
-        losses |= _mapped(row.start, STAGE_2) if row.distilled else {}
+        bench, tasks = self._bench(_slug(row.name)), {name: dict(OF_STUDENTS[name]) for name in self.tasks}
+        bench.student = self._student(row)
+        losses = _mapped(row.start, STAGE_2) if row.distilled else {"cross_entropy": 1.0}
+        for options in tasks.values():
+            if "after" in options:
+                options |= {"losses": {**losses, "cross_entropy": 1.0}, "learning_rate": row.rate / 2}
         source = str(self.out / "teacher" / "{task}" / "student")
-        fields = {"teacher": source, "losses": losses, "learning_rate": rate, "dropout": 0.0}
-        return self._finetune(bench, {task: OF_STUDENTS[task]}, **fields)[task]
+        return self._finetune(bench, tasks, teacher=source, losses=losses, learning_rate=row.rate, dropout=0.0)
 
     def _finetune(self, bench: Workbench, tasks: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
         step = Finetune(tasks=tasks, data=str(self.glue), epochs=self.epochs, batch=16, seeds=self.seeds, **fields)
-        found = {}
-        for task in step.run(bench)["tasks"]:
-            (found[task["task"]],) = (row for row in task["rows"] if row["model"] == "student")
-        return found
+        found = {task["task"]: task["rows"] for task in step.run(bench)["tasks"]}
+        return {name: next(row for row in found[name] if row["model"] == "student") for name in self.tasks}
 
     def _student(self, row: Row) -> PreTrainedModel:
         if not row.stage_one:
@@ -245,7 +229,7 @@ def _with_those_before(tasks: Sequence[str]) -> list[str]:
         task: str | None = wanted
         while task is not None:
             found.add(task)
-            task = AFTER.get(task)
+            task = OF_STUDENTS[task].get("after")
     return [task for task in TASKS if task in found]
 
 

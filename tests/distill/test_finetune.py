@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification, TrainerControl, Tra
 from kronpress.checkpoint import load, structured_layers
 from kronpress.distill import Finetune, contest, read_log, training
 from kronpress.distill import lessons as lessons_module
+from kronpress.distill.digests import weights_digest
 from kronpress.distill.lessons import bytes_of, lessons
 from kronpress.distill.selection import Selection
 from kronpress.distill.trace import Trace, tracing
@@ -316,6 +317,11 @@ def test_tasks_may_differ_in_what_they_do(data: Path) -> None:
         ({"baselines": {"a/b": {}}}, "cannot be called 'a/b'"),
         ({"losses": {"logitz": 1}}, "logitz"),
         ({"seeds": 0}, "seeds"),
+        ({"tasks": {"rte": {"after": "mrpc"}}}, "'rte' comes after 'mrpc', which this step has not"),
+        ({"tasks": {"rte": {"after": "rte"}}}, "none is first"),
+        ({"tasks": {"rte": {"after": "cola"}, "cola": {"after": "rte"}}}, "none is first"),
+        ({"tasks": {"rte": {"after": "rtx"}}}, "unknown task 'rtx'"),
+        ({"teacher": None, "losses": {"cross_entropy": 1}, "tasks": {"rte": {"losses": {"logits": 1}}}}, "on rte"),
     ],
 )
 def test_wrong_fields_are_named(fields: dict[str, Any], message: str, data: Path) -> None:
@@ -428,11 +434,34 @@ def test_weights_of_a_lost_future_are_not_taken(data: Path, tmp_path: Path) -> N
     assert [path.name for path in tmp_path.glob("best-*")] == ["best-1.safetensors"]
 
 
-def test_texts_without_labels_are_read_by_those_that_learn_from_a_teacher(data: Path, tmp_path: Path) -> None:
+def _cola(data: Path, *, count: int) -> None:
     (data / "CoLA").mkdir()
     for split in ("train", "dev"):
-        lines = [f"x\t{i % 2}\t\t{line.partition(chr(9))[0]}" for i, line in enumerate(rows(32, seed=5))]
+        lines = [f"x\t{i % 2}\t\t{line.partition(chr(9))[0]}" for i, line in enumerate(rows(count, seed=5))]
         (data / "CoLA" / f"{split}.tsv").write_text("\n".join(lines) + "\n")
+
+
+def test_a_task_begins_with_the_models_of_the_task_before(data: Path, tmp_path: Path) -> None:
+    _cola(data, count=32)
+    tasks = {"cola": {"after": "sst-2", "losses": {"logits": 1, "cross_entropy": 2}}, "sst-2": {}}
+    fine = step(data, tasks=tasks, seeds=1, epochs=1, baselines={"plain": {}})
+    bench = work(tmp_path)
+    fine.check(bench)
+    after, first = fine.run(bench)["tasks"]
+    assert (after["task"], first["task"]) == ("cola", "sst-2")
+    for row, earlier in zip(after["rows"], first["rows"], strict=True):
+        model = load(tmp_path / "step" / "sst-2" / row["model"])
+        assert row["settings"]["start"] == weights_digest(model) != earlier["settings"]["start"]
+    assert [row["losses"] for row in after["rows"][1:]] == [
+        {"logits": "logits", "cross_entropy": "cross_entropy"},
+        {"cross_entropy": "cross_entropy"},
+    ]
+    assert set(first["rows"][1]["losses"]) == {"logits", "hidden"}
+    assert fine.run(bench)["tasks"] == [after, first]
+
+
+def test_texts_without_labels_are_read_by_those_that_learn_from_a_teacher(data: Path, tmp_path: Path) -> None:
+    _cola(data, count=32)
     fine = step(data, tasks={"sst-2": {"unlabeled": ["cola"]}}, seeds=1, epochs=2, baselines={"plain": {}})
     (found,) = fine.run(work(tmp_path))["tasks"]
     assert found["examples"] == {"train": 96, "dev": 40, "unlabeled": 32}

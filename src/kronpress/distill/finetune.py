@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 from torch import nn
 from transformers import PreTrainedModel
 
-from kronpress.checkpoint import load_with_tokenizer
+from kronpress.checkpoint import load, load_with_tokenizer
 from kronpress.distill.attention import training_attention
 from kronpress.distill.contender import Contender, Data
 from kronpress.distill.contest import Contest
@@ -35,6 +37,9 @@ class TaskOptions(BaseModel):
         learning_rate: peak.
         batch: examples per optimizer step.
         max_length: tokens of an example.
+        losses: what the student is trained on.
+        after: another task of the step, from whose best runs all models that are trained on this one begin (STILTs,
+            Phang et al., 2018, arXiv:1811.01088).
         unlabeled: tasks whose training texts are read as well, without their labels, by all that learn from a teacher.
     """
 
@@ -44,7 +49,19 @@ class TaskOptions(BaseModel):
     learning_rate: float | None = Field(default=None, gt=0)
     batch: int | None = Field(default=None, ge=1)
     max_length: int | None = Field(default=None, ge=4)
+    losses: dict[str, SerializeAsAny[Loss]] | None = Field(default=None, min_length=1)
+    after: str | None = None
     unlabeled: tuple[str, ...] = ()
+
+    @field_validator("losses", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> dict[str, Loss] | None:
+        return None if value is None else parse_losses(value)
+
+    @field_validator("after")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        return None if value is None else TASKS[value].name
 
 
 class TeacherOptions(BaseModel):
@@ -155,8 +172,20 @@ class Finetune(TrainingStep):
         return value
 
     @model_validator(mode="after")
+    def _ordered(self) -> Finetune:
+        for name, options in self.tasks.items():
+            if options.after is not None and options.after not in self.tasks:
+                raise KronpressError(f"tasks: '{name}' comes after '{options.after}', which this step has not; add it")
+        try:
+            self._order()
+        except CycleError as error:
+            raise KronpressError(f"tasks: {' after '.join(error.args[1])}, none is first; remove one `after`") from None
+        return self
+
+    @model_validator(mode="after")
     def _taught(self) -> Finetune:
         contenders = {"student": self.losses} | {name: baseline.losses for name, baseline in self.baselines.items()}
+        contenders |= {f"student on {name}": each.losses for name, each in self.tasks.items() if each.losses}
         for name, losses in contenders.items():
             for label, loss in losses.items():
                 if self.teacher is None and loss.compares:
@@ -188,7 +217,13 @@ class Finetune(TrainingStep):
 
     def run(self, bench: Workbench) -> dict[str, Any]:
         """Fine-tune all models on all tasks, going on where an interrupted run stopped."""
-        return {"tasks": [self._task(bench, name) for name in self.tasks]}
+        found = {name: self._task(bench, name) for name in self._order()}
+        return {"tasks": [found[name] for name in self.tasks]}
+
+    def _order(self) -> list[str]:
+        """Return the tasks, each after that from whose models it begins."""
+        before = {name: [options.after] if options.after else [] for name, options in self.tasks.items()}
+        return list(TopologicalSorter(before).static_order())
 
     def _task(self, bench: Workbench, name: str) -> dict[str, Any]:
         options = self._with_options(name)
@@ -198,7 +233,8 @@ class Finetune(TrainingStep):
         folder = bench.folder / name
         limit = self.cache_max_bytes
         contest = Contest(bench, folder, data, options._train, options.batch, seeds, settings, limit)
-        rows = list(options._rows(bench, contest))
+        before = self.tasks[name].after
+        rows = list(options._rows(bench, contest, before=bench.folder / before if before else None))
         contest.close()
         examples = {"train": len(data.train), "dev": len(data.dev)}
         examples |= {"unlabeled": len(data.unlabeled)} if data.unlabeled else {}
@@ -212,18 +248,25 @@ class Finetune(TrainingStep):
             own = {"learning_rate": contender.learning_rate, "dropout": contender.dropout}
             return self.model_copy(update=own).train(bench, objective, material)
 
-    def _rows(self, bench: Workbench, contest: Contest) -> Iterator[dict[str, Any]]:
+    def _rows(self, bench: Workbench, contest: Contest, *, before: Path | None) -> Iterator[dict[str, Any]]:
+        """Fine-tune all models; they begin with those of their names in the folder `before`, if there is one."""
         teacher = None
+
+        def row(contender: Contender) -> dict[str, Any]:
+            if before is not None:
+                contender = replace(contender, model=load(before / contender.name))
+            return contest.row(contender, teacher=teacher)
+
         if isinstance(self.teacher, str):
             teacher = self._open_teacher(self.teacher, contest.data.task, bench)
             yield contest.known("teacher", teacher, bench.tokenizer)
         elif self.teacher is not None:
             options, epochs = self.teacher, self.teacher.epochs or self.epochs
             own = Contender("teacher", bench.teacher, bench.tokenizer, _PLAIN, epochs, options.learning_rate)
-            yield contest.row(replace(own, dropout=options.dropout))
+            yield row(replace(own, dropout=options.dropout))
             teacher = contest.opened("teacher")
         for contender in self._contenders(bench):
-            yield contest.row(contender, teacher=teacher)
+            yield row(contender)
 
     def _contenders(self, bench: Workbench) -> Iterator[Contender]:
         """Go through the student and the baselines."""
@@ -258,8 +301,11 @@ class Finetune(TrainingStep):
 
     def _with_options(self, name: str) -> Finetune:
         """Return the step with what it does otherwise for one task."""
-        options = self.tasks[name].model_dump(exclude_none=True, exclude={"data", "unlabeled"})
-        return self.model_copy(update=options)
+        known = self.tasks[name]
+        options = {
+            field: getattr(known, field) for field in ("epochs", "learning_rate", "batch", "max_length", "losses")
+        }
+        return self.model_copy(update={field: value for field, value in options.items() if value is not None})
 
     def _data(self, name: str) -> Data:
         task, source = TASKS[name], self.tasks[name].data or self.data
