@@ -46,6 +46,7 @@ class Contest:
         seeds: of the runs of each model.
         settings: whatever else the results depend on.
         cache_max_bytes: what the teacher's activations may take on disk.
+        before: of another task, with whose models those of the same names begin here.
     """
 
     bench: Workbench
@@ -56,6 +57,7 @@ class Contest:
     seeds: Sequence[int]
     settings: Mapping[str, Any] = field(default_factory=dict)
     cache_max_bytes: int = 4 * 2**30
+    before: Path | None = None
 
     def row(self, contender: Contender, *, teacher: PreTrainedModel | None = None) -> dict[str, Any]:
         """Fine-tune one model with every seed, keep the best one, and report on all.
@@ -65,6 +67,8 @@ class Contest:
         Raises:
             KronpressError: the folder holds what was fine-tuned with other settings, models or data.
         """
+        if self.before is not None:
+            contender = replace(contender, model=load(self.before / contender.name))
         place = self.folder / contender.name
         report = self._report(contender)
         settings = processes.from_main(lambda: self._settings(contender, teacher))

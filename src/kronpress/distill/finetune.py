@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 from torch import nn
 from transformers import PreTrainedModel
 
-from kronpress.checkpoint import load, load_with_tokenizer
+from kronpress.checkpoint import load_with_tokenizer
 from kronpress.distill.attention import training_attention
 from kronpress.distill.contender import Contender, Data
 from kronpress.distill.contest import Contest
@@ -231,10 +230,10 @@ class Finetune(TrainingStep):
         seeds = range(bench.seed, bench.seed + self.seeds)
         settings = options.model_dump(mode="json", include=_SETTINGS)
         folder = bench.folder / name
-        limit = self.cache_max_bytes
-        contest = Contest(bench, folder, data, options._train, options.batch, seeds, settings, limit)
-        before = self.tasks[name].after
-        rows = list(options._rows(bench, contest, before=bench.folder / before if before else None))
+        limit, after = self.cache_max_bytes, self.tasks[name].after
+        before = bench.folder / after if after else None
+        contest = Contest(bench, folder, data, options._train, options.batch, seeds, settings, limit, before)
+        rows = list(options._rows(bench, contest))
         contest.close()
         examples = {"train": len(data.train), "dev": len(data.dev)}
         examples |= {"unlabeled": len(data.unlabeled)} if data.unlabeled else {}
@@ -248,25 +247,18 @@ class Finetune(TrainingStep):
             own = {"learning_rate": contender.learning_rate, "dropout": contender.dropout}
             return self.model_copy(update=own).train(bench, objective, material)
 
-    def _rows(self, bench: Workbench, contest: Contest, *, before: Path | None) -> Iterator[dict[str, Any]]:
-        """Fine-tune all models; they begin with those of their names in the folder `before`, if there is one."""
+    def _rows(self, bench: Workbench, contest: Contest) -> Iterator[dict[str, Any]]:
         teacher = None
-
-        def row(contender: Contender) -> dict[str, Any]:
-            if before is not None:
-                contender = replace(contender, model=load(before / contender.name))
-            return contest.row(contender, teacher=teacher)
-
         if isinstance(self.teacher, str):
             teacher = self._open_teacher(self.teacher, contest.data.task, bench)
             yield contest.known("teacher", teacher, bench.tokenizer)
         elif self.teacher is not None:
             options, epochs = self.teacher, self.teacher.epochs or self.epochs
             own = Contender("teacher", bench.teacher, bench.tokenizer, _PLAIN, epochs, options.learning_rate)
-            yield row(replace(own, dropout=options.dropout))
+            yield contest.row(replace(own, dropout=options.dropout))
             teacher = contest.opened("teacher")
         for contender in self._contenders(bench):
-            yield row(contender)
+            yield contest.row(contender, teacher=teacher)
 
     def _contenders(self, bench: Workbench) -> Iterator[Contender]:
         """Go through the student and the baselines."""
