@@ -115,7 +115,8 @@ def _tasks(reports: Iterable[Mapping[str, Any]]) -> Iterable[report.TaskScores]:
     for number, item in enumerate(reports, start=1):
         for found in item.get("tasks", []):
             facts = {key: found[key] for key in ("task", "split", "metrics", "examples")}
-            yield report.TaskScores(**facts, step=number, models=[_model_score(row) for row in found["rows"]])
+            models = [_model_score(row) for row in found["rows"]]
+            yield report.TaskScores(**facts, step=number, models=models, after=found.get("after"))
 
 
 def _model_score(row: Mapping[str, Any]) -> report.ModelScore:

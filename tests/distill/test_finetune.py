@@ -448,7 +448,7 @@ def test_a_task_begins_with_the_models_of_the_task_before(data: Path, tmp_path: 
     bench = work(tmp_path)
     fine.check(bench)
     after, first = fine.run(bench)["tasks"]
-    assert (after["task"], first["task"]) == ("cola", "sst-2")
+    assert (after["task"], after["after"], first["task"], first["after"]) == ("cola", "sst-2", "sst-2", None)
     for row, earlier in zip(after["rows"], first["rows"], strict=True):
         model = load(tmp_path / "step" / "sst-2" / row["model"])
         assert row["settings"]["start"] == weights_digest(model) != earlier["settings"]["start"]

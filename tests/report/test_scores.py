@@ -37,6 +37,13 @@ def test_without_tasks_there_is_no_table_and_no_headline() -> None:
     assert headlines(empty()) == []
 
 
+def test_the_caption_tells_what_was_learned_before() -> None:
+    assert (
+        "rte: accuracy (3,668 train, 408 dev, after mrpc)."
+        in scores([dataclasses.replace(tasks()[1], after="mrpc")]).caption
+    )
+
+
 def test_the_caption_tells_what_the_scores_are() -> None:
     assert scores(tasks()[:2]).caption == (
         "Scores in percent on dev, of copies fine-tuned for each task; the checkpoint itself is not fine-tuned. "

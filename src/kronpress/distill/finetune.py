@@ -237,7 +237,8 @@ class Finetune(TrainingStep):
         contest.close()
         examples = {"train": len(data.train), "dev": len(data.dev)}
         examples |= {"unlabeled": len(data.unlabeled)} if data.unlabeled else {}
-        return {"task": name, "split": "dev", "metrics": list(data.task.metrics), "examples": examples, "rows": rows}
+        facts = {"task": name, "after": after, "split": "dev", "metrics": list(data.task.metrics)}
+        return {**facts, "examples": examples, "rows": rows}
 
     def _train(
         self, contender: Contender, bench: Workbench, objective: TaskDistillation, material: Material

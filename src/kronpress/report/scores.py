@@ -159,7 +159,8 @@ def _caption(tasks: Sequence[TaskScores], names: Sequence[str]) -> str:
 
 def _measured(task: TaskScores) -> str:
     metrics = f"mean of {_listed(task.metrics)}" if len(task.metrics) > 1 else task.metrics[0]
-    return f"{metrics} ({', '.join(f'{count:,} {split}' for split, count in task.examples.items())})"
+    counts = [f"{count:,} {split}" for split, count in task.examples.items()]
+    return f"{metrics} ({', '.join([*counts, f'after {task.after}'] if task.after else counts)})"
 
 
 def _seeds(scores: Sequence[Score]) -> str:

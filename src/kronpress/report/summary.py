@@ -108,7 +108,7 @@ class TaskScores:
     """What all models reach on one task; the score is the mean of the `metrics`.
 
     `step` counts the steps of the recipe from 1; `examples` says how many each split has; the scores are those of
-    `split`, on which the epochs were selected as well.
+    `split`, on which the epochs were selected as well. `after` is the task whose models began here.
     """
 
     task: str
@@ -117,6 +117,7 @@ class TaskScores:
     metrics: Sequence[str]
     examples: Mapping[str, int]
     models: Sequence[ModelScore]
+    after: str | None = None
 
     def of(self, model: str) -> ModelScore | None:
         """Return what one model reaches, None if it did not take part."""
