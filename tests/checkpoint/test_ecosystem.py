@@ -64,6 +64,16 @@ def test_what_the_trainer_saves_opens(checkpoint: Path, tmp_path: Path) -> None:
     assert torch.equal(logits(kronpress.load(tmp_path / "run" / "checkpoint-4")), expected)
 
 
+def test_it_can_be_cast_after_it_was_opened(checkpoint: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    expected = logits(model)
+    for cast in (model.half, model.bfloat16, model.float):
+        assert cast() is model
+        assert len({each.dtype for each in model.parameters()}) == 1
+    assert model.dtype == torch.float32
+    torch.testing.assert_close(logits(model), expected, atol=0.05, rtol=0.05)
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_classifier_is_put_on_a_compressed_encoder(tmp_path: Path) -> None:
     folder = kronpress.save(factorized(tiny_bert(), tmp_path), tmp_path / "encoder")

@@ -43,7 +43,7 @@ def small(name: str, model: Path, text: Path, *more: str) -> Recipe:
         overrides += ["distill.tokens=512", "distill.window=32", "distill.save_every=3"]
     if "finetune" in kinds:
         overrides += ["finetune.tasks=sst-2", "finetune.epochs=0.5", f"finetune.data={glue(text.parent)}"]
-    if name == "minilm-7-glue":
+    if name.startswith("minilm-7-glue"):
         overrides += ["0.init.groups=[{tokens: 9, terms: 48}, {tokens: 20, terms: 8}]", "0.right=[1, 48]", "0.terms=4"]
     if "tensor_train" in read_recipe(name).to_yaml():
         overrides += ["factorize.init.rank=4"]

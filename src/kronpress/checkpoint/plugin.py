@@ -155,7 +155,8 @@ def _auto_mappings() -> list[Any]:
 
 def _subclass(model_class: type[PreTrainedModel], config: type[PreTrainedConfig]) -> type[PreTrainedModel]:
     if model_class not in _CLASSES:
-        fields = {"config_class": config, "__module__": __name__}
+        casts = {"half": nn.Module.half, "float": nn.Module.float}  # which transformers refuses to quantized models
+        fields = {"config_class": config, "__module__": __name__, **casts}
         own = type(f"Kronpress{model_class.__name__}", (model_class,), fields)
         globals()[own.__name__] = own
         _CLASSES[model_class] = own
