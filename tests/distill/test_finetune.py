@@ -437,7 +437,7 @@ def test_weights_of_a_lost_future_are_not_taken(data: Path, tmp_path: Path) -> N
 def _cola(data: Path, *, count: int) -> None:
     (data / "CoLA").mkdir()
     for split in ("train", "dev"):
-        lines = [f"x\t{i % 2}\t\t{line.partition(chr(9))[0]}" for i, line in enumerate(rows(count, seed=5))]
+        lines = [f"x\t{i % 2}\t\t{line.partition(chr(9))[0]} again" for i, line in enumerate(rows(count, seed=5))]
         (data / "CoLA" / f"{split}.tsv").write_text("\n".join(lines) + "\n")
 
 
@@ -458,6 +458,22 @@ def test_a_task_begins_with_the_models_of_the_task_before(data: Path, tmp_path: 
     ]
     assert set(first["rows"][1]["losses"]) == {"logits", "hidden"}
     assert fine.run(bench)["tasks"] == [after, first]
+
+
+def test_nothing_of_a_dev_set_is_read_in_another_task(data: Path, tmp_path: Path) -> None:
+    _cola(data, count=32)
+    dev = (data / "CoLA" / "dev.tsv").read_text().splitlines()
+    with (data / "SST-2" / "train.tsv").open("a") as file:
+        file.writelines(f"{line.split(chr(9))[-1].upper()} !\t1\n" for line in dev[:5])
+    fine = step(data, tasks={"sst-2": {}, "cola": {"after": "sst-2", "unlabeled": ["sst-2"]}})
+    known = {line.split("\t")[-1] for line in dev}
+    left = [line for line in rows(96, seed=96) if line.split("\t")[0] not in known]
+    assert len(fine._data("sst-2").train) == len(left) and fine._data("sst-2").left_out == 5 + 96 - len(left)
+    assert len(fine._data("cola").unlabeled) == len(left) and len(fine._data("cola").train) == 32
+    assert step(data)._data("sst-2").left_out == 0
+    (data / "SST-2" / "train.tsv").write_text("\n".join(["sentence\tlabel", f"{min(known)}\t1"]) + "\n")
+    with pytest.raises(KronpressError, match="all examples of 'sst-2' stand in the dev sets of cola"):
+        fine._data("sst-2")
 
 
 def test_texts_without_labels_are_read_by_those_that_learn_from_a_teacher(data: Path, tmp_path: Path) -> None:

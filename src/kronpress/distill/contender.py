@@ -68,6 +68,7 @@ class Data:
         also: examples of other tasks, by their names, that the models are scored on as well.
         max_length: tokens of an example; by default what its task says.
         unlabeled: examples of other tasks of which the teacher alone says what they are.
+        left_out: how many examples to train on stood in a dev set that the models are yet to be scored on.
     """
 
     task: Task[Any, Any]
@@ -76,6 +77,7 @@ class Data:
     also: Mapping[str, Sequence[Any]]
     max_length: int | None = None
     unlabeled: Sequence[Example] = ()
+    left_out: int = 0
 
     def training_features(self, contender: Contender) -> list[Feature]:
         """Return what a contender is trained on; one that learns from a teacher reads what has no label as well."""

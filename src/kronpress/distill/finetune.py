@@ -21,7 +21,7 @@ from kronpress.distill.task_distillation import TaskDistillation
 from kronpress.distill.training import Material, TrainingStep
 from kronpress.errors import KronpressError
 from kronpress.step import STEPS, Workbench
-from kronpress.tasks import TASKS, ClassificationTask, Example, SentenceTask, Task, is_headed, with_head
+from kronpress.tasks import TASKS, ClassificationTask, Example, SentenceTask, Task, is_headed, with_head, without
 
 _PLAIN: dict[str, Loss] = {"cross_entropy": LOSSES["cross_entropy"]()}
 _SETTINGS = {"micro_batch", "warmup", "schedule", "weight_decay", "max_grad_norm"}  # that weights depend on
@@ -104,9 +104,9 @@ class Finetune(TrainingStep):
     steps stays what it is.
 
     Each task gets a copy of the model with a new head, or the teacher's where it learns from one and that fits, trained
-    with several seeds. Of each run the epoch that does best
-    on the dev set counts; the best run of each model is saved in the step's folder, under task and model. Scores are
-    those of the dev set that selected them.
+    with several seeds. Of each run the epoch that does best on the dev set counts; the best run of each model is saved
+    in the step's folder, under task and model. Scores are those of the dev set that selected them. What models read of
+    another task, in `unlabeled` or `after`, has no example of the dev sets that they are scored on.
 
     AdamW's β are 0.9 and 0.999.
 
@@ -236,7 +236,8 @@ class Finetune(TrainingStep):
         rows = list(options._rows(bench, contest))
         contest.close()
         examples = {"train": len(data.train), "dev": len(data.dev)}
-        examples |= {"unlabeled": len(data.unlabeled)} if data.unlabeled else {}
+        counts = {"unlabeled": len(data.unlabeled), "left out": data.left_out}
+        examples |= {label: count for label, count in counts.items() if count}
         facts = {"task": name, "after": after, "split": "dev", "metrics": list(data.task.metrics)}
         return {**facts, "examples": examples, "rows": rows}
 
@@ -301,13 +302,30 @@ class Finetune(TrainingStep):
         return self.model_copy(update={field: value for field, value in options.items() if value is not None})
 
     def _data(self, name: str) -> Data:
-        task, source = TASKS[name], self.tasks[name].data or self.data
+        task, length = TASKS[name], self._with_options(name).max_length
+        also = {other: TASKS[other].read(where, "dev") for other, where in self.also.items() if name in _sources(other)}
+        train, dev = self._read(name, "train"), self._read(name, "dev")
+        texts = self._unlabeled(name, train)
+        if not isinstance(task, SentenceTask):
+            return Data(task, train, dev, also, length)
+        others = [other for other in self._later(name) if isinstance(TASKS[other], SentenceTask)]
+        later = [each for other in others for each in self._read(other, "dev")]
+        new, new_texts = without(train, later), without(texts, [*dev, *later])
+        if not new:
+            raise KronpressError(f"all examples of '{name}' stand in the dev sets of {', '.join(others)}; check data")
+        left_out = len(train) - len(new) + len(texts) - len(new_texts)
+        return Data(task, new, dev, also, length, new_texts, left_out)
+
+    def _read(self, name: str, split: str) -> list[Any]:
+        source = self.tasks[name].data or self.data
         if source is None:
             raise KronpressError(f"no data for '{name}'; name a folder or `hub:` under data")
-        place = task.find(source)
-        also = {other: TASKS[other].read(where, "dev") for other, where in self.also.items() if name in _sources(other)}
-        length, train = self._with_options(name).max_length, task.read(place, "train")
-        return Data(task, train, task.read(place, "dev"), also, length, self._unlabeled(name, train))
+        return list(TASKS[name].read(TASKS[name].find(source), split))
+
+    def _later(self, name: str) -> list[str]:
+        """Return the tasks whose models begin, at once or by others between, with those of this one."""
+        nearest = [other for other, options in self.tasks.items() if options.after == name]
+        return [*nearest, *(each for other in nearest for each in self._later(other))]
 
     def _unlabeled(self, name: str, train: Sequence[Any]) -> list[Example]:
         """Read the texts without labels for a task, which must be one or two to a row as its own are."""

@@ -8,6 +8,7 @@ from kronpress.tasks.imdb import IMDB
 from kronpress.tasks.metrics import METRICS
 from kronpress.tasks.mnli import MNLI, MNLI_MISMATCHED
 from kronpress.tasks.mrpc import MRPC
+from kronpress.tasks.overlap import without
 from kronpress.tasks.paws import PAWS
 from kronpress.tasks.predict import outputs_of, predict
 from kronpress.tasks.qnli import QNLI
@@ -56,5 +57,6 @@ __all__ = [
     "shuffled",
     "take_head",
     "with_head",
+    "without",
     "write_submission",
 ]
