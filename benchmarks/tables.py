@@ -14,18 +14,17 @@ from typing import Any
 
 import torch
 
-from benchmarks.tasks import GROUPS
+from benchmarks.tasks import grouped_table
 from kronpress.checkpoint import load_with_tokenizer
 from kronpress.data import Corpus, read_utf8, tokenize
 from kronpress.factorize import Factorize
 from kronpress.step import Workbench
 
-GROUPED: dict[str, Any] = {"name": "van_loan_frequency", "groups": GROUPS}
 STARTS: list[tuple[str, dict[str, Any]]] = [
     *((init, {"init": init, "right": (1, 8)}) for init in ("van_loan", "van_loan_frequency")),
     *((init, {"init": init, "right": (1, 384), "terms": 48}) for init in ("van_loan", "van_loan_frequency")),
     *((init, {"init": init, "right": (1, 384), "terms": 96}) for init in ("van_loan", "van_loan_frequency")),
-    ("van_loan_frequency, groups", {"init": GROUPED, "right": (1, 384), "terms": 12}),
+    ("van_loan_frequency, groups", grouped_table(384, 192, 64, 12)),
 ]
 TOKENS = 100_000  # of each text
 
@@ -45,7 +44,7 @@ def main() -> None:
     print(f"|---|---:|---|---:|{'---:|' * len(measured)}")
     for name, fields in STARTS:
         bench = Workbench(copy.deepcopy(model.float()), model.float(), tokenizer, train, train, Path())
-        (report,) = Factorize(sites="embedding", **fields).run(bench)["modules"]
+        (report,) = Factorize(**{"sites": "embedding", **fields}).run(bench)["modules"]
         table, dense = bench.student.get_input_embeddings(), model.get_input_embeddings().weight
         with torch.no_grad():
             errors = [float((table(ids) - dense[ids]).norm() / dense[ids].norm()) ** 2 for ids in measured.values()]

@@ -51,8 +51,12 @@ OF_STUDENTS: dict[str, dict[str, Any]] = {  # those after another learn from lab
     "sst-2": {"epochs": 2, "batch": 32},
 }
 _TABLE = {"sites": "embedding", "init": "van_loan_frequency"}
-GROUPS = [{"tokens": 500, "terms": 384}, {"tokens": 2000, "terms": 192}, {"tokens": 8000, "terms": 64}]
-_GROUPED_TABLE = {**_TABLE, "init": {"name": "van_loan_frequency", "groups": GROUPS}, "right": (1, 384), "terms": 12}
+
+
+def grouped_table(*terms: int) -> dict[str, Any]:
+    """Return a table with so many terms for the first 500 tokens, the next 2,000, 8,000 and all others."""
+    groups = [{"tokens": tokens, "terms": count} for tokens, count in zip((500, 2000, 8000), terms, strict=False)]
+    return {**_TABLE, "init": {"name": "van_loan_frequency", "groups": groups}, "right": (1, 384), "terms": terms[-1]}
 
 
 def _blocks(init: str, **feed_forward: Any) -> list[dict[str, Any]]:
@@ -63,16 +67,22 @@ def _blocks(init: str, **feed_forward: Any) -> list[dict[str, Any]]:
 
 
 STARTS: dict[str, Sequence[Mapping[str, Any]]] = {
-    "Kronecker, 4×": [*_blocks("van_loan", right=(2, 2)), {**_TABLE, "right": (1, 4)}],
     "Kronecker, 8×": [*_blocks("van_loan", left=(8, 2)), {**_TABLE, "right": (1, 8)}],
-    "Kronecker, 21×": [
-        {"sites": "attention", "init": "van_loan", "right": (2, 16)},
-        {"sites": "feed_forward", "init": "van_loan", "left": (16, 2)},
-        {**_TABLE, "right": (1, 16)},
+    "Kronecker, whitened, grouped table, 4×": [
+        grouped_table(384, 384, 144, 24),
+        *_blocks("van_loan_whitened", right=(2, 2)),
     ],
-    "Kronecker, whitened, grouped table, 8×": [_GROUPED_TABLE, *_blocks("van_loan_whitened", left=(8, 2))],
+    "Kronecker, whitened, grouped table, 8×": [
+        grouped_table(384, 192, 64, 12),
+        *_blocks("van_loan_whitened", left=(8, 2)),
+    ],
+    "Kronecker, whitened, grouped table, 21×": [
+        grouped_table(128, 64, 24, 5),
+        {"sites": "attention", "init": "van_loan_whitened", "right": (2, 16)},
+        {"sites": "feed_forward", "init": "van_loan_whitened", "left": (16, 2)},
+    ],
     "low rank, whitened, grouped table, 8×": [
-        _GROUPED_TABLE,
+        grouped_table(384, 192, 64, 12),
         {"sites": "attention,feed_forward", "init": "svd_whitened", "ratio": 0.125},
     ],
     "three layers": [],
@@ -112,8 +122,8 @@ ROWS = [
     Row("Kronecker, 8×"),
     Row("low rank, whitened, grouped table, 8×", rate=5e-4),
     Row("three layers", rate=2e-4),
-    Row("Kronecker, 4×"),
-    Row("Kronecker, 21×"),
+    Row("Kronecker, whitened, grouped table, 4×"),
+    Row("Kronecker, whitened, grouped table, 21×"),
 ]
 
 
