@@ -55,7 +55,7 @@ _TABLE = {"sites": "embedding", "init": "van_loan_frequency"}
 
 def grouped_table(*terms: int) -> dict[str, Any]:
     """Return a table with so many terms for the first 500 tokens, the next 2,000, 8,000 and all others."""
-    groups = [{"tokens": tokens, "terms": count} for tokens, count in zip((500, 2000, 8000), terms, strict=False)]
+    groups = [{"tokens": tokens, "terms": count} for tokens, count in zip((500, 2000, 8000), terms[:-1], strict=True)]
     return {**_TABLE, "init": {"name": "van_loan_frequency", "groups": groups}, "right": (1, 384), "terms": terms[-1]}
 
 

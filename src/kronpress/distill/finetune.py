@@ -295,11 +295,8 @@ class Finetune(TrainingStep):
 
     def _with_options(self, name: str) -> Finetune:
         """Return the step with what it does otherwise for one task."""
-        known = self.tasks[name]
-        options = {
-            field: getattr(known, field) for field in ("epochs", "learning_rate", "batch", "max_length", "losses")
-        }
-        return self.model_copy(update={field: value for field, value in options.items() if value is not None})
+        own = {field: value for field, value in self.tasks[name] if field not in ("data", "after", "unlabeled")}
+        return self.model_copy(update={field: value for field, value in own.items() if value is not None})
 
     def _data(self, name: str) -> Data:
         task, length = TASKS[name], self._with_options(name).max_length

@@ -1,4 +1,4 @@
-"""Examples of one task that stand in the data of another: a quarter of STS-B was taken from MRPC's corpus."""
+"""Examples of one task that stand in the data of another, as pairs of MRPC do in STS-B."""
 
 from __future__ import annotations
 
