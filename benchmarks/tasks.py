@@ -199,7 +199,7 @@ class Study:
         for fields in STARTS[name]:
             Factorize(**fields).run(bench)
         if not STARTS[name]:
-            _truncate(bench.student)
+            truncate(bench.student, "encoder.layer", KEPT)
         return bench.student
 
     def _bench(self, name: str, *, text: bool = False) -> Workbench:
@@ -220,10 +220,11 @@ class Study:
         return "\n".join([*(read_text(str(path)).text for path in self.text), *lines, *lines])
 
 
-def _truncate(model: PreTrainedModel) -> None:
-    blocks = model.get_submodule("encoder.layer")
-    model.get_submodule("encoder").layer = nn.ModuleList([blocks.get_submodule(str(index)) for index in KEPT])
-    model.config.num_hidden_layers = len(KEPT)
+def truncate(model: PreTrainedModel, blocks: str, kept: Sequence[int]) -> None:
+    """Keep so many of the model's blocks, whose list has this name; what it caches fits again once it is reloaded."""
+    found = model.get_submodule(blocks)
+    model.set_submodule(blocks, nn.ModuleList([found.get_submodule(str(index)) for index in kept]))
+    model.config.num_hidden_layers = len(kept)
 
 
 def _mapped(start: str, losses: Mapping[str, Any]) -> dict[str, Any]:
