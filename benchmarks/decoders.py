@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--glue", type=Path, required=True)
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/decoders"))
-    parser.add_argument("--tokens", type=int, default=250_000, help="of healing")
+    parser.add_argument("--tokens", type=int, default=100_000, help="of healing")
     parser.add_argument("--tasks", nargs="*", choices=TASKS, default=list(TASKS))
     parser.add_argument("--epochs", type=float, default=2.0)
     given = parser.parse_args()
