@@ -125,15 +125,18 @@ def _model_score(row: Mapping[str, Any]) -> report.ModelScore:
         model=row["model"],
         score=report.Score(row["score"], row["deviation"], len(row["seeds"])),
         footprint=_footprint(row["footprint"]),
-        elsewhere=[_elsewhere(data, [each[data] for each in elsewhere]) for data in elsewhere[0]],
+        metrics=_metrics([each["scores"] for each in row["seeds"]]),
+        elsewhere={data: _metrics([each[data] for each in elsewhere]) for data in elsewhere[0]},
     )
 
 
-def _elsewhere(data: str, found: Sequence[Mapping[str, float]]) -> report.ElsewhereScore:
-    metric = next(iter(found[0]))  # metrics come before what else is known
-    values = [each[metric] for each in found]
-    deviation = statistics.stdev(values) if len(values) > 1 else None
-    return report.ElsewhereScore(data, metric, report.Score(statistics.fmean(values), deviation, len(values)))
+def _metrics(seeds: Sequence[Mapping[str, float]]) -> dict[str, report.Score]:
+    """Gather each metric over the seeds, without what was chosen on the very answers (`oracle_…`)."""
+    found = {name: [each[name] for each in seeds] for name in seeds[0] if not name.startswith("oracle_")}
+    return {
+        name: report.Score(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+        for name, values in found.items()
+    }
 
 
 def _speed(row: Mapping[str, Any]) -> report.SpeedRow:

@@ -166,6 +166,22 @@ def test_a_teacher_with_another_head_is_refused(data: Path, tmp_path: Path) -> N
         step(data, teacher=plain).run(bench)
 
 
+def test_a_teacher_from_elsewhere_reads_the_padding_of_the_students_tokenizer(data: Path, tmp_path: Path) -> None:
+    """A decoder's head reads the last token that is not padding, which a teacher's own files may name wrongly."""
+    first = []
+    for padding in (None, 0, 256):
+        bench = work(tmp_path / str(padding), build=tiny_llama)
+        teacher = with_head(bench.teacher, TASKS["sst-2"], bench.tokenizer)
+        teacher.config.pad_token_id = padding
+        teacher.save_pretrained(tmp_path / f"teacher-{padding}")
+        bench.tokenizer.save_pretrained(tmp_path / f"teacher-{padding}")
+        fine = step(data, teacher=str(tmp_path / f"teacher-{padding}"), seeds=1, epochs=1, log_every=1)
+        (row,) = [row for row in fine.run(bench)["tasks"][0]["rows"] if row["model"] == "student"]
+        assert row["seeds"][0]["teacher"] == "run at every step"  # for one pass
+        first.append(row["seeds"][0]["training"]["curve"][0]["loss"])
+    np.testing.assert_allclose(first, first[0], rtol=1e-5)
+
+
 def test_logits_alone_need_no_teacher_in_memory(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     teachers: list[Any] = []
     original = contest.TaskDistillation
@@ -297,6 +313,8 @@ def test_other_data_is_scored_by_the_models_that_answer_it(tmp_path: Path) -> No
         assert set(row["seeds"][0]["also"]["hans"]) >= {"accuracy", "accuracy/subsequence"}
     with pytest.raises(KronpressError, match="no task of this step answers 'hans'"):
         step(tmp_path, also={"hans": str(hans)}).check(bench)
+    with pytest.raises(KronpressError, match="also: 'rte' has training data of its own; put it under tasks"):
+        step(tmp_path, also={"rte": str(folder)}).check(bench)
 
 
 def test_tasks_may_differ_in_what_they_do(data: Path) -> None:
@@ -321,6 +339,7 @@ def test_tasks_may_differ_in_what_they_do(data: Path) -> None:
         ({"tasks": {"rte": {"after": "rte"}}}, "none is first"),
         ({"tasks": {"rte": {"after": "cola"}, "cola": {"after": "rte"}}}, "none is first"),
         ({"tasks": {"rte": {"after": "rtx"}}}, "unknown task 'rtx'"),
+        ({"tasks": {"rte": {"unlabeled": "rtx"}}}, "unknown task 'rtx'"),
         ({"teacher": None, "losses": {"cross_entropy": 1}, "tasks": {"rte": {"losses": {"logits": 1}}}}, "on rte"),
     ],
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 from kronpress.footprint import Footprint
 from kronpress.recipe import Recipe
-from kronpress.report import ElsewhereScore, RunSummary, Score, model_card, render
+from kronpress.report import RunSummary, Score, model_card, render
 from kronpress.summary import summarize
 
 SIZE = Footprint(109_000_000, 132_000_000, 109_000_000, 109_000_000, 436_000_000, None, 218_000_000, 170_000_000)
@@ -83,11 +83,20 @@ def test_scores_are_taken_as_the_step_reports_them() -> None:
     assert shown["FLOPs per token"] == 218e6
 
 
-def test_elsewhere_the_first_metric_is_averaged_over_the_seeds() -> None:
+def test_each_metric_is_averaged_over_the_seeds() -> None:
     found = summary(finetuned(row("teacher", [90.0], hans=[60.0]), row("student", [84, 80, 82], hans=[50, 54, 52])))
     teacher, student = found.tasks[0].models
-    assert teacher.elsewhere == [ElsewhereScore("hans", "accuracy", Score(60.0))]
-    assert student.elsewhere == [ElsewhereScore("hans", "accuracy", Score(52.0, 2.0, 3))]
+    cue = "accuracy/lexical_overlap"
+    assert teacher.metrics == {"f1": Score(91.0), "accuracy": Score(89.0)}
+    assert student.metrics == {"f1": Score(83.0, 2.0, 3), "accuracy": Score(81.0, 2.0, 3)}
+    assert teacher.elsewhere == {"hans": {"accuracy": Score(60.0), cue: Score(1.0)}}
+    assert student.elsewhere == {"hans": {"accuracy": Score(52.0, 2.0, 3), cue: Score(1.0, 0.0, 3)}}
+
+
+def test_what_was_chosen_on_the_answers_is_not_reported() -> None:
+    found = row("teacher", [90.0])
+    found["seeds"][0]["scores"]["oracle_f1"] = 99.0
+    assert list(summary(finetuned(found)).tasks[0].models[0].metrics) == ["f1", "accuracy"]
 
 
 def test_a_finetune_step_adds_nothing_to_the_curves_and_notes_of_the_others() -> None:

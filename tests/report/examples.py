@@ -12,7 +12,6 @@ from kronpress.report import (
     PARAMETERS_UNTIED,
     PARAMETERS_WITHOUT_HEAD,
     PEAK_MEMORY,
-    ElsewhereScore,
     LayerError,
     ModelScore,
     PerplexityRow,
@@ -80,7 +79,7 @@ def task(name: str, scores: dict[str, Score], *, step: int = 3, hans: dict[str, 
             model,
             score,
             footprint=sizes[min(index, 2)],
-            elsewhere=[ElsewhereScore("hans", "accuracy", (hans or {})[model])] if model in (hans or {}) else (),
+            elsewhere={"hans": {"accuracy": (hans or {})[model]}} if model in (hans or {}) else {},
         )
         for index, (model, score) in enumerate(scores.items())
     ]

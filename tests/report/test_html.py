@@ -128,7 +128,7 @@ def test_everything_is_escaped() -> None:
     text = render(summary)
     assert "script" not in Page(text).tags
     assert text.count("&lt;script&gt;") > 20
-    for cell in (f"<td>{escape(evil)}</td>", f">{escape(evil)} → hans</th>"):
+    for cell in (f"<td>{escape(evil)}</td>", f">{escape(evil)} → hans: accuracy</th>"):
         assert cell in text
     assert "&amp;$title" in text
 

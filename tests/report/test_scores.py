@@ -151,11 +151,9 @@ def test_scores_that_are_not_finite_are_named() -> None:
 
 def test_data_outside_of_the_distribution_have_a_table_of_their_own() -> None:
     _, grid = score_tables(tasks())
-    assert grid.head == ("model", "rte → hans")
+    assert grid.head == ("model", "rte → hans: accuracy")
     assert grid.rows == (("teacher", "54.32 ± 3.00"), ("student", "50.50 ± 0.25")), "tiny was not measured"
-    assert (
-        "(hans: accuracy). Nothing was selected on these data. Mean ± standard deviation over 3 seeds." in grid.caption
-    )
+    assert "Nothing was selected on these data. Mean ± standard deviation over 3 seeds." in grid.caption
     assert len(score_tables(tasks()[:1])) == 1
 
 
@@ -163,8 +161,20 @@ def test_elsewhere_too_cells_may_be_missing() -> None:
     both = {"teacher": Score(90), "student": Score(80)}
     found = [task("rte", both, hans={"student": Score(50)}), task("mnli", both, hans={"teacher": Score(60)})]
     _, grid = score_tables(found)
-    assert grid.head == ("model", "rte → hans", "mnli → hans")
+    assert grid.head == ("model", "rte → hans: accuracy", "mnli → hans: accuracy")
     assert grid.rows == (("teacher", "–", "60.00"), ("student", "50.00", "–"))
+
+
+def test_several_metrics_have_a_table_of_their_own() -> None:
+    both = {"teacher": Score(90), "student": Score(80)}
+    mrpc, rte = task("mrpc", both), task("rte", both)
+    teacher, student = mrpc.models
+    parts = {"f1": Score(91.0, 1.0, 3), "accuracy": Score(89.0)}
+    mrpc = dataclasses.replace(mrpc, models=[dataclasses.replace(teacher, metrics=parts), student])
+    alone = [dataclasses.replace(each, metrics={"accuracy": each.score}) for each in rte.models]
+    _, grid = score_tables([mrpc, dataclasses.replace(rte, models=alone)])
+    assert grid.head == ("model", "mrpc: f1", "mrpc: accuracy")
+    assert grid.rows == (("teacher", "91.00 ± 1.00", "89.00"),)
 
 
 def test_a_turned_table_has_the_models_on_top() -> None:

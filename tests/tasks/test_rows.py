@@ -110,10 +110,12 @@ def test_imdb_in_its_original_folders(tmp_path: Path) -> None:
     write(tmp_path / "test" / "pos" / "0_9.txt", "good")
     write(tmp_path / "test" / "neg" / "3_1.txt", "bad")
     wanted = [Example("bad", None, 0.0, "neg/3_1"), Example("good", None, 1.0, "pos/0_9")]
-    assert IMDB.read(str(tmp_path), "dev") == IMDB.read(str(tmp_path), "test") == wanted
+    assert IMDB.read(str(tmp_path), IMDB.scored_split) == wanted
+    with pytest.raises(KronpressError, match=r"has no 'dev\.tsv': choose one of: test"):  # and selects on no test set
+        IMDB.read(str(tmp_path), "dev")
     (tmp_path / "test" / "pos" / "0_9.txt").unlink()
     with pytest.raises(KronpressError, match=r"test/pos' holds no \.txt file"):
-        IMDB.read(str(tmp_path), "dev")
+        IMDB.read(str(tmp_path), "test")
 
 
 def test_imdb_in_one_file(tmp_path: Path) -> None:
@@ -157,6 +159,9 @@ def test_any_text_without_tabs_and_newlines_comes_back(tmp_path_factory: Any, te
         ("dev.tsv", RTE_HEADER.encode() + b"0\t\xff\tb\tc\n", r"dev\.tsv, line 2: not UTF-8 at byte 34; convert it"),
         ("dev.jsonl", "{}", r"dev\.jsonl, line 1: no column 'sentence1', but none at all"),
         ("dev.jsonl", "\n{", r"line 2: not JSON \(.*\); give one object a line"),
+        ("dev.tsv", "sentence1\tsentence2\tlabel\tsentence1\n", r"line 1: more than one column 'sentence1'; rename"),
+        ("dev.jsonl", "[" * 100_000, r"line 1: not JSON \(maximum recursion"),
+        ("dev.jsonl", f'{{"label": {"1" * 5000}}}', r"line 1: not JSON \(Exceeds the limit"),
         ("dev.jsonl", "[1]", r"line 1: a JSON list, not an object"),
         ("dev.jsonl", '{"sentence1": "a", "sentence2": "b", "label": 2}', r"unknown label '2' .* a number below 2"),
         ("dev.jsonl", '{"sentence1": "a", "sentence2": "b", "label": 0.5}', r"unknown label '0\.5'"),

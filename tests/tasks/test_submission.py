@@ -51,6 +51,11 @@ def test_rows_keep_their_own_names(tmp_path: Path) -> None:
 def test_what_can_not_be_submitted(tmp_path: Path) -> None:
     with pytest.raises(KronpressError, match="'hans' is not part of GLUE"):
         write_submission(HANS, EXAMPLES, [0.0, 1.0], folder=tmp_path)
-    with pytest.raises(KronpressError, match="the answer to example '1' of 'sts-b' is nan"):
+    with pytest.raises(KronpressError, match="example '1': 'sts-b' has no answer nan"):
         write_submission(STSB, EXAMPLES, [0.0, math.nan], folder=tmp_path)
+    for answer in (math.nan, 2.0, -1.0, 0.5):
+        with pytest.raises(KronpressError, match="example '1': 'rte' has no class"):
+            write_submission(RTE, EXAMPLES, [0.0, answer], folder=tmp_path)
+    with pytest.raises(KronpressError, match="1 answers to 2 examples of 'rte'"):
+        write_submission(RTE, EXAMPLES, [0.0], folder=tmp_path)
     assert not list(tmp_path.iterdir())

@@ -45,9 +45,9 @@ def read_json_lines(path: Path, *, remedy: str = "check its permissions") -> Ite
 def _json_object(line: str, place: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
-    except json.JSONDecodeError as error:
-        message = f"not JSON ({error.msg} at column {error.colno})"
-        raise KronpressError(f"{place}: {message}; give one object a line") from None
+    except (ValueError, RecursionError) as error:
+        where = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+        raise KronpressError(f"{place}: not JSON ({where}); give one object a line") from None
     if not isinstance(record, dict):
         raise KronpressError(f"{place}: a JSON {type(record).__name__}, not an object; give one object a line")
     return record

@@ -13,7 +13,7 @@ from kronpress.distill.digests import weights_digest
 from kronpress.distill.losses import IGNORED, LayerLoss, Loss
 from kronpress.distill.trace import Reading
 from kronpress.families import position_limit
-from kronpress.tasks import Example, Feature, Task
+from kronpress.tasks import TASKS, Example, Feature, SentenceTask, Task
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,16 @@ class Data:
     max_length: int | None = None
     unlabeled: Sequence[Example] = ()
     left_out: int = 0
+
+    def check(self) -> None:
+        """See that all that models are scored on has labels, and that what computes the scores is installed.
+
+        Raises:
+            KronpressError: it is not so.
+        """
+        for task, examples in ((self.task, self.dev), *((TASKS[name], found) for name, found in self.also.items())):
+            if isinstance(task, SentenceTask):
+                task.scores(examples, [each.label or 0.0 for each in examples])
 
     def training_features(self, contender: Contender) -> list[Feature]:
         """Return what a contender is trained on; one that learns from a teacher reads what has no label as well."""

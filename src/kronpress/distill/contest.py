@@ -163,7 +163,8 @@ class Contest:
         features = self.data.training_features(contender)
         steps = max(1, round(contender.epochs * len(features) / self.batch))
         order = shuffled([len(each.ids) for each in features], batch=self.batch, count=steps * self.batch, seed=seed)
-        data = Examples(features, order, lessons=self._lessons(contender, teacher, features))
+        taken = self._lessons(contender, teacher, features)
+        data = Examples(features, order, lessons=taken)
         selection = self._selection(student, contender, seed=seed, every=len(features) / self.batch)
         material = Material(
             data=data,
@@ -176,7 +177,9 @@ class Contest:
         report = self.train(contender, replace(self.bench, folder=folder, seed=seed), objective, material)
         best = selection.take_best()
         also = {name: self._elsewhere(student, contender, name=name) for name in self.data.also}
-        return {"seed": seed, **best, "head_of_teacher": inherits, "also": also, "training": report}
+        teaching = None if not contender.compares else "run at every step" if taken is None else "read from disk"
+        facts = {"head_of_teacher": inherits, "teacher": teaching}
+        return {"seed": seed, **best, **facts, "also": also, "training": report}
 
     def _lessons(
         self, contender: Contender, teacher: PreTrainedModel | None, features: Sequence[Feature]

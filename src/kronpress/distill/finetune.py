@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, ClassVar
@@ -16,51 +16,16 @@ from kronpress.distill.attention import training_attention
 from kronpress.distill.contender import Contender, Data
 from kronpress.distill.contest import Contest
 from kronpress.distill.losses import LOSSES, Loss
+from kronpress.distill.sources import Sources, TaskOptions, answered_by
 from kronpress.distill.step import parse_losses
 from kronpress.distill.task_distillation import TaskDistillation
 from kronpress.distill.training import Material, TrainingStep
 from kronpress.errors import KronpressError
 from kronpress.step import STEPS, Workbench
-from kronpress.tasks import TASKS, ClassificationTask, Example, SentenceTask, Task, is_headed, with_head, without
+from kronpress.tasks import TASKS, ClassificationTask, Task, is_headed, with_head
 
 _PLAIN: dict[str, Loss] = {"cross_entropy": LOSSES["cross_entropy"]()}
 _SETTINGS = {"micro_batch", "warmup", "schedule", "weight_decay", "max_grad_norm"}  # that weights depend on
-
-
-class TaskOptions(BaseModel):
-    """What one task does otherwise than the step says.
-
-    Attributes:
-        data: a folder, a file or `hub:`.
-        epochs: passes over the training set.
-        learning_rate: peak.
-        batch: examples per optimizer step.
-        max_length: tokens of an example.
-        losses: what the student is trained on.
-        after: another task of the step, from whose best runs all models that are trained on this one begin (STILTs,
-            Phang et al., 2018, arXiv:1811.01088).
-        unlabeled: tasks whose training texts are read as well, without their labels, by all that learn from a teacher.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    data: str | None = None
-    epochs: float | None = Field(default=None, gt=0)
-    learning_rate: float | None = Field(default=None, gt=0)
-    batch: int | None = Field(default=None, ge=1)
-    max_length: int | None = Field(default=None, ge=4)
-    losses: dict[str, SerializeAsAny[Loss]] | None = Field(default=None, min_length=1)
-    after: str | None = None
-    unlabeled: tuple[str, ...] = ()
-
-    @field_validator("losses", mode="before")
-    @classmethod
-    def _named(cls, value: Any) -> dict[str, Loss] | None:
-        return None if value is None else parse_losses(value)
-
-    @field_validator("after")
-    @classmethod
-    def _known(cls, value: str | None) -> str | None:
-        return None if value is None else TASKS[value].name
 
 
 class TeacherOptions(BaseModel):
@@ -197,15 +162,17 @@ class Finetune(TrainingStep):
         """Read all data, open all models, and see that each can have every task's head and the losses asked for."""
         super().check(bench)
         for name in self.also:
-            if not set(_sources(name)) & set(self.tasks):
-                raise KronpressError(
-                    f"also: no task of this step answers '{name}'; add one of {', '.join(_sources(name)) or 'none'}"
-                )
+            known = answered_by(name)
+            if not known:
+                raise KronpressError(f"also: '{name}' has training data of its own; put it under tasks")
+            if not set(known) & set(self.tasks):
+                raise KronpressError(f"also: no task of this step answers '{name}'; add one of {', '.join(known)}")
         for name in self.tasks:
             self._with_options(name)._check_task(bench, name)
 
     def _check_task(self, bench: Workbench, name: str) -> None:
         data = self._data(name)
+        data.check()
         teacher = self._open_teacher(self.teacher, data.task, bench) if isinstance(self.teacher, str) else None
         if isinstance(self.teacher, TeacherOptions):
             teacher = with_head(bench.teacher, data.task, bench.tokenizer)
@@ -289,9 +256,10 @@ class Finetune(TrainingStep):
                 f"the teacher '{source}' is a {type(teacher).__name__} with the outputs {outputs}, not one fine-tuned "
                 f"for '{task.name}'{wanted}; name another, or none, and the recipe's model is fine-tuned first"
             )
-        module: nn.Module = teacher
+        known = with_head(teacher, task, bench.tokenizer)  # its own head, and the padding of the student's tokenizer
+        module: nn.Module = known
         module.to(bench.student.device)
-        return teacher
+        return known
 
     def _with_options(self, name: str) -> Finetune:
         """Return the step with what it does otherwise for one task."""
@@ -299,45 +267,11 @@ class Finetune(TrainingStep):
         return self.model_copy(update={field: value for field, value in own.items() if value is not None})
 
     def _data(self, name: str) -> Data:
-        task, length = TASKS[name], self._with_options(name).max_length
-        also = {other: TASKS[other].read(where, "dev") for other, where in self.also.items() if name in _sources(other)}
-        train, dev = self._read(name, "train"), self._read(name, "dev")
-        texts = self._unlabeled(name, train)
-        if not isinstance(task, SentenceTask):
-            return Data(task, train, dev, also, length)
-        others = [other for other in self._later(name) if isinstance(TASKS[other], SentenceTask)]
-        later = [each for other in others for each in self._read(other, "dev")]
-        new, new_texts = without(train, later), without(texts, [*dev, *later])
-        if not new:
-            raise KronpressError(f"all examples of '{name}' stand in the dev sets of {', '.join(others)}; check data")
-        left_out = len(train) - len(new) + len(texts) - len(new_texts)
-        return Data(task, new, dev, also, length, new_texts, left_out)
+        return self._sources.read(name, max_length=self._with_options(name).max_length)
 
-    def _read(self, name: str, split: str) -> list[Any]:
-        source = self.tasks[name].data or self.data
-        if source is None:
-            raise KronpressError(f"no data for '{name}'; name a folder or `hub:` under data")
-        return list(TASKS[name].read(TASKS[name].find(source), split))
-
-    def _later(self, name: str) -> list[str]:
-        """Return the tasks whose models begin, at once or by others between, with those of this one."""
-        nearest = [other for other, options in self.tasks.items() if options.after == name]
-        return [*nearest, *(each for other in nearest for each in self._later(other))]
-
-    def _unlabeled(self, name: str, train: Sequence[Any]) -> list[Example]:
-        """Read the texts without labels for a task, which must be one or two to a row as its own are."""
-        found: list[Example] = []
-        for other in self.tasks[name].unlabeled:
-            task = TASKS[other]
-            if not isinstance(task, SentenceTask) or not isinstance(TASKS[name], SentenceTask) or self.data is None:
-                raise KronpressError(
-                    f"unlabeled: '{name}' and '{other}' must be tasks on texts, both in the folder data"
-                )
-            texts = task.read(task.find(self.data), "train")
-            if (texts[0].second is None) != (train[0].second is None):
-                raise KronpressError(f"unlabeled: '{name}' and '{other}' have not as many texts to a row; name another")
-            found += [replace(each, label=None) for each in texts]
-        return found
+    @property
+    def _sources(self) -> Sources:
+        return Sources(self.tasks, self.data, self.also)
 
 
 def _require_tokenizer(source: str, tokenizer: Any, *, like: Any | None) -> None:
@@ -349,9 +283,3 @@ def _require_tokenizer(source: str, tokenizer: Any, *, like: Any | None) -> None
             f"the tokenizer of '{source}' numbers words otherwise than the student's, and one learns from the other; "
             "choose a model with the same tokenizer"
         )
-
-
-def _sources(name: str) -> list[str]:
-    """Return the tasks whose models answer the task `name`."""
-    task = TASKS[name]
-    return list(task.trained_on) if isinstance(task, ClassificationTask) else []

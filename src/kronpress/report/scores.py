@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -12,6 +12,12 @@ from kronpress.report.summary import FLOPS, PARAMETERS, Score, TaskScores
 
 TEACHER, STUDENT = "teacher", "student"
 WNLI = "wnli"  # many papers leave it out: fitting its training set leads below chance
+
+_METRICS = "Each metric by itself, in percent; the scores above are means of those that their caption names."
+_ELSEWHERE = (
+    "Data outside of the distribution: the same models, fine-tuned for the task before the arrow, on the data after "
+    "it, in percent. Nothing was selected on these data."
+)
 
 Column: TypeAlias = tuple[str, list[str]]
 """Its heading, and a cell for each model."""
@@ -32,7 +38,8 @@ class Grid:
 
 
 def score_tables(tasks: Sequence[TaskScores]) -> list[Grid]:
-    """Return a table of the models' scores, then one of those outside of the distribution, as far as there are any.
+    """Return a table of the models' scores, then of the metrics that they are means of, then of those outside of the
+    distribution, as far as there are any.
 
     Where a task occurs twice, tasks and averages are told apart by the number of their step.
     """
@@ -40,9 +47,8 @@ def score_tables(tasks: Sequence[TaskScores]) -> list[Grid]:
         return []
     names = models(tasks)
     tables = [_grid(names, list(_columns(tasks, names)), caption=_caption(tasks, names))]
-    strangers = [name for name in names if any(task.elsewhere_of(name) for task in tasks)]
-    if strangers:
-        tables.append(_grid(strangers, list(_elsewhere(tasks, strangers)), caption=_elsewhere_caption(tasks)))
+    for part, sign, caption in ((TaskScores.metrics_of, ": ", _METRICS), (TaskScores.elsewhere_of, " → ", _ELSEWHERE)):
+        tables += _parts(tasks, names, part, sign=sign, caption=caption)
     return tables
 
 
@@ -119,10 +125,26 @@ def _averages(tasks: Sequence[TaskScores], names: Sequence[str], suffix: str) ->
         yield f"average without WNLI{suffix}", [_percent(average(others, name)) for name in names]
 
 
-def _elsewhere(tasks: Sequence[TaskScores], names: Sequence[str]) -> Iterator[Column]:
-    for label, task in zip(labels(tasks), tasks, strict=True):
-        for data in dict.fromkeys(each.data for model in task.models for each in model.elsewhere):
-            yield f"{label} → {data}", [_cell(task.elsewhere_of(name).get(data)) for name in names]
+def _parts(
+    tasks: Sequence[TaskScores],
+    names: Sequence[str],
+    part: Callable[[TaskScores, str], Mapping[str, Score]],
+    *,
+    sign: str,
+    caption: str,
+) -> list[Grid]:
+    """Return a table of some part of the scores, of those models that have it; none where no model has."""
+    columns = {
+        f"{label}{sign}{key}": [part(task, name).get(key) for name in names]
+        for label, task in zip(labels(tasks), tasks, strict=True)
+        for key in dict.fromkeys(key for name in names for key in part(task, name))
+    }
+    some = [row for row in range(len(names)) if any(scores[row] is not None for scores in columns.values())]
+    if not some:
+        return []
+    cells = [(head, [_cell(scores[row]) for row in some]) for head, scores in columns.items()]
+    seeds = _seeds([score for scores in columns.values() for score in scores if score is not None])
+    return [_grid([names[row] for row in some], cells, caption=f"{caption} {seeds}.")]
 
 
 def _cell(score: Score | None) -> str:
@@ -169,16 +191,6 @@ def _seeds(scores: Sequence[Score]) -> str:
         return "One seed each"
     alone = "" if all(score.deviation is not None for score in scores) else "; a single run where there is no ±"
     return f"Mean ± standard deviation over {_listed(map(str, counts), word='or')} seeds{alone}"
-
-
-def _elsewhere_caption(tasks: Sequence[TaskScores]) -> str:
-    found = [each for task in tasks for model in task.models for each in model.elsewhere]
-    metrics = _listed(dict.fromkeys(f"{each.data}: {each.metric}" for each in found))
-    spread = _seeds([each.score for each in found])
-    return (
-        "Data outside of the distribution: the same models, fine-tuned for the task before the arrow, on the data "
-        f"after it, in percent ({metrics}). Nothing was selected on these data. {spread}."
-    )
 
 
 def _listed(words: Iterable[str], *, word: str = "and") -> str:

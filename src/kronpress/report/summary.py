@@ -82,25 +82,18 @@ class Score:
 
 
 @dataclass(frozen=True)
-class ElsewhereScore:
-    """What a fine-tuned model reaches on another data set than its task's, by one metric."""
-
-    data: str
-    metric: str
-    score: Score
-
-
-@dataclass(frozen=True)
 class ModelScore:
     """What one model reaches on one task: `teacher`, `student`, or a baseline by its name.
 
-    `footprint` is that of the model with the task's head, by the labels above.
+    `footprint` is that of the model with the task's head, by the labels above; `metrics` are those whose mean the score
+    is, and parts of them; `elsewhere` are those on other data sets than the task's, by their names.
     """
 
     model: str
     score: Score
     footprint: Mapping[str, Quantity] = field(default_factory=dict)
-    elsewhere: Sequence[ElsewhereScore] = ()
+    metrics: Mapping[str, Score] = field(default_factory=dict)
+    elsewhere: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -123,10 +116,16 @@ class TaskScores:
         """Return what one model reaches, None if it did not take part."""
         return next((each for each in self.models if each.model == model), None)
 
-    def elsewhere_of(self, model: str) -> dict[str, Score]:
-        """Return what one model reaches on other data, by their names."""
+    def metrics_of(self, model: str) -> dict[str, Score]:
+        """Return what one model reaches by each metric, none where the score is the only one."""
         found = self.of(model)
-        return {} if found is None else {each.data: each.score for each in found.elsewhere}
+        return {} if found is None or len(found.metrics) < 2 else dict(found.metrics)
+
+    def elsewhere_of(self, model: str) -> dict[str, Score]:
+        """Return what one model reaches on other data, by their names and metrics."""
+        found = self.of(model)
+        parts = {} if found is None else found.elsewhere
+        return {f"{data}: {metric}": score for data, scores in parts.items() for metric, score in scores.items()}
 
 
 @dataclass(frozen=True)

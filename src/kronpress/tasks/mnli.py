@@ -35,5 +35,6 @@ MNLI_MISMATCHED = replace(
     files={"dev": ("dev_mismatched", "validation_mismatched"), "test": ("test_mismatched",)},
     trained_on={"mnli": (0, 1, 2)},
     submission="MNLI-mm",
+    folders=("MNLI",),
 )
 TASKS.add(MNLI_MISMATCHED.name, MNLI_MISMATCHED)

@@ -18,6 +18,7 @@ PAWS = ClassificationTask(
         first=("sentence1",), second=("sentence2",), name=("id",), bare=("id", "sentence1", "sentence2", "label")
     ),
     hub=("google-research-datasets/paws", "labeled_final"),
+    folders=("PAWS-Wiki",),
     trained_on={"mrpc": (0, 1), "qqp": (0, 1)},
     labels=("not_paraphrase", "paraphrase"),
     spellings={"0": 0, "1": 1},

@@ -144,6 +144,7 @@ def _tsv_records(path: Path, request: Request) -> Iterator[tuple[str, Record]]:
         header, first_row = request.columns.bare, 0
     else:
         _require_columns(header, request, f"{path}, line 1")
+        _require_different(header, f"{path}, line 1")
     short: list[int] = []
     for number, line in enumerate(lines[first_row:], start=first_row + 1):
         place, fields = f"{path}, line {number}", line.split("\t")
@@ -249,6 +250,12 @@ def _require_columns(present: Iterable[str], request: Request, place: str) -> No
                 f"{place}: no column '{names[0]}', but {', '.join(present) or 'none at all'}; "
                 f"name it {' or '.join(repr(name) for name in names)}"
             )
+
+
+def _require_different(header: Sequence[str], place: str) -> None:
+    twice = next((name for name in header if name and header.count(name) > 1), None)
+    if twice is not None:
+        raise KronpressError(f"{place}: more than one column '{twice}'; rename all but one of them")
 
 
 def _value(record: Record, names: Sequence[str], place: str) -> Value:

@@ -49,6 +49,7 @@ class SentenceTask(Task[Example, float]):
         hub: the data set and, if it has several, its configuration on the hub.
         trained_on: tasks whose fine-tuned models answer this one, for data outside of their distribution: for each of
             that task's classes, in order, which class of this task it stands for.
+        scored_split: what these models are scored on.
         submission: name of the file, without its ending, that a GLUE submission wants; empty outside of GLUE.
     """
 
@@ -56,6 +57,7 @@ class SentenceTask(Task[Example, float]):
     files: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: dict(SPLITS))
     hub: tuple[str, ...] = ()
     trained_on: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    scored_split: str = "dev"
     submission: str = ""
 
     def read(self, source: str, split: str) -> list[Example]:
@@ -140,7 +142,11 @@ class SentenceTask(Task[Example, float]):
 
     @abstractmethod
     def spell(self, answer: float) -> str:
-        """Write an answer as the data set's own files do."""
+        """Write an answer as the data set's own files do.
+
+        Raises:
+            KronpressError: it is none of the task's.
+        """
 
     @abstractmethod
     def _label(self, value: str | float, place: str) -> float:
@@ -176,7 +182,10 @@ class SentenceTask(Task[Example, float]):
             return
         if split == "train" and self.trained_on:
             elsewhere = " or ".join(f"'{name}'" for name in self.trained_on)
-            raise KronpressError(f"'{self.name}' has no training data; train on {elsewhere}, whose models answer it")
+            raise KronpressError(
+                f"'{self.name}' has no training data; train on {elsewhere}, whose models answer it, and name it under "
+                "`also` of that step"
+            )
         raise KronpressError(f"'{self.name}' has no split '{split}': {did_you_mean(split, self.files)}")
 
 
@@ -220,7 +229,13 @@ class ClassificationTask(SentenceTask):
         return [float(classes[int(answer)]) for answer in self._finite_answers(outputs)]
 
     def spell(self, answer: float) -> str:
-        """Write a class as the data set's own files do."""
+        """Write a class as the data set's own files do.
+
+        Raises:
+            KronpressError: there is no such class.
+        """
+        if answer not in range(len(self.labels)):
+            raise KronpressError(f"'{self.name}' has no class {answer:g}; give an index below {len(self.labels)}")
         index = int(answer)
         return next((spelling for spelling, of in self.spellings.items() if of == index), self.labels[index])
 
@@ -255,7 +270,13 @@ class RegressionTask(SentenceTask):
         return 1
 
     def spell(self, answer: float) -> str:
-        """Write a number with three decimals, clipped to the range."""
+        """Write a number with three decimals, clipped to the range.
+
+        Raises:
+            KronpressError: it is not finite.
+        """
+        if not math.isfinite(answer):
+            raise KronpressError(f"'{self.name}' has no answer {answer:g}; give a finite number")
         return f"{min(max(self.low, answer), self.high):.3f}"
 
     def _answer(self, output: Outputs) -> float:
@@ -264,7 +285,7 @@ class RegressionTask(SentenceTask):
     def _label(self, value: str | float, place: str) -> float:
         try:
             number = float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             number = math.nan
         if not self.low <= number <= self.high:
             raise KronpressError(

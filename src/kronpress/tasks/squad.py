@@ -79,8 +79,8 @@ class SquadTask(Task[Question, Answer]):
         `read_rows` for sources on the hub.
 
         Raises:
-            KronpressError: missing, malformed or empty, an answer that does not stand where it should, a training
-                question without answer; the message names file, article, paragraph, question and remedy.
+            KronpressError: missing, malformed or empty, an answer that does not stand where it should, none
+                outside of `test`; the message names file, article, paragraph, question and remedy.
         """
         if source.startswith(HUB):
             found = hub_questions(source, split, (self.hub,))
@@ -183,8 +183,8 @@ class SquadTask(Task[Question, Answer]):
             raise KronpressError(
                 f"{place}: the context does not answer it, and '{self.name}' has no such questions; use 'squad-2'"
             )
-        if split == "train" and not question.answers and not question.impossible:
-            raise KronpressError(f"{place}: no answer to train on; give one under 'answers', or remove the question")
+        if split != "test" and not question.answers and not question.impossible:
+            raise KronpressError(f"{place}: no answer; give one under 'answers', or remove the question")
         return question
 
     def _span(self, feature: Feature, logits: Logits) -> tuple[float, int, int]:

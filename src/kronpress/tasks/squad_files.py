@@ -89,8 +89,10 @@ def _find(source: Path, split: str, version: str) -> Path:
 def _load(path: Path) -> object:
     try:
         return json.loads(read_utf8(path))
-    except json.JSONDecodeError as error:
-        where = f"{error.msg} at line {error.lineno}, column {error.colno}"
+    except (ValueError, RecursionError) as error:
+        where = str(error)
+        if isinstance(error, json.JSONDecodeError):
+            where = f"{error.msg} at line {error.lineno}, column {error.colno}"
         raise KronpressError(f"'{path}' is not JSON ({where}); give a file in SQuAD's own format") from None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from kronpress.tasks.sentences import Example, SentenceTask
 
 
 def write_submission(
-    task: SentenceTask, examples: Sequence[Example], answers: Sequence[float], *, folder: Path
+    task: SentenceTask, examples: Sequence[Example], answers: Sequence[float], *, folder: Path | str
 ) -> Path:
     """Write the answers under the name that GLUE expects, as it spells them, and return the path.
 
@@ -20,17 +19,19 @@ def write_submission(
     numbers clipped to the range of the task, with three decimals. The file is there whole or not at all.
 
     Raises:
-        KronpressError: the task is not part of GLUE, or an answer is not a number.
+        KronpressError: the task is not part of GLUE, there are not as many answers as examples, or an answer is none
+            of the task's.
     """
     if not task.submission:
         raise KronpressError(f"'{task.name}' is not part of GLUE and takes no submission; score its split 'dev'")
+    if len(examples) != len(answers):
+        raise KronpressError(f"{len(answers)} answers to {len(examples)} examples of '{task.name}'; give one for each")
     lines = ["index\tprediction"]
     for example, answer in zip(examples, answers, strict=True):
-        if not math.isfinite(answer):
-            raise KronpressError(
-                f"the answer to example '{example.name}' of '{task.name}' is {answer}; every row needs a finite one"
-            )
-        lines.append(f"{example.name}\t{task.spell(answer)}")
-    path = folder / f"{task.submission}.tsv"
+        try:
+            lines.append(f"{example.name}\t{task.spell(answer)}")
+        except KronpressError as error:
+            raise KronpressError(f"example '{example.name}': {error}") from None
+    path = Path(folder) / f"{task.submission}.tsv"
     write_text(path, "\n".join(lines) + "\n")
     return path

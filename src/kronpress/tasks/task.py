@@ -49,12 +49,14 @@ class Task(ABC, Generic[ExampleT, AnswerT]):
         name: in recipes and reports.
         metrics: names of the scores; the task's score is their mean, as in GLUE.
         max_length: tokens of an example, by default; longer ones are cut (or read in parts, for spans).
+        folders: what its folder may be called, other than by the task's name.
     """
 
     head: ClassVar[Head]
     name: str
     metrics: tuple[str, ...]
     max_length: int = 128
+    folders: tuple[str, ...] = ()
 
     @property
     @abstractmethod
@@ -63,9 +65,9 @@ class Task(ABC, Generic[ExampleT, AnswerT]):
 
     def find(self, source: str) -> str:
         """Return this task's folder inside of a folder with several (`SST-2` for sst-2), else the source itself."""
-        folder = Path(source).expanduser()
+        folder, names = Path(source).expanduser(), {_plain(name) for name in (self.name, *self.folders)}
         inside = folder.iterdir() if folder.is_dir() else ()
-        return next((str(path) for path in inside if path.is_dir() and _plain(path.name) == _plain(self.name)), source)
+        return next((str(path) for path in inside if path.is_dir() and _plain(path.name) in names), source)
 
     @abstractmethod
     def read(self, source: str, split: str) -> list[ExampleT]:
