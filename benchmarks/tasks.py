@@ -221,9 +221,14 @@ class Study:
 
 
 def truncate(model: PreTrainedModel, blocks: str, kept: Sequence[int]) -> None:
-    """Keep so many of the model's blocks, whose list has this name; what it caches fits again once it is reloaded."""
+    """Keep these of the model's blocks, whose list has this name, and number them anew for the key-value cache."""
     found = model.get_submodule(blocks)
-    model.set_submodule(blocks, nn.ModuleList([found.get_submodule(str(index)) for index in kept]))
+    some = [found.get_submodule(str(index)) for index in kept]
+    for number, block in enumerate(some):
+        for module in block.modules():
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = number
+    model.set_submodule(blocks, nn.ModuleList(some))
     model.config.num_hidden_layers = len(kept)
 
 
