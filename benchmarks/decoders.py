@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/decoders"))
     parser.add_argument("--tokens", type=int, default=100_000, help="of healing")
     parser.add_argument("--tasks", nargs="*", choices=TASKS, default=list(TASKS))
-    parser.add_argument("--epochs", type=float, default=2.0)
+    parser.add_argument("--epochs", type=float, default=1.0, help="of the students; the teacher has two")
     given = parser.parse_args()
     keep_freed_memory()
     narrower, fewer = (
@@ -80,7 +80,7 @@ def main() -> None:
         data=str(given.glue),
         epochs=given.epochs,
         losses=ilkd(),
-        teacher={"learning_rate": 5e-5},
+        teacher={"learning_rate": 5e-5, "epochs": 2},
         baselines={
             "labels alone": {},
             "fewer blocks": {"model": str(fewer), "losses": ilkd(layers=KEPT)},
