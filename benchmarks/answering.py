@@ -11,6 +11,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -24,9 +25,8 @@ BATCHES = (1, 32)
 TEXTS = 384
 
 
-def batches_of(tokenizer: object, texts: Sequence[tuple[str, ...]], size: int) -> list[dict[str, torch.Tensor]]:
+def batches_of(tokenizer: Any, texts: Sequence[tuple[str, ...]], size: int) -> list[dict[str, torch.Tensor]]:
     """Tokenize texts, or pairs of them, in batches padded to their longest."""
-    assert callable(tokenizer)
     some = [texts[start : start + size] for start in range(0, len(texts), size)]
     return [tokenizer(*map(list, zip(*each, strict=True)), padding=True, return_tensors="pt") for each in some]
 

@@ -11,19 +11,15 @@ again, what was interrupted goes on.
 from __future__ import annotations
 
 import argparse
-import copy
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from benchmarks.tasks import truncate
-from kronpress.checkpoint import load, load_with_tokenizer, save
-from kronpress.data import Corpus, read_text
+from benchmarks.tasks import truncate, workbench
+from kronpress.checkpoint import load, save
+from kronpress.data import read_text
 from kronpress.distill import Distill, Finetune
 from kronpress.factorize import Factorize
 from kronpress.memory import keep_freed_memory
-from kronpress.step import Workbench
 
 MODEL = "bundled:smollm2-135m"
 TASKS = ("mrpc", "rte", "cola")
@@ -36,27 +32,19 @@ def ilkd(**hidden: Any) -> dict[str, Any]:
     return {"cross_entropy": 1, "logits": 1, "hidden": {"of": "blocks", "metric": "relative", "weight": 10, **hidden}}
 
 
-def healed(name: str, bench: Workbench, tokens: int) -> Path:
+def healed(name: str, out: Path, text: str, tokens: int) -> Path:
     """Compress and heal a student, or find what an earlier call made."""
-    folder = bench.folder / name
+    folder = out / name
     if not folder.exists():
+        bench = workbench(MODEL, text, out / f"healing-{name}")
         if name == "narrower":
             form = {"name": "calibrated_pruning", "keep": 0.5, "form": "narrow"}
             Factorize(sites="feed_forward", init=form).run(bench)
         else:
             truncate(bench.student, "model.layers", KEPT)
-        bench.folder = bench.folder / f"healing-{name}"
         Distill(tokens=tokens, losses=HEALING).run(bench)
         save(bench.student, folder, tokenizer=bench.tokenizer)
     return folder
-
-
-def workbench(folder: Path, text: Path) -> Workbench:
-    """Open the dense model as teacher and student."""
-    teacher, tokenizer = load_with_tokenizer(MODEL)
-    corpus = Corpus("text", read_text(str(text)).text)
-    torch.manual_seed(0)
-    return Workbench(copy.deepcopy(teacher.float()), teacher.float(), tokenizer, corpus, corpus, folder)
 
 
 def main() -> None:
@@ -70,10 +58,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=1.0, help="of the students; the teacher has two")
     given = parser.parse_args()
     keep_freed_memory()
-    narrower, fewer = (
-        healed(name, workbench(given.out, given.text), given.tokens) for name in ("narrower", "fewer-blocks")
-    )
-    bench = workbench(given.out / "tasks", given.text)
+    text = read_text(str(given.text)).text
+    narrower, fewer = (healed(name, given.out, text, given.tokens) for name in ("narrower", "fewer-blocks"))
+    bench = workbench(MODEL, "", given.out / "tasks")
     bench.student = load(narrower)
     step = Finetune(
         tasks=given.tasks,

@@ -203,10 +203,7 @@ class Study:
         return bench.student
 
     def _bench(self, name: str, *, text: bool = False) -> Workbench:
-        teacher, tokenizer = load_with_tokenizer(MODEL)
-        corpus = Corpus("text", self._words if text else "")
-        torch.manual_seed(0)
-        return Workbench(copy.deepcopy(teacher.float()), teacher.float(), tokenizer, corpus, corpus, self.out / name)
+        return workbench(MODEL, self._words if text else "", self.out / name)
 
     @cached_property
     def _words(self) -> str:
@@ -218,6 +215,14 @@ class Study:
             lines += [" ".join(filter(None, (example.first, example.second))) for example in examples]
         random.Random(0).shuffle(lines)
         return "\n".join([*(read_text(str(path)).text for path in self.text), *lines, *lines])
+
+
+def workbench(name: str, text: str, folder: Path) -> Workbench:
+    """Open a dense model as teacher and as the student to be."""
+    teacher, tokenizer = load_with_tokenizer(name)
+    corpus = Corpus("text", text)
+    torch.manual_seed(0)
+    return Workbench(copy.deepcopy(teacher.float()), teacher.float(), tokenizer, corpus, corpus, folder)
 
 
 def truncate(model: PreTrainedModel, blocks: str, kept: Sequence[int]) -> None:
