@@ -154,8 +154,8 @@ def test_bad_content_is_refused_with_its_place(tmp_path: Path, content: Any, mes
 
 def test_bad_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "bad.json"
-    path.write_text('{"data": [}', encoding="utf-8")
-    with pytest.raises(KronpressError, match=r"bad\.json' is not JSON \(.* at line 1, column 11\)"):
+    path.write_text('{"data":\n  [}', encoding="utf-8")
+    with pytest.raises(KronpressError, match=r"bad\.json: not JSON \(.* at line 2, column 4\)"):
         SQUAD.read(str(path), "dev")
     path.write_bytes(b'{"data": "\xff"}')
     with pytest.raises(KronpressError, match="not UTF-8 at byte 10"):

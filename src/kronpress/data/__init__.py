@@ -1,12 +1,13 @@
 """Text and tokens: where calibration, training and evaluation get their input."""
 
-from kronpress.data.files import neighbors, read_json_lines, read_utf8, require_characters
+from kronpress.data.files import neighbors, parse_json, read_json_lines, read_utf8, require_characters
 from kronpress.data.text import Corpus, read_text, split_held_out
 from kronpress.data.tokens import tokenize, windows
 
 __all__ = [
     "Corpus",
     "neighbors",
+    "parse_json",
     "read_json_lines",
     "read_text",
     "read_utf8",

@@ -42,12 +42,24 @@ def read_json_lines(path: Path, *, remedy: str = "check its permissions") -> Ite
             yield place, _json_object(line, place)
 
 
-def _json_object(line: str, place: str) -> dict[str, Any]:
+def parse_json(text: str, *, place: str, remedy: str) -> Any:
+    """Return what the text holds; `place`, for the error message, is that of its first line.
+
+    Raises:
+        KronpressError: the text is not JSON, or has numbers or a depth that Python does not read.
+    """
     try:
-        record = json.loads(line)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
-        where = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-        raise KronpressError(f"{place}: not JSON ({where}); give one object a line") from None
+        where = str(error)
+        if isinstance(error, json.JSONDecodeError):
+            line = f"line {error.lineno}, " if "\n" in text else ""
+            where = f"{error.msg} at {line}column {error.colno}"
+        raise KronpressError(f"{place}: not JSON ({where}); {remedy}") from None
+
+
+def _json_object(line: str, place: str) -> dict[str, Any]:
+    record = parse_json(line, place=place, remedy="give one object a line")
     if not isinstance(record, dict):
         raise KronpressError(f"{place}: a JSON {type(record).__name__}, not an object; give one object a line")
     return record

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from kronpress.data import read_utf8, require_characters
+from kronpress.data import parse_json, read_utf8, require_characters
 from kronpress.errors import KronpressError, did_you_mean
 from kronpress.tasks.rows import hub_records
 
@@ -41,7 +40,8 @@ def questions_in(source: Path, split: str, version: str) -> Iterator[tuple[Quest
         KronpressError: missing or malformed, or an answer does not stand where it should.
     """
     path = _find(source, split, version)
-    for i, article in enumerate(_get(_load(path), "data", list, place=str(path)), start=1):
+    whole = parse_json(read_utf8(path), place=str(path), remedy="give a file in SQuAD's own format")
+    for i, article in enumerate(_get(whole, "data", list, place=str(path)), start=1):
         for j, paragraph in enumerate(_get(article, "paragraphs", list, place=f"{path}, article {i}"), start=1):
             place = f"{path}, article {i}, paragraph {j}"
             context = _get(paragraph, "context", str, place=place)
@@ -84,16 +84,6 @@ def _find(source: Path, split: str, version: str) -> Path:
         names = [path.name for path in found]
         raise KronpressError(f"'{source}' has several files for '{split}', {', '.join(names)}; name one of them")
     return found[0]
-
-
-def _load(path: Path) -> object:
-    try:
-        return json.loads(read_utf8(path))
-    except (ValueError, RecursionError) as error:
-        where = str(error)
-        if isinstance(error, json.JSONDecodeError):
-            where = f"{error.msg} at line {error.lineno}, column {error.colno}"
-        raise KronpressError(f"'{path}' is not JSON ({where}); give a file in SQuAD's own format") from None
 
 
 def _question(item: object, id_: str, context: str, *, place: str) -> Question:
