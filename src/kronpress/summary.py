@@ -125,6 +125,7 @@ def _model_score(row: Mapping[str, Any]) -> report.ModelScore:
         model=row["model"],
         score=report.Score(row["score"], row["deviation"], len(row["seeds"])),
         footprint=_footprint(row["footprint"]),
+        diverged=row.get("diverged", 0),
         metrics=_metrics([each["scores"] for each in row["seeds"]]),
         elsewhere={data: _metrics([each[data] for each in elsewhere]) for data in elsewhere[0]},
     )

@@ -341,6 +341,7 @@ def test_tasks_may_differ_in_what_they_do(data: Path) -> None:
         ({"tasks": {"rte": {"after": "rtx"}}}, "unknown task 'rtx'"),
         ({"tasks": {"rte": {"unlabeled": "rtx"}}}, "unknown task 'rtx'"),
         ({"teacher": None, "losses": {"cross_entropy": 1}, "tasks": {"rte": {"losses": {"logits": 1}}}}, "on rte"),
+        ({"losses": {"cross_entropy": 1}, "tasks": {"rte": {"unlabeled": ["mrpc"]}}}, "can read `unlabeled`"),
     ],
 )
 def test_wrong_fields_are_named(fields: dict[str, Any], message: str, data: Path) -> None:
@@ -423,6 +424,71 @@ def test_what_would_fail_later_is_found_before_anything_is_trained(data: Path, t
     (tmp_path / "words").mkdir()
     with pytest.raises(KronpressError, match=r"other' has no readable tokenizer beside it"):
         step(data, baselines={"other": {"model": str(other)}}).check(bench)
+
+
+def test_a_batch_of_a_tasks_own_must_suit_micro_batch(data: Path, tmp_path: Path) -> None:
+    _cola(data, count=32)
+    with pytest.raises(KronpressError, match="micro_batch 4 does not divide the 6"):
+        step(data, tasks={"sst-2": {}, "cola": {"batch": 6}}, micro_batch=4).check(work(tmp_path))
+
+
+def test_what_tasks_do_to_a_tokenizer_stays_with_them(data: Path, tmp_path: Path) -> None:
+    bench = work(tmp_path, build=tiny_llama)
+    bench.tokenizer.pad_token = None
+    before = bench.tokenizer.backend_tokenizer.to_str()
+    fine = step(data, epochs=1, seeds=1)
+    fine.check(bench)
+    fine.run(bench)
+    assert bench.tokenizer.pad_token is None and bench.tokenizer.backend_tokenizer.to_str() == before
+
+
+def test_a_run_that_diverges_is_left_out_and_told(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = contest.Contest._measure
+    broken = {"epochs of seed 0": 2}
+
+    def measure(self: Any, model: Any, features: Any) -> Any:
+        if broken["epochs of seed 0"]:
+            broken["epochs of seed 0"] -= 1
+            next(iter(model.parameters())).data.fill_(torch.nan)
+        return measured(self, model, features)
+
+    monkeypatch.setattr(contest.Contest, "_measure", measure)
+    fine = step(data, seeds=3, epochs=2, teacher=None, losses={"cross_entropy": 1})
+    (found,) = fine.run(work(tmp_path))["tasks"]
+    (row,) = found["rows"]
+    assert broken["epochs of seed 0"] == 0  # it ends with its first measurement, as the next seed does
+    assert [each["seed"] for each in row["seeds"]] == [2] and row["diverged"] == 2
+    assert row["score"] == row["seeds"][0]["score"] and row["best_seed"] == 2 and row["deviation"] is None
+
+
+def test_a_run_that_diverges_late_has_its_best_epoch(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured, count = contest.Contest._measure, iter(range(9))
+
+    def measure(self: Any, model: Any, features: Any) -> Any:
+        if next(count) == 1:
+            next(iter(model.parameters())).data.fill_(torch.nan)
+        return measured(self, model, features)
+
+    monkeypatch.setattr(contest.Contest, "_measure", measure)
+    fine = step(data, seeds=1, epochs=3, teacher=None, losses={"cross_entropy": 1})
+    (found,) = fine.run(work(tmp_path))["tasks"]
+    (row,) = found["rows"]
+    assert row["diverged"] == 0 and row["seeds"][0]["epoch"] == 1 and next(count) == 2
+    saved = load(tmp_path / "step" / "sst-2" / "student")
+    assert all(value.isfinite().all() for value in saved.state_dict().values())
+
+
+def test_where_all_runs_diverge_the_step_stops_and_says_so(data: Path, tmp_path: Path) -> None:
+    fine = step(
+        data, seeds=2, learning_rate=1e30, warmup=0, max_grad_norm=1e30, teacher=None, losses={"cross_entropy": 1}
+    )
+    for _ in range(2):  # also where it is resumed
+        with pytest.raises(
+            KronpressError, match=r"'student' diverged with every seed; .* below 1e\+30 and a new folder"
+        ):
+            fine.run(work(tmp_path))
 
 
 def test_weights_of_a_lost_future_are_not_taken(data: Path, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from kronpress.distill.training import Material
 from kronpress.errors import KronpressError
 from kronpress.footprint import footprint
 from kronpress.step import Workbench
-from kronpress.tasks import TASKS, ClassificationTask, Feature, predict, shuffled, take_head, with_head
+from kronpress.tasks import TASKS, ClassificationTask, DivergedError, Feature, predict, shuffled, take_head, with_head
 
 _PASSES = 2  # over the data from which on it pays to keep the teacher's activations
 
@@ -60,12 +60,13 @@ class Contest:
     before: Path | None = None
 
     def row(self, contender: Contender, *, teacher: PreTrainedModel | None = None) -> dict[str, Any]:
-        """Fine-tune one model with every seed, keep the best one, and report on all.
+        """Fine-tune one model with every seed, keep the best one, and report on all that did not diverge.
 
         What an interrupted run finished is not done again. The best model lies in the folder of its name.
 
         Raises:
             KronpressError: the folder holds what was fine-tuned with other settings, models or data.
+            DivergedError: no run has a finite score.
         """
         if self.before is not None:
             contender = replace(contender, model=load(self.before / contender.name))
@@ -73,13 +74,21 @@ class Contest:
         report = self._report(contender)
         settings = processes.from_main(lambda: self._settings(contender, teacher))
         if not report.exists():
-            found = [self._attempt(contender, seed, teacher) for seed in self.seeds]
+            attempts = [self._attempt(contender, seed, teacher) for seed in self.seeds]
+            found = [each for each in attempts if each["score"] is not None]
+            if not found:
+                raise DivergedError(
+                    f"{self.data.task.name}: '{contender.name}' diverged with every seed; choose a learning_rate below "
+                    f"{contender.learning_rate:g} and a new folder"
+                )
             with processes.together():
                 if processes.is_main():
                     best = max(found, key=lambda each: float(each["score"]))
                     shutil.rmtree(place, ignore_errors=True)
                     save(self._best(contender, best["seed"]), place, tokenizer=contender.tokenizer)
-                    files.write_json(report, self._summary(contender, found) | {"settings": settings})
+                    summary = self._summary(contender, found)
+                    lost = {"diverged": len(attempts) - len(found)}
+                    files.write_json(report, {**summary, **lost, "settings": settings})
                     shutil.rmtree(self._work(contender), ignore_errors=True)
         known: dict[str, Any] = files.read_json(report)
         return known
@@ -142,10 +151,13 @@ class Contest:
         return student
 
     def _attempt(self, contender: Contender, seed: int, teacher: PreTrainedModel | None) -> dict[str, Any]:
-        """Fine-tune with one seed, or read what an interrupted run found."""
+        """Fine-tune with one seed, or read what an interrupted run found; the score of one that diverged is None."""
         folder = self._work(contender) / f"seed-{seed}"
         if not (folder / "result.json").exists():
-            result = self._fine_tuned(contender, seed, teacher)
+            try:
+                result = self._fine_tuned(contender, seed, teacher)
+            except DivergedError as error:
+                result = {"seed": seed, "score": None, "error": str(error)}
             with processes.together():
                 if processes.is_main():
                     shutil.rmtree(folder / "trainer", ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
@@ -156,11 +157,19 @@ class Finetune(TrainingStep):
                     raise KronpressError(
                         f"the loss '{label}' of the {name} compares with a teacher; give teacher, not null"
                     )
+        for name, options in self.tasks.items():
+            read = [options.losses or self.losses, *(baseline.losses for baseline in self.baselines.values())]
+            if options.unlabeled and not any(loss.compares for losses in read for loss in losses.values()):
+                raise KronpressError(
+                    f"tasks: nothing that learns '{name}' compares with a teacher and can read `unlabeled`; add such a "
+                    "loss, as logits, or leave it out"
+                )
         return self
 
     def check(self, bench: Workbench) -> None:
         """Read all data, open all models, and see that each can have every task's head and the losses asked for."""
         super().check(bench)
+        bench = _with_own_tokenizer(bench)
         for name in self.also:
             known = answered_by(name)
             if not known:
@@ -171,6 +180,7 @@ class Finetune(TrainingStep):
             self._with_options(name)._check_task(bench, name)
 
     def _check_task(self, bench: Workbench, name: str) -> None:
+        self._share()
         data = self._data(name)
         data.check()
         teacher = self._open_teacher(self.teacher, data.task, bench) if isinstance(self.teacher, str) else None
@@ -183,6 +193,7 @@ class Finetune(TrainingStep):
 
     def run(self, bench: Workbench) -> dict[str, Any]:
         """Fine-tune all models on all tasks, going on where an interrupted run stopped."""
+        bench = _with_own_tokenizer(bench)
         found = {name: self._task(bench, name) for name in self._order()}
         return {"tasks": [found[name] for name in self.tasks]}
 
@@ -272,6 +283,11 @@ class Finetune(TrainingStep):
     @property
     def _sources(self) -> Sources:
         return Sources(self.tasks, self.data, self.also)
+
+
+def _with_own_tokenizer(bench: Workbench) -> Workbench:
+    """Return the bench with a tokenizer that tasks may give a length and padding, which the checkpoint's keeps out."""
+    return replace(bench, tokenizer=copy.deepcopy(bench.tokenizer))
 
 
 def _require_tokenizer(source: str, tokenizer: Any, *, like: Any | None) -> None:

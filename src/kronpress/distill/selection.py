@@ -15,12 +15,15 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 from kronpress import processes
 from kronpress.checkpoint import files
 from kronpress.distill.log import read_log
+from kronpress.tasks import DivergedError
 
 LOG = "dev.jsonl"
 
 
 class Selection(TrainerCallback):
     """Measures after every epoch and at the end, logs it, and keeps the weights of the best measurement.
+
+    A training that has diverged ends at its next measurement.
 
     The file of the weights is named after their step, so that a training which goes on from an earlier one finds the
     best of those before it.
@@ -67,7 +70,13 @@ class Selection(TrainerCallback):
         ends = int(step / self.every + 1e-9) > int((step - 1) / self.every + 1e-9)
         if not ends and step != state.max_steps:
             return
-        score, scores = self.measure()
+        try:
+            score, scores = self.measure()
+        except DivergedError as error:
+            control.should_training_stop = True
+            if state.is_world_process_zero:
+                tqdm.write(f"stopped after step {step}: {error}")
+            return
         if not state.is_world_process_zero:
             return
         line = {"step": step, "epoch": round(step / self.every, 2), "score": score, "scores": dict(scores)}
@@ -79,12 +88,17 @@ class Selection(TrainerCallback):
         tqdm.write(f"epoch {line['epoch']:g}: dev {shown}")
 
     def take_best(self) -> dict[str, Any]:
-        """Give the student its best weights; return the line of the log that tells of them. All processes call it."""
+        """Give the student its best weights; return the line of the log that tells of them. All processes call it.
+
+        Raises:
+            DivergedError: there are none.
+        """
         with processes.together():
             pass  # the main one has written them
         lines = self._lines()
         best = _best(lines)
-        assert best is not None, "nothing was measured"
+        if best is None:
+            raise DivergedError("the model diverged before its first measurement; train it with a lower learning rate")
         safetensors.torch.load_model(self.student, self._weights(best))
         return next(line for line in lines if line["step"] == best)
 

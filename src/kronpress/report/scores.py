@@ -174,6 +174,9 @@ def _caption(tasks: Sequence[TaskScores], names: Sequence[str]) -> str:
         + "; ".join(f"{label}: {_measured(task)}" for label, task in zip(labels(tasks), tasks, strict=True)),
         "Parameters and FLOPs per token are those with the task's head",
     ]
+    lost = [f"{row.diverged} of {row.model} on {task.task}" for task in tasks for row in task.models if row.diverged]
+    if lost:
+        sentences.append(f"Runs that diverged are left out: {_listed(lost)}")
     if any(task.of(name) is None for task in tasks for name in names):
         sentences.append(f"{MISSING}: did not take part; averages are of all tasks or not given")
     return " ".join(f"{sentence}." for sentence in sentences)

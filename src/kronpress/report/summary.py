@@ -85,13 +85,15 @@ class Score:
 class ModelScore:
     """What one model reaches on one task: `teacher`, `student`, or a baseline by its name.
 
-    `footprint` is that of the model with the task's head, by the labels above; `metrics` are those whose mean the score
+    `footprint` is that of the model with the task's head, by the labels above; `diverged` counts runs that the score
+    leaves out; `metrics` are those whose mean the score
     is, and parts of them; `elsewhere` are those on other data sets than the task's, by their names.
     """
 
     model: str
     score: Score
     footprint: Mapping[str, Quantity] = field(default_factory=dict)
+    diverged: int = 0
     metrics: Mapping[str, Score] = field(default_factory=dict)
     elsewhere: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
 

@@ -19,7 +19,7 @@ from kronpress.tasks.squad import SQUAD, SQUAD_2, SquadTask
 from kronpress.tasks.sst2 import SST2
 from kronpress.tasks.stsb import STSB
 from kronpress.tasks.submission import write_submission
-from kronpress.tasks.task import TASKS, Feature, Head, Outputs, Task
+from kronpress.tasks.task import TASKS, DivergedError, Feature, Head, Outputs, Task
 from kronpress.tasks.wnli import WNLI
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "TASKS",
     "WNLI",
     "ClassificationTask",
+    "DivergedError",
     "Example",
     "Feature",
     "Head",

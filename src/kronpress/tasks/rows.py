@@ -148,7 +148,7 @@ def _tsv_records(path: Path, request: Request) -> Iterator[tuple[str, Record]]:
     short: list[int] = []
     for number, line in enumerate(lines[first_row:], start=first_row + 1):
         place, fields = f"{path}, line {number}", line.split("\t")
-        if request.columns.ragged and len(fields) < len(header):
+        if request.columns.ragged and request.labeled and len(fields) < len(header):
             short.append(number)
             continue
         if len(fields) != len(header):

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from kronpress.errors import KronpressError, did_you_mean
 from kronpress.tasks.metrics import METRICS, Numbers
 from kronpress.tasks.rows import Columns, Request, Row, read_rows
-from kronpress.tasks.task import Feature, Head, Outputs, Task
+from kronpress.tasks.task import DivergedError, Feature, Head, Outputs, Task
 
 SPLITS: Mapping[str, tuple[str, ...]] = {"train": ("train",), "dev": ("dev", "validation"), "test": ("test",)}
 """What a split may be called, as a file without its ending or on the hub."""
@@ -50,7 +50,6 @@ class SentenceTask(Task[Example, float]):
         trained_on: tasks whose fine-tuned models answer this one, for data outside of their distribution: for each of
             that task's classes, in order, which class of this task it stands for.
         scored_split: what these models are scored on.
-        submission: name of the file, without its ending, that a GLUE submission wants; empty outside of GLUE.
     """
 
     columns: Columns
@@ -58,7 +57,6 @@ class SentenceTask(Task[Example, float]):
     hub: tuple[str, ...] = ()
     trained_on: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     scored_split: str = "dev"
-    submission: str = ""
 
     def read(self, source: str, split: str) -> list[Example]:
         """Read `train`, `dev` or `test`, see `read_rows` for what a source is; labels are optional in `test` only.
@@ -113,7 +111,7 @@ class SentenceTask(Task[Example, float]):
         """Return the class of the largest output, or the number.
 
         Raises:
-            KronpressError: an output is not finite.
+            DivergedError: an output is not finite.
         """
         assert [feature.example for feature in features] == list(range(len(examples))), "one feature for each example"
         return self._finite_answers(outputs)
@@ -168,7 +166,7 @@ class SentenceTask(Task[Example, float]):
     def _finite_answers(self, outputs: Sequence[Outputs]) -> list[float]:
         broken = [number for number, output in enumerate(outputs) if not np.isfinite(output).all()]
         if broken:
-            raise KronpressError(
+            raise DivergedError(
                 f"{len(broken)} of {len(outputs)} outputs of the model on '{self.name}' are not finite, the first for "
                 f"row {broken[0]}; the model has diverged: train it with a lower learning rate"
             )

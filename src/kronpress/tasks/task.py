@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from transformers import PreTrainedTokenizerBase
 
+from kronpress.errors import KronpressError
 from kronpress.registry import Shelf
 
 Head: TypeAlias = Literal["classification", "regression", "spans"]
@@ -20,6 +21,10 @@ Outputs: TypeAlias = Float[np.ndarray, "..."]
 
 ExampleT = TypeVar("ExampleT")
 AnswerT = TypeVar("AnswerT")
+
+
+class DivergedError(KronpressError):
+    """What a model says is not finite."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class Task(ABC, Generic[ExampleT, AnswerT]):
         metrics: names of the scores; the task's score is their mean, as in GLUE.
         max_length: tokens of an example, by default; longer ones are cut (or read in parts, for spans).
         folders: what its folder may be called, other than by the task's name.
+        submission: name of the file, without its ending, that a GLUE submission wants; empty outside of GLUE.
     """
 
     head: ClassVar[Head]
@@ -57,6 +63,7 @@ class Task(ABC, Generic[ExampleT, AnswerT]):
     metrics: tuple[str, ...]
     max_length: int = 128
     folders: tuple[str, ...] = ()
+    submission: str = ""
 
     @property
     @abstractmethod
