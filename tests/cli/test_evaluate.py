@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from kronpress.cli import evaluate
 from kronpress.evaluate import PROTOCOLS
 from tests.cli.test_bad_input import TEXT, assert_explained, call
-from tests.tiny import save_tiny, tiny_llama
+from tests.tiny import save_tiny, tiny_bert, tiny_llama
 
 
 @pytest.fixture
@@ -56,8 +57,8 @@ def test_lambada_alone_and_beside_a_text(
     assert result.keys() == {"footprint", "lambada"}
     assert result["lambada"]["passages"] == 2
     printed = capsys.readouterr().out
-    assert f"{result['lambada']['perplexity']:.3f}" in printed
-    assert "accuracy" in printed
+    assert f"{result['lambada']['perplexity']:.3e}" in printed  # of random weights
+    assert "accuracy, %" in printed
     beside = ["--lambada", "lambada.jsonl", "--limit", 1, "--data", "text.txt", "--max-windows", 1]
     assert call(monkeypatch, "evaluate", model, *beside, "--json", "out.json") == 0
     result = json.loads(Path("out.json").read_text())[str(model)]
@@ -104,6 +105,34 @@ def test_a_mistake_is_explained(
         save_tiny(model, tiny_llama(max_position_embeddings=1024))
     assert call(monkeypatch, "evaluate", model, *arguments) == 1
     assert_explained(capsys, message)
+
+
+def test_both_models_are_opened_before_either_is_measured(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(evaluate, "_measure", lambda *_, **__: pytest.fail("measured"))
+    assert call(monkeypatch, "evaluate", "modle", "--against", model, "--data", "text.txt") == 1
+    assert_explained(capsys, "there is no folder 'modle'")
+    encoder = save_tiny(model.parent / "encoder", tiny_bert())
+    assert call(monkeypatch, "evaluate", encoder, "--against", model, "--data", "text.txt") == 1
+    assert_explained(capsys, "needs a causal language model")
+
+
+def test_names_and_numbers_are_whole_in_a_narrow_terminal(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    sized = {"parameters": 134515008}
+    rows = [("wikitext-v1", 23.45678), ("wikitext-v1-word", 3.2e12)]
+    perplexity = [{"protocol": name, "text": "a/wikitext-2-test.txt", "perplexity": value} for name, value in rows]
+    names = ("bundled:smollm2-135m", "runs/demo/checkpoint")
+    evaluate._print_results({name: {"footprint": sized, "perplexity": perplexity} for name in names})
+    printed = capsys.readouterr().out
+    assert "…" not in printed and printed.count("134,515,008") == 4
+    assert printed.count("23.457") == 2 and printed.count("3.200e+12") == 2 and printed.count("1.000×") == 4
+    cells = [[cell.strip() for cell in line.split("│")[1:4]] for line in printed.splitlines() if "│" in line]
+    whole = "".join("".join(column) for column in zip(*cells, strict=True))
+    assert all(each in whole for each in (*names, "wikitext-v1-word", "wikitext-2-test.txt"))
 
 
 def test_perplexity_per_word(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,13 @@ def test_the_caption_counts_seeds(found: list[Score], said: str) -> None:
     assert said in scores([task("rte", dict(zip(("teacher", "student"), found, strict=True)))]).caption
 
 
+def test_the_caption_counts_runs_that_diverged() -> None:
+    whole = task("rte", {"teacher": Score(70), "student": Score(60)})
+    lost = dataclasses.replace(whole, models=[whole.models[0], dataclasses.replace(whole.models[1], diverged=2)])
+    assert " Runs that diverged are left out: 2 of student on rte." in scores([lost]).caption
+    assert "diverged" not in scores([whole]).caption
+
+
 def test_one_task_is_not_averaged() -> None:
     grid = scores([task("rte", {"teacher": Score(70), "student": Score(63)})])
     assert grid.head == ("model", "rte", "parameters", "FLOPs per token", "% of teacher's score")

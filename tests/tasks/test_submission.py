@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kronpress.errors import KronpressError
-from kronpress.tasks import COLA, HANS, MNLI, MNLI_MISMATCHED, MRPC, QNLI, QQP, RTE, SST2, STSB, WNLI, Example
+from kronpress.tasks import COLA, HANS, MNLI, MNLI_MISMATCHED, MRPC, QNLI, QQP, RTE, SQUAD, SST2, STSB, WNLI, Example
 from kronpress.tasks.sentences import SentenceTask
 from kronpress.tasks.submission import write_submission
 
@@ -51,6 +51,8 @@ def test_rows_keep_their_own_names(tmp_path: Path) -> None:
 def test_what_can_not_be_submitted(tmp_path: Path) -> None:
     with pytest.raises(KronpressError, match="'hans' is not part of GLUE"):
         write_submission(HANS, EXAMPLES, [0.0, 1.0], folder=tmp_path)
+    with pytest.raises(KronpressError, match="'squad' is not part of GLUE"):
+        write_submission(SQUAD, [], [], folder=tmp_path)
     with pytest.raises(KronpressError, match="example '1': 'sts-b' has no answer nan"):
         write_submission(STSB, EXAMPLES, [0.0, math.nan], folder=tmp_path)
     for answer in (math.nan, 2.0, -1.0, 0.5):

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from transformers import PreTrainedModel
 
 from kronpress.checkpoint import files
@@ -21,6 +21,7 @@ from kronpress.data import read_text, split_held_out
 from kronpress.errors import KronpressError
 from kronpress.evaluate import PROTOCOLS, compare_speed, footprint
 from kronpress.evaluate.harness import Harness, parse_tasks
+from kronpress.evaluate.inference import require_causal
 from kronpress.evaluate.lambada import LAMBADA, read_lambada
 from kronpress.memory import keep_freed_memory
 from kronpress.precision import mixed_precision
@@ -37,7 +38,11 @@ _PROTOCOL_LIST = "\n\n".join(
 def evaluate(
     model: Model,
     data: Annotated[
-        str | None, typer.Option(help="Text to measure on; by default the last tenth of the bundled one.")
+        str | None,
+        typer.Option(
+            help="Text to measure on, the whole of it: one that was not trained on. "
+            "By default the last tenth of the bundled one."
+        ),
     ] = None,
     protocol: Annotated[
         list[str] | None,
@@ -76,14 +81,15 @@ def evaluate(
         measures["lm_eval"] = _harness(Harness(parse_tasks(lm_eval), include=lm_eval_include, limit=limit))
     elif lm_eval_include is not None:
         raise KronpressError("--lm-eval-include holds tasks for --lm-eval; name which of them to measure")
-    models = {}
-    results: dict[str, Any] = {}
-    for name in filter(None, (against, model)):
-        models[name], tokenizer = open_model(name)
-        results[name] = _measure(models[name], tokenizer, measures, name=name, float32=float32)
+    opened = {name: open_model(name) for name in filter(None, (against, model))}
+    for found, _ in opened.values():
+        require_causal(found, what="kronpress evaluate")
+    results: dict[str, Any] = {
+        name: _measure(*pair, measures, name=name, float32=float32) for name, pair in opened.items()
+    }
     _print_results(results)
     if speed and against is not None:
-        results["speed"] = asdict(compare_speed(models[against], models[model]))
+        results["speed"] = asdict(compare_speed(opened[against][0], opened[model][0]))
         _print_speed(results["speed"])
     if json_file is not None:
         files.write_json(json_file, results)
@@ -121,16 +127,22 @@ def _print_results(results: dict[str, Any]) -> None:
     """Print a table for each kind of measurement; ratios are to the first model's value in the same row."""
     headings = {"perplexity": ("protocol", "text", "perplexity"), "tasks": ("task", "metric", "value")}
     for kind, columns in headings.items():
-        table = Table("model", "parameters", *columns, "vs. first")
+        words = [Column(each, overflow="fold") for each in ("model", *columns[:2])]
+        numbers = [Column(each, justify="right", no_wrap=True) for each in ("parameters", columns[2], "vs. first")]
+        table = Table(*words, *numbers)
         first: dict[tuple[str, str], float] = {}
         for name, result in results.items():
             for what, on, value, error in _perplexity_rows(result) if kind == "perplexity" else _task_rows(result):
                 base = first.setdefault((what, on), value)
-                ratio = f"{value / base:.3f}×" if base else "–"
-                words = map(escape, (name, f"{result['footprint']['parameters']:,}", what, on))
-                table.add_row(*words, f"{value:.3f}{error}", ratio)
+                ratio = f"{_short(value / base)}×" if base else "–"
+                parameters = f"{result['footprint']['parameters']:,}"
+                table.add_row(*map(escape, (name, what, on)), parameters, f"{_short(value)}{error}", ratio)
         if table.row_count:
             Console().print(table)
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}" if value < 1e6 else f"{value:.3e}"
 
 
 def _perplexity_rows(result: dict[str, Any]) -> list[tuple[str, str, float, str]]:
@@ -139,7 +151,7 @@ def _perplexity_rows(result: dict[str, Any]) -> list[tuple[str, str, float, str]
 
 
 def _task_rows(result: dict[str, Any]) -> list[tuple[str, str, float, str]]:
-    rows = [("lambada-openai", "accuracy", result["lambada"]["accuracy"], "")] if "lambada" in result else []
+    rows = [("lambada-openai", "accuracy, %", result["lambada"]["accuracy"], "")] if "lambada" in result else []
     for row in result.get("lm_eval", []):
         metric = row["metric"] if row["filter"] == "none" else f"{row['metric']}, {row['filter']}"
         rows.append((row["task"], metric, row["value"], "" if row["stderr"] is None else f" ± {row['stderr']:.3f}"))

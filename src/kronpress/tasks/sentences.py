@@ -50,6 +50,7 @@ class SentenceTask(Task[Example, float]):
         trained_on: tasks whose fine-tuned models answer this one, for data outside of their distribution: for each of
             that task's classes, in order, which class of this task it stands for.
         scored_split: what these models are scored on.
+        submission: name of the file, without its ending, that a GLUE submission wants; empty outside of GLUE.
     """
 
     columns: Columns
@@ -57,6 +58,7 @@ class SentenceTask(Task[Example, float]):
     hub: tuple[str, ...] = ()
     trained_on: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     scored_split: str = "dev"
+    submission: str = ""
 
     def read(self, source: str, split: str) -> list[Example]:
         """Read `train`, `dev` or `test`, see `read_rows` for what a source is; labels are optional in `test` only.

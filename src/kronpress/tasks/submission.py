@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from kronpress.checkpoint.files import write_text
 from kronpress.errors import KronpressError
 from kronpress.tasks.sentences import Example, SentenceTask
+from kronpress.tasks.task import Task
 
 
 def write_submission(
-    task: SentenceTask, examples: Sequence[Example], answers: Sequence[float], *, folder: Path | str
+    task: Task[Any, Any], examples: Sequence[Example], answers: Sequence[float], *, folder: Path | str
 ) -> Path:
     """Write the answers under the name that GLUE expects, as it spells them, and return the path.
 
@@ -22,7 +24,7 @@ def write_submission(
         KronpressError: the task is not part of GLUE, there are not as many answers as examples, or an answer is none
             of the task's.
     """
-    if not task.submission:
+    if not isinstance(task, SentenceTask) or not task.submission:
         raise KronpressError(f"'{task.name}' is not part of GLUE and takes no submission; score its split 'dev'")
     if len(examples) != len(answers):
         raise KronpressError(f"{len(answers)} answers to {len(examples)} examples of '{task.name}'; give one for each")

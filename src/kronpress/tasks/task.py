@@ -55,7 +55,6 @@ class Task(ABC, Generic[ExampleT, AnswerT]):
         metrics: names of the scores; the task's score is their mean, as in GLUE.
         max_length: tokens of an example, by default; longer ones are cut (or read in parts, for spans).
         folders: what its folder may be called, other than by the task's name.
-        submission: name of the file, without its ending, that a GLUE submission wants; empty outside of GLUE.
     """
 
     head: ClassVar[Head]
@@ -63,7 +62,6 @@ class Task(ABC, Generic[ExampleT, AnswerT]):
     metrics: tuple[str, ...]
     max_length: int = 128
     folders: tuple[str, ...] = ()
-    submission: str = ""
 
     @property
     @abstractmethod
