@@ -277,7 +277,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=1_000_000, help="of stage 1")
     parser.add_argument("--tasks", nargs="*", choices=list(TASKS), default=list(TASKS), help="and those learned before")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--epochs", type=float, default=5.0)
+    parser.add_argument("--epochs", type=float, default=5.0, help="of students on STS-B; others have their own")
     parser.add_argument("--only", nargs="*", choices=[row.name for row in ROWS], help="rows")
     arguments = vars(parser.parse_args())
     only = arguments.pop("only")

@@ -442,21 +442,26 @@ def test_what_tasks_do_to_a_tokenizer_stays_with_them(data: Path, tmp_path: Path
     assert bench.tokenizer.pad_token is None and bench.tokenizer.backend_tokenizer.to_str() == before
 
 
-def test_a_run_that_diverges_is_left_out_and_told(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = contest.Contest._measure
-    broken = {"epochs of seed 0": 2}
+def diverging(monkeypatch: pytest.MonkeyPatch, *broken: int) -> list[int]:
+    """Let the model be not a number from these measurements on, counted from 0; return those made so far."""
+    measured, made = contest.Contest._measure, list[int]()
 
     def measure(self: Any, model: Any, features: Any) -> Any:
-        if broken["epochs of seed 0"]:
-            broken["epochs of seed 0"] -= 1
+        made.append(len(made))
+        if made[-1] in broken:
             next(iter(model.parameters())).data.fill_(torch.nan)
         return measured(self, model, features)
 
     monkeypatch.setattr(contest.Contest, "_measure", measure)
+    return made
+
+
+def test_a_run_that_diverges_is_left_out_and_told(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = diverging(monkeypatch, 0, 1)
     fine = step(data, seeds=3, epochs=2, teacher=None, losses={"cross_entropy": 1})
     (found,) = fine.run(work(tmp_path))["tasks"]
     (row,) = found["rows"]
-    assert broken["epochs of seed 0"] == 0  # it ends with its first measurement, as the next seed does
+    assert len(made) == 1 + 1 + 2, "the first two seeds end with their first measurement"
     assert [each["seed"] for each in row["seeds"]] == [2] and row["diverged"] == 2
     assert row["score"] == row["seeds"][0]["score"] and row["best_seed"] == 2 and row["deviation"] is None
 
@@ -464,18 +469,11 @@ def test_a_run_that_diverges_is_left_out_and_told(data: Path, tmp_path: Path, mo
 def test_a_run_that_diverges_late_has_its_best_epoch(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured, count = contest.Contest._measure, iter(range(9))
-
-    def measure(self: Any, model: Any, features: Any) -> Any:
-        if next(count) == 1:
-            next(iter(model.parameters())).data.fill_(torch.nan)
-        return measured(self, model, features)
-
-    monkeypatch.setattr(contest.Contest, "_measure", measure)
+    made = diverging(monkeypatch, 1)
     fine = step(data, seeds=1, epochs=3, teacher=None, losses={"cross_entropy": 1})
     (found,) = fine.run(work(tmp_path))["tasks"]
     (row,) = found["rows"]
-    assert row["diverged"] == 0 and row["seeds"][0]["epoch"] == 1 and next(count) == 2
+    assert row["diverged"] == 0 and row["seeds"][0]["epoch"] == 1 and len(made) == 2
     saved = load(tmp_path / "step" / "sst-2" / "student")
     assert all(value.isfinite().all() for value in saved.state_dict().values())
 

@@ -86,10 +86,9 @@ def test_qqp_alone_leaves_short_rows_out_and_says_so(tmp_path: Path, capsys: pyt
         QQP.read(write(tmp_path / "long.tsv", header + rows[0] + "\t1\n"), "train")
     with pytest.raises(KronpressError, match="has no rows"):
         QQP.read(write(tmp_path / "short.tsv", header + rows[1] + "\n"), "train")
+    test = write(tmp_path / "test.tsv", "id\tquestion1\tquestion2\n0\ta\tb\n1\tc\n")  # GLUE's server wants all rows
     with pytest.raises(KronpressError, match=r"line 3: 2 fields instead of 3 \(id, question1, question2\)"):
-        QQP.read(
-            write(tmp_path / "test.tsv", "id\tquestion1\tquestion2\n0\ta\tb\n1\tc\n"), "test"
-        )  # the server wants all
+        QQP.read(test, "test")
 
 
 def test_mnli_reads_the_gold_label_and_keeps_its_dev_sets_apart(tmp_path: Path) -> None:

@@ -83,12 +83,11 @@ class Contest:
                 )
             with processes.together():
                 if processes.is_main():
-                    best = max(found, key=lambda each: float(each["score"]))
-                    shutil.rmtree(place, ignore_errors=True)
-                    save(self._best(contender, best["seed"]), place, tokenizer=contender.tokenizer)
                     summary = self._summary(contender, found)
-                    lost = {"diverged": len(attempts) - len(found)}
-                    files.write_json(report, {**summary, **lost, "settings": settings})
+                    shutil.rmtree(place, ignore_errors=True)
+                    save(self._best(contender, summary["best_seed"]), place, tokenizer=contender.tokenizer)
+                    lost = len(attempts) - len(found)
+                    files.write_json(report, {**summary, "diverged": lost, "settings": settings})
                     shutil.rmtree(self._work(contender), ignore_errors=True)
         known: dict[str, Any] = files.read_json(report)
         return known

@@ -86,8 +86,8 @@ class ModelScore:
     """What one model reaches on one task: `teacher`, `student`, or a baseline by its name.
 
     `footprint` is that of the model with the task's head, by the labels above; `diverged` counts runs that the score
-    leaves out; `metrics` are those whose mean the score
-    is, and parts of them; `elsewhere` are those on other data sets than the task's, by their names.
+    leaves out; `metrics` are those whose mean the score is, and parts of them; `elsewhere` are those on other data sets
+    than the task's, by their names.
     """
 
     model: str
