@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validat
 
 from kronpress import distill, evaluate, factorize  # noqa: F401  (their steps register themselves)
 from kronpress.errors import KronpressError, did_you_mean
+from kronpress.shipped import shipped
 from kronpress.step import STEPS, Step
 from kronpress.validation import parse
 
@@ -88,12 +88,6 @@ def _with_names(value: Any, dumped: Any) -> Any:
     if kind is None:
         return {name: each for name, each in fields.items() if each is not None}
     return {"name": kind, **fields}
-
-
-def shipped() -> dict[str, Path]:
-    """Return the recipes inside the package by name."""
-    folder = Path(str(files("kronpress") / "recipes"))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def read_recipe(source: str | Path, *, overrides: Sequence[str] = (), fields: dict[str, Any] | None = None) -> Recipe:

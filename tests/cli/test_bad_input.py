@@ -261,7 +261,7 @@ def test_an_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, caps
     def press_control_c(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("kronpress.cli.run.execute", press_control_c)
+    monkeypatch.setattr("kronpress.cli.work.run.execute", press_control_c)
     assert call(monkeypatch, "run", "demo") == 130
     assert "--resume" in capsys.readouterr().err
 
@@ -272,7 +272,7 @@ def test_a_full_disk_midway_is_no_traceback(
     def run_full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "runs/demo/model.safetensors")
 
-    monkeypatch.setattr("kronpress.cli.run.execute", run_full)
+    monkeypatch.setattr("kronpress.cli.work.run.execute", run_full)
     assert call(monkeypatch, "run", "demo") == 1
     assert_explained(capsys, "No space left on device: runs/demo/model.safetensors")
 

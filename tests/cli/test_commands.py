@@ -103,7 +103,11 @@ def test_a_finished_result_is_not_overwritten(
 def test_a_compress_that_was_stopped_goes_on(folders: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     model, text, out = folders
     recipe = ["--recipe", "halve-ffn-training-free", "--data", text, *SMALL[4:], "-o", "evaluate.speed=false"]
-    for target in ("kronpress.pipeline.save", "kronpress.cli.run._publish", "kronpress.cli.run.shutil.copyfile"):
+    for target in (
+        "kronpress.pipeline.save",
+        "kronpress.cli.work.run._publish",
+        "kronpress.cli.work.run.shutil.copyfile",
+    ):
         with monkeypatch.context() as patched:
             patched.setattr(target, stop)
             assert call(patched, "compress", model, "--out", out, "--resume", *recipe) == 130

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kronpress.cli import evaluate
+from kronpress.cli.work import evaluate
 from kronpress.evaluate import PROTOCOLS
 from tests.cli.test_bad_input import TEXT, assert_explained, call
 from tests.tiny import save_tiny, tiny_bert, tiny_llama
@@ -44,9 +44,10 @@ metric_list: [{{metric: acc}}]
 def test_the_help_explains_every_protocol(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     assert call(monkeypatch, "evaluate", "--help") == 0
-    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    for name, protocol in PROTOCOLS.items():
-        assert f"{name}: {protocol.summary}." in lines
+    _, listed = capsys.readouterr().out.split("Protocols of perplexity:")
+    paragraphs = ["".join(paragraph.split()) for paragraph in listed.split("\n\n") if paragraph.strip()]
+    expected = [f"{name}: {protocol.summary}." for name, protocol in PROTOCOLS.items()]
+    assert paragraphs == ["".join(line.split()) for line in expected], "the help lists what the protocols say"
 
 
 def test_lambada_alone_and_beside_a_text(

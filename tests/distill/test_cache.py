@@ -14,11 +14,12 @@ import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from kronpress.distill import Distill, DistillationTrainer, LogitDistillation, cache, distillation, trainer
+from kronpress.distill import Distill, LogitDistillation, cache, distillation, trainer
 from kronpress.distill.batches import EncoderText, Frame, FromCache, NextToken
 from kronpress.distill.cache import INDEX, Kept, TeacherCache, build_cache, check_size
 from kronpress.distill.losses import Predictions
 from kronpress.distill.step import parse_losses
+from kronpress.distill.trainer import DistillationTrainer
 from kronpress.errors import KronpressError
 from tests.tiny import VOCABULARY, bench, tiny_bert, tiny_gpt2, tiny_llama, tiny_tokenizer
 

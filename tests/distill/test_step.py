@@ -14,9 +14,10 @@ from transformers.trainer_pt_utils import safe_globals
 
 from kronpress import processes
 from kronpress.data import Corpus
-from kronpress.distill import Distill, DistillationTrainer, distillation, read_log, training
+from kronpress.distill import Distill, distillation, read_log, training
 from kronpress.distill.batches import epochs_of
 from kronpress.distill.checkpoints import MARK, newest_whole
+from kronpress.distill.trainer import DistillationTrainer
 from kronpress.errors import KronpressError
 from kronpress.factorize import Factorize
 from kronpress.step import Workbench

@@ -17,8 +17,9 @@ import torch
 
 from kronpress import pipeline
 from kronpress.checkpoint import files
-from kronpress.distill import Distill, DistillationTrainer, read_log
+from kronpress.distill import Distill, read_log
 from kronpress.distill.checkpoints import MARK
+from kronpress.distill.trainer import DistillationTrainer
 from kronpress.errors import KronpressError
 from kronpress.evaluate import Evaluate
 from kronpress.factorize import Factorize

@@ -46,7 +46,7 @@ def recipe(tmp_path: Path) -> Path:
 
 def warm_up() -> None:
     """Wait for the imports."""
-    CONTEXT.set_forkserver_preload(["kronpress.cli"])
+    CONTEXT.set_forkserver_preload(["kronpress.cli.work.run", "kronpress.distill.trainer"])
     process = CONTEXT.Process(target=int)
     process.start()
     process.join()

@@ -2,39 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Column, Table
-from transformers import PreTrainedModel
 
-from kronpress.checkpoint import files
-from kronpress.cli.app import app
-from kronpress.cli.opening import Model, open_model
-from kronpress.data import read_text, split_held_out
+from kronpress.cli import work
+from kronpress.cli.app import Model, command
 from kronpress.errors import KronpressError
-from kronpress.evaluate import PROTOCOLS, compare_speed, footprint
-from kronpress.evaluate.harness import Harness, parse_tasks
-from kronpress.evaluate.inference import require_causal
-from kronpress.evaluate.lambada import LAMBADA, read_lambada
-from kronpress.memory import keep_freed_memory
-from kronpress.precision import mixed_precision
 
-Measure = Callable[[PreTrainedModel, Any], Any]
+if TYPE_CHECKING:
+    from kronpress.cli.work.evaluate import Measure
 
-# Blank lines, because the help joins lines that have none between them.
-_PROTOCOL_LIST = "\n\n".join(
-    ["Protocols of perplexity:", *(f"{name}: {protocol.summary}." for name, protocol in PROTOCOLS.items())]
-)
+# What the protocols say of themselves; a test compares. Blank lines, because the help joins lines without any between.
+_PROTOCOLS = """Protocols of perplexity:
+
+tokens-512: any text; windows of 512; per token.
+
+tokens-1024: any text; windows of 1024; per token.
+
+wikitext-v1: WikiText v1; windows of 1024; per token.
+
+wikitext-raw: raw WikiText; windows of 1024; per token.
+
+krony-pt: WikiText v1; windows of 1024; per token, mean of window means; as Krony-PT's and TQCompressor's tables.
+
+gpt2-zero-shot: raw WikiText; windows of 1024; per token; as GPT-2's zero-shot WikiText-2.
+
+wikitext-stride-512: raw WikiText; windows of 1024, stride 512; per token; as Hugging Face's guide to perplexity.
+
+wikitext-2048: raw WikiText; windows of 2048; per token; as GPTQ, SparseGPT and those who use their scripts.
+
+wikitext-run-clm: raw WikiText; windows of 1024; per token; as fine-tuning by Hugging Face's run_clm.
+
+wikitext-word: raw WikiText, detokenized; windows of 1024; per word; as lm-eval's wikitext, GPT-2's zero-shot
+WikiText-103.
+
+wikitext-v1-word: WikiText v1; windows of 1024; per word or line end; as models trained on words.
+
+ptb: the Penn Treebank as Mikolov prepared it; windows of 1024; per token.
+
+ptb-2048: the Penn Treebank as Mikolov prepared it; windows of 2048; per token; as SparseGPT's script.
+
+ptb-word: the Penn Treebank as Mikolov prepared it, detokenized; windows of 1024; per word or line end; as models
+trained on words.
+"""
 
 
-@app.command(epilog=_PROTOCOL_LIST)
+@command(epilog=_PROTOCOLS)
 def evaluate(
     model: Model,
     data: Annotated[
@@ -68,99 +83,16 @@ def evaluate(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
 ) -> None:
     """Measure perplexity by named protocols, tasks, size and speed; ratios are to --against, measured side by side."""
-    keep_freed_memory()
     if speed and against is None:
         raise KronpressError("--speed compares two models; name the other one with --against")
+    if lm_eval_include is not None and lm_eval is None:
+        raise KronpressError("--lm-eval-include holds tasks for --lm-eval; name which of them to measure")
     measures: dict[str, Measure] = {}
     names = protocol or (() if data is None and (lambada or lm_eval) else ("tokens-512",))
     if names:
-        measures["perplexity"] = _perplexity(names, data, max_windows)
+        measures["perplexity"] = work.evaluate.perplexity(names, data, max_windows)
     if lambada is not None:
-        measures["lambada"] = _lambada(lambada, limit)
+        measures["lambada"] = work.evaluate.lambada(lambada, limit)
     if lm_eval is not None:
-        measures["lm_eval"] = _harness(Harness(parse_tasks(lm_eval), include=lm_eval_include, limit=limit))
-    elif lm_eval_include is not None:
-        raise KronpressError("--lm-eval-include holds tasks for --lm-eval; name which of them to measure")
-    opened = {name: open_model(name) for name in filter(None, (against, model))}
-    for found, _ in opened.values():
-        require_causal(found, what="kronpress evaluate")
-    results: dict[str, Any] = {
-        name: _measure(*pair, measures, name=name, float32=float32) for name, pair in opened.items()
-    }
-    _print_results(results)
-    if speed and against is not None:
-        results["speed"] = asdict(compare_speed(opened[against][0], opened[model][0]))
-        _print_speed(results["speed"])
-    if json_file is not None:
-        files.write_json(json_file, results)
-
-
-def _perplexity(names: list[str] | tuple[str, ...], data: str | None, max_windows: int | None) -> Measure:
-    protocols = [PROTOCOLS[name] for name in names]
-    corpus = read_text(data) if data else split_held_out(read_text("bundled:python-reference"))[1]
-    return lambda model, tokenizer: [
-        asdict(each.measure(model, tokenizer, corpus.text, name=corpus.name, max_windows=max_windows))
-        for each in protocols
-    ]
-
-
-def _lambada(path: str, limit: int | None) -> Measure:
-    passages = read_lambada(path, limit=limit)
-    return lambda model, tokenizer: asdict(LAMBADA.measure(model, tokenizer, passages, name=path))
-
-
-def _harness(harness: Harness) -> Measure:
-    harness.check()
-    return lambda model, tokenizer: [asdict(result) for result in harness.measure(model, tokenizer)]
-
-
-def _measure(
-    model: PreTrainedModel, tokenizer: Any, measures: dict[str, Measure], *, name: str, float32: bool
-) -> dict[str, Any]:
-    size = footprint(model, folder=Path(name) if Path(name).is_dir() else None)
-    with nullcontext() if float32 else mixed_precision(model.device):
-        measured = {what: measure(model, tokenizer) for what, measure in measures.items()}
-    return {"footprint": asdict(size), **measured}
-
-
-def _print_results(results: dict[str, Any]) -> None:
-    """Print a table for each kind of measurement; ratios are to the first model's value in the same row."""
-    headings = {"perplexity": ("protocol", "text", "perplexity"), "tasks": ("task", "metric", "value")}
-    for kind, columns in headings.items():
-        words = [Column(each, overflow="fold") for each in ("model", *columns[:2])]
-        numbers = [Column(each, justify="right", no_wrap=True) for each in ("parameters", columns[2], "vs. first")]
-        table = Table(*words, *numbers)
-        first: dict[tuple[str, str], float] = {}
-        for name, result in results.items():
-            for what, on, value, error in _perplexity_rows(result) if kind == "perplexity" else _task_rows(result):
-                base = first.setdefault((what, on), value)
-                ratio = f"{_short(value / base)}×" if base else "–"
-                parameters = f"{result['footprint']['parameters']:,}"
-                table.add_row(*map(escape, (name, what, on)), parameters, f"{_short(value)}{error}", ratio)
-        if table.row_count:
-            Console().print(table)
-
-
-def _short(value: float) -> str:
-    return f"{value:.3f}" if value < 1e6 else f"{value:.3e}"
-
-
-def _perplexity_rows(result: dict[str, Any]) -> list[tuple[str, str, float, str]]:
-    rows = [*result.get("perplexity", []), *([result["lambada"]] if "lambada" in result else [])]
-    return [(row["protocol"], Path(row["text"]).name, row["perplexity"], "") for row in rows]
-
-
-def _task_rows(result: dict[str, Any]) -> list[tuple[str, str, float, str]]:
-    rows = [("lambada-openai", "accuracy, %", result["lambada"]["accuracy"], "")] if "lambada" in result else []
-    for row in result.get("lm_eval", []):
-        metric = row["metric"] if row["filter"] == "none" else f"{row['metric']}, {row['filter']}"
-        rows.append((row["task"], metric, row["value"], "" if row["stderr"] is None else f" ± {row['stderr']:.3f}"))
-    return rows
-
-
-def _print_speed(speed: dict[str, Any]) -> None:
-    table = Table("speed", "dense tokens/s", "student tokens/s", "ratio", "spread")
-    for row in speed["rows"]:
-        spread = f"{row['ratio_min']:.2f}–{row['ratio_max']:.2f}"
-        table.add_row(row["phase"], f"{row['dense']:.1f}", f"{row['student']:.1f}", f"{row['ratio']:.2f}×", spread)
-    Console().print(table)
+        measures["lm_eval"] = work.evaluate.harness(lm_eval, lm_eval_include, limit)
+    work.evaluate.evaluate(model, against, measures, float32=float32, speed=speed, json_file=json_file)

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from kronpress import processes
-from kronpress.checkpoint import files
-from kronpress.cli.app import app
+from kronpress.cli import work
+from kronpress.cli.app import Model, command
 from kronpress.errors import KronpressError
-from kronpress.pipeline import MANIFEST, Run, execute
-from kronpress.recipe import read_recipe
-from kronpress.report import print_summary
 
 Override = Annotated[
     list[str] | None, typer.Option("--override", "-o", help="Set a value of the recipe: distill.tokens=50000.")
@@ -27,7 +21,7 @@ HeldOut = Annotated[str | None, typer.Option(help="Text to measure on; by defaul
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in the same folder.")]
 
 
-@app.command()
+@command()
 def run(
     recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.")],
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the run; runs/NAME by default.")] = None,
@@ -39,15 +33,12 @@ def run(
     """Run a recipe; checkpoint, logs, model card and report.html go into one folder."""
     fields = _fields(data, held_out)
     folder = out or Path("runs") / Path(recipe).stem
-    done = execute(read_recipe(recipe, overrides=override or (), fields=fields), folder, resume=resume)
-    if processes.is_main():
-        print_summary(done.summary())
-        typer.echo(f"model:  {done.checkpoint}\nreport: {done.folder / 'report.html'}")
+    work.run.run(recipe, folder, overrides=override or (), fields=fields, resume=resume)
 
 
-@app.command()
+@command()
 def compress(
-    model: Annotated[str, typer.Argument(help="A folder, a hub id, a GGUF file or bundled:smollm2-135m.")],
+    model: Model,
     out: Annotated[Path, typer.Option("--out", help="Folder for the compressed model; must be absent or empty.")],
     recipe: Annotated[str, typer.Option(help="A shipped recipe or a YAML file.")] = "halve-ffn",
     override: Override = None,
@@ -56,22 +47,8 @@ def compress(
     resume: Resume = False,
 ) -> None:
     """Compress a model by a recipe; the checkpoint goes straight into --out, the run's logs into --out/run."""
-    if processes.count() > 1:
-        raise KronpressError("compress works in one process; start several with: torchrun … -m kronpress run RECIPE")
-    begun = (out / "run" / MANIFEST).exists()
-    if begun and not resume:
-        raise KronpressError(f"{out} already holds a run, which is left untouched; add --resume or name a new folder")
-    if not begun and not (resume and _holds_only_run(out)):
-        files.require_empty(out)
     fields = _fields(data, held_out) | {"model": model}
-    done = execute(read_recipe(recipe, overrides=override or (), fields=fields), out / "run", resume=resume)
-    _publish(done, out)
-    print_summary(done.summary())
-    typer.echo(f"model:  {out}\nreport: {out / 'report.html'}")
-
-
-def _holds_only_run(folder: Path) -> bool:
-    return folder.is_dir() and [path.name for path in folder.iterdir()] == ["run"]
+    work.run.compress(recipe, out, overrides=override or (), fields=fields, resume=resume)
 
 
 def _fields(data: str | None, held_out: str | None) -> dict[str, Any]:
@@ -80,13 +57,3 @@ def _fields(data: str | None, held_out: str | None) -> dict[str, Any]:
     if data is None:
         return {}
     return {"data": {"train": data} | ({} if held_out is None else {"held_out": held_out})}
-
-
-def _publish(done: Run, folder: Path) -> None:
-    """Move the finished checkpoint up, config.json last: before that the folder does not open as a model."""
-    if done.checkpoint.is_dir():
-        names = sorted(done.checkpoint.iterdir(), key=lambda path: path.name == "config.json")
-        for path in names:
-            os.replace(path, folder / path.name)
-        done.checkpoint.rmdir()
-    shutil.copyfile(done.folder / "report.html", folder / "report.html")

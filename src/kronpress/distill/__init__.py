@@ -12,7 +12,6 @@ from kronpress.distill.losses import (
     Loss,
 )
 from kronpress.distill.step import Distill
-from kronpress.distill.trainer import DistillationTrainer
 from kronpress.distill.training import TrainingStep
 
 __all__ = [
@@ -20,7 +19,6 @@ __all__ = [
     "CrossEntropy",
     "Distill",
     "Distillation",
-    "DistillationTrainer",
     "Finetune",
     "LayerLoss",
     "LogitDistillation",

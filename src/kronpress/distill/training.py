@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -20,10 +20,15 @@ from kronpress.distill.checkpoints import newest_whole
 from kronpress.distill.dropout import dropping
 from kronpress.distill.log import JsonLog, read_log
 from kronpress.distill.objective import Objective
-from kronpress.distill.trainer import DistillationTrainer
 from kronpress.errors import KronpressError, did_you_mean
+from kronpress.imports import lazily
 from kronpress.memory import peak_rss_bytes
 from kronpress.step import Step, Workbench
+
+if TYPE_CHECKING:
+    from kronpress.distill import trainer
+else:
+    trainer = lazily("kronpress.distill.trainer")  # which imports transformers' Trainer
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ class TrainingStep(Step):
         _refuse_shards()
         started = time.perf_counter()
         log = bench.folder / "train.jsonl"
-        trainer = DistillationTrainer(
+        training = trainer.DistillationTrainer(
             model=objective,
             args=self._arguments(bench, objective, material),
             train_dataset=material.data,
@@ -107,7 +112,7 @@ class TrainingStep(Step):
         objective.student.train()
         try:
             with dropping(objective.student, self.dropout):
-                trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+                training.train(resume_from_checkpoint=str(resume) if resume else None)
         finally:
             objective.eval()
             objective.zero_grad(set_to_none=True)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from transformers import PreTrainedModel
-
+from kronpress.families.signatures import PreTrainedModel
 from kronpress.registry import Shelf
 
 ATTENTION_ROLES = ("query", "key", "value", "output")

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from transformers import PreTrainedConfig
-
 from kronpress.families.family import FEED_FORWARD_ROLES, Family
+from kronpress.families.signatures import PreTrainedConfig
 
 Axis = Literal["rows", "columns"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import nn
-from transformers import PreTrainedModel
 
 from kronpress.errors import KronpressError
 from kronpress.families.family import FEED_FORWARD_ROLES, Family, family_of
 from kronpress.families.folds import Fold, folds_of
+from kronpress.families.signatures import PreTrainedModel
 
 
 @dataclass(frozen=True)

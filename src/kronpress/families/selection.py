@@ -6,11 +6,10 @@ import fnmatch
 import re
 from typing import Literal
 
-from transformers import PreTrainedModel
-
 from kronpress.errors import KronpressError
 from kronpress.families.family import ATTENTION_ROLES, FEED_FORWARD_ROLES
 from kronpress.families.layout import Layout, Site, layout
+from kronpress.families.signatures import PreTrainedModel
 
 Blocks = Literal["all", "odd", "even"] | tuple[int, ...]
 _GROUPS = {"attention": ("qkv", *ATTENTION_ROLES), "feed_forward": FEED_FORWARD_ROLES}

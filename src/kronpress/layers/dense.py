@@ -5,14 +5,13 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 
 def weight_of(layer: nn.Module) -> Float[Tensor, "out in"]:
     """Return the weight as out × in; GPT-2's `Conv1D` stores in × out and is transposed here, once."""
     weight = layer.weight
     assert isinstance(weight, Tensor)
-    return weight.detach().T if isinstance(layer, Conv1D) else weight.detach()
+    return weight.detach().T if _is_transposed(layer) else weight.detach()
 
 
 def linear(weight: Float[Tensor, "out in"], *, bias: Float[Tensor, " out"] | None = None) -> nn.Linear:
@@ -27,9 +26,15 @@ def linear(weight: Float[Tensor, "out in"], *, bias: Float[Tensor, " out"] | Non
 
 def narrowed(layer: nn.Module, weight: Float[Tensor, "out in"], *, bias: Tensor | None) -> nn.Module:
     """Return a dense layer of the class of `layer` (so that its checkpoint stays plain) with this weight."""
-    if not isinstance(layer, Conv1D):
+    if not _is_transposed(layer):
         return linear(weight, bias=bias)
-    narrow = Conv1D(weight.shape[0], weight.shape[1])
+    narrow = type(layer)(weight.shape[0], weight.shape[1])
     narrow.weight = nn.Parameter(weight.detach().T.clone().contiguous())
     narrow.bias = nn.Parameter(torch.zeros(len(weight), dtype=weight.dtype) if bias is None else bias.detach().clone())
     return narrow
+
+
+def _is_transposed(layer: nn.Module) -> bool:
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(layer, Conv1D)

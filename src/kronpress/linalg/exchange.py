@@ -8,7 +8,6 @@ from math import ceil
 
 import torch
 from jaxtyping import Float, Int
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from kronpress.linalg.shapes import KroneckerShape
@@ -132,6 +131,8 @@ def _vacate(sides: Sequence[Side], generator: torch.Generator) -> Int[Tensor, " 
 
 def _assign(gains: Float[Tensor, "k k"], runs: Int[Tensor, " k"]) -> Int[Tensor, " k"]:
     """Return for each slot j the row i to put there, such that the sum of gains is largest and rows keep their run."""
+    from scipy.optimize import linear_sum_assignment
+
     source = torch.arange(len(runs))
     values = (gains - gains.mean(0)).cpu()  # the same optimum, found three times as fast
     for run in runs.unique():

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.sparse.linalg import ArpackError, eigsh
 from torch import Tensor
 
 _DENSE_SIDE = 512  # above this, a few eigenpairs are cheaper by Lanczos than all of them by LAPACK
@@ -52,6 +51,8 @@ def truncated_svd(matrix: Float[Tensor, "rows columns"], *, rank: int) -> Trunca
 def _leading_eigenvectors(gram: Float[Tensor, "n n"], rank: int) -> tuple[Float[Tensor, "n rank"], float]:
     """Return eigenvectors by falling eigenvalue, and the square root of the sum of the other eigenvalues."""
     if len(gram) > _DENSE_SIDE and rank <= len(gram) // 16:
+        from scipy.sparse.linalg import ArpackError, eigsh
+
         start = np.random.default_rng(0).standard_normal(len(gram))  # fixed, so that the result is reproducible
         with suppress(ArpackError):  # a zero matrix, or no convergence
             energy, basis = eigsh(gram.cpu().numpy(), k=rank, v0=start)

@@ -8,14 +8,20 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
+from typing import TYPE_CHECKING
 
-from kronpress.report import plots
+from kronpress.imports import lazily
 from kronpress.report.headline import headlines
 from kronpress.report.markup import NUMBER, PATH, TEXT, bar, caption, pair, plot, section, spread, table
 from kronpress.report.numbers import abbreviated, duration, ratio, significant
 from kronpress.report.rows import footprint_rows, perplexity_rows, speed_rows
 from kronpress.report.scores import score_tables
 from kronpress.report.summary import RunSummary, Sample
+
+if TYPE_CHECKING:
+    from kronpress.report import plots
+else:
+    plots = lazily("kronpress.report.plots")  # which imports matplotlib
 
 WORST_LAYERS = 8
 WIDEST_SCORES = 8  # columns that fit beside each other

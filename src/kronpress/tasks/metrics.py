@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import rankdata
 
 from kronpress.errors import KronpressError
 
@@ -55,6 +54,8 @@ def pearson(gold: Numbers, predicted: Numbers) -> float:
 
 def spearman(gold: Numbers, predicted: Numbers) -> float:
     """Return Spearman's correlation of ranks, equal values at their average rank; 0 where either side is constant."""
+    from scipy.stats import rankdata
+
     return pearson(rankdata(gold), rankdata(predicted))
 
 

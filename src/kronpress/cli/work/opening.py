@@ -1,16 +1,13 @@
-"""How commands name a model and open it together with its tokenizer."""
+"""How commands open a model together with its tokenizer."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from transformers import PreTrainedModel
 
 from kronpress.checkpoint import load_with_tokenizer
 from kronpress.errors import KronpressError
-
-Model = Annotated[str, typer.Argument(help="A folder, a hub id, a GGUF file or bundled:smollm2-135m.")]
 
 
 def open_model(name: str) -> tuple[PreTrainedModel, Any]:
