@@ -10,13 +10,14 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoModel, LlamaModel, PreTrainedModel
 
-from kronpress.distill import Distillation, distillation, objective
+from kronpress.distill import Distill, Distillation, distillation, objective
 from kronpress.distill.attention import training_attention
 from kronpress.distill.distillation import head_of
 from kronpress.distill.losses import IGNORED
 from kronpress.distill.step import parse_losses
 from kronpress.distill.trace import Sizes, tracing
 from kronpress.errors import KronpressError
+from kronpress.recipe import read_recipe
 from tests.tiny import DEPTH, DIM, factorized, some_ids, tiny_bert, tiny_gpt2, tiny_llama
 
 BUILDS = {"llama": tiny_llama, "llama untied": lambda: tiny_llama(tied=False), "gpt2": tiny_gpt2, "bert": tiny_bert}
@@ -115,6 +116,24 @@ def test_a_weight_of_two_is_the_loss_twice() -> None:
         for weight in (1, 2)
     )
     torch.testing.assert_close(2 * once, twice)
+
+
+@pytest.mark.parametrize("depth", [3, 12])
+@pytest.mark.parametrize(("recipe", "build"), [("kngpt2", tiny_gpt2), ("kroneckerbert-21", tiny_bert)])
+def test_shipped_recipes_add_up_layers_whatever_their_number(recipe: str, build: Any, depth: int) -> None:
+    name = "n_layer" if build is tiny_gpt2 else "num_hidden_layers"
+    teacher, student = (build(seed=seed, **{name: depth}) for seed in (0, 1))
+    (losses,) = (step.losses for step in read_recipe(recipe).steps if isinstance(step, Distill))
+    weighted = {
+        label: loss.model_copy(update={"reduction": "mean", "weight": float(depth)})
+        if label in ("attention", "hidden")
+        else loss
+        for label, loss in losses.items()
+    }
+    with training_attention(student, teacher):
+        added, averaged = (Distillation(student, teacher, each)(**batch())["loss"] for each in (losses, weighted))
+    torch.testing.assert_close(added, averaged, rtol=1e-6, atol=0)
+    assert_same_gradients(added, averaged, student)
 
 
 def test_without_a_mask_all_tokens_count() -> None:
