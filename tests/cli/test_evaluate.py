@@ -47,6 +47,17 @@ def test_the_help_explains_every_protocol(monkeypatch: pytest.MonkeyPatch, capsy
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     for name, protocol in PROTOCOLS.items():
         assert f"{name}: {protocol.summary}." in lines
+    assert any(line.startswith("tokens-N: ") for line in lines)
+
+
+def test_windows_fit_the_model_with_the_fewest_positions(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = save_tiny(model.parent / "short", tiny_llama(max_position_embeddings=48))
+    options = ["--data", "text.txt", "--against", other, "--json", "out.json", "--max-windows", "1", "--speed"]
+    assert call(monkeypatch, "evaluate", model, *options) == 0
+    results = json.loads(Path("out.json").read_text())
+    assert [results[str(name)]["perplexity"][0]["protocol"] for name in (model, other)] == ["tokens-48"] * 2
+    assert (results["speed"]["prompt_tokens"], results["speed"]["new_tokens"]) == (24, 24)
+    assert call(monkeypatch, "evaluate", other, "--data", "text.txt", "--protocol", "tokens-40") == 0
 
 
 def test_lambada_alone_and_beside_a_text(

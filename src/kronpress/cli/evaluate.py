@@ -17,9 +17,9 @@ from transformers import PreTrainedModel
 from kronpress.checkpoint import files
 from kronpress.cli.app import app
 from kronpress.cli.opening import Model, open_model
-from kronpress.data import read_text, split_held_out
+from kronpress.data import Corpus, read_text, split_held_out
 from kronpress.errors import KronpressError
-from kronpress.evaluate import PROTOCOLS, compare_speed, footprint
+from kronpress.evaluate import PROTOCOLS, PerplexityProtocol, compare_speed, footprint, longest_protocol
 from kronpress.evaluate.harness import Harness, parse_tasks
 from kronpress.evaluate.inference import require_causal
 from kronpress.evaluate.lambada import LAMBADA, read_lambada
@@ -30,7 +30,11 @@ Measure = Callable[[PreTrainedModel, Any], Any]
 
 # Blank lines, because the help joins lines that have none between them.
 _PROTOCOL_LIST = "\n\n".join(
-    ["Protocols of perplexity:", *(f"{name}: {protocol.summary}." for name, protocol in PROTOCOLS.items())]
+    [
+        "Protocols of perplexity:",
+        *(f"{name}: {protocol.summary}." for name, protocol in PROTOCOLS.items()),
+        "tokens-N: as tokens-512, with windows of any number N of tokens from 2 on.",
+    ]
 )
 
 
@@ -47,8 +51,8 @@ def evaluate(
     protocol: Annotated[
         list[str] | None,
         typer.Option(
-            help="Protocol of perplexity, one of those below; may be repeated. tokens-512 by default, "
-            "or none where --lambada or --lm-eval is given and --data is not."
+            help="Protocol of perplexity, one of those below; may be repeated. By default tokens-512, or tokens-N "
+            "with the N tokens that the models see, or none where --lambada or --lm-eval is given and --data is not."
         ),
     ] = None,
     against: Annotated[str | None, typer.Option(help="A dense model to compare with, in the same run.")] = None,
@@ -72,9 +76,8 @@ def evaluate(
     if speed and against is None:
         raise KronpressError("--speed compares two models; name the other one with --against")
     measures: dict[str, Measure] = {}
-    names = protocol or (() if data is None and (lambada or lm_eval) else ("tokens-512",))
-    if names:
-        measures["perplexity"] = _perplexity(names, data, max_windows)
+    protocols = [PROTOCOLS[name] for name in protocol or ()]
+    corpus = _corpus(data) if protocols or data is not None or not (lambada or lm_eval) else None
     if lambada is not None:
         measures["lambada"] = _lambada(lambada, limit)
     if lm_eval is not None:
@@ -84,6 +87,9 @@ def evaluate(
     opened = {name: open_model(name) for name in filter(None, (against, model))}
     for found, _ in opened.values():
         require_causal(found, what="kronpress evaluate")
+    if corpus is not None:
+        default = longest_protocol(*(found for found, _ in opened.values()))
+        measures["perplexity"] = _perplexity(protocols or [PROTOCOLS[default]], corpus, max_windows)
     results: dict[str, Any] = {
         name: _measure(*pair, measures, name=name, float32=float32) for name, pair in opened.items()
     }
@@ -95,9 +101,11 @@ def evaluate(
         files.write_json(json_file, results)
 
 
-def _perplexity(names: list[str] | tuple[str, ...], data: str | None, max_windows: int | None) -> Measure:
-    protocols = [PROTOCOLS[name] for name in names]
-    corpus = read_text(data) if data else split_held_out(read_text("bundled:python-reference"))[1]
+def _corpus(data: str | None) -> Corpus:
+    return split_held_out(read_text("bundled:python-reference"))[1] if data is None else read_text(data)
+
+
+def _perplexity(protocols: list[PerplexityProtocol], corpus: Corpus, max_windows: int | None) -> Measure:
     return lambda model, tokenizer: [
         asdict(each.measure(model, tokenizer, corpus.text, name=corpus.name, max_windows=max_windows))
         for each in protocols

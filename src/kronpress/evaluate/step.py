@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from kronpress.data import Corpus, read_text, tokenize, windows
 from kronpress.evaluate.fidelity import fidelity
 from kronpress.evaluate.lambada import LAMBADA, read_lambada
-from kronpress.evaluate.perplexity import PROTOCOLS
+from kronpress.evaluate.perplexity import PROTOCOLS, longest_protocol
 from kronpress.evaluate.samples import generate_samples
 from kronpress.evaluate.speed import compare_speed
 from kronpress.families import is_causal, position_limit
@@ -24,7 +24,6 @@ from kronpress.precision import mixed_precision
 from kronpress.step import STEPS, Step, Workbench
 
 _FIDELITY_WINDOWS, _FIDELITY_SIZE = 64, 128
-_PROMPT, _NEW = 256, 32  # tokens of the speed comparison, where the model has room for them
 
 
 @STEPS.register("evaluate")
@@ -33,7 +32,8 @@ class Evaluate(Step):
 
     Attributes:
         stage: what the report calls this point of the recipe.
-        protocols: names of perplexity protocols (`kronpress evaluate --help` lists them).
+        protocols: names of perplexity protocols (`kronpress evaluate --help` lists them); by default tokens-512, or
+            tokens-N with the N tokens that the model sees.
         text: another text than the recipe's held-out one.
         max_windows: measure the first windows only.
         lambada: a .jsonl file of LAMBADA, measured as `lambada-openai`; both models must be decoders.
@@ -46,7 +46,7 @@ class Evaluate(Step):
     kind: ClassVar[str] = "evaluate"
     changes_student: ClassVar[bool] = False
     stage: str = "student"
-    protocols: tuple[str, ...] = ("tokens-512",)
+    protocols: tuple[str, ...] | None = None
     text: str | None = None
     max_windows: int | None = Field(default=None, ge=1)
     lambada: str | None = None
@@ -57,8 +57,8 @@ class Evaluate(Step):
 
     @field_validator("protocols")
     @classmethod
-    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(PROTOCOLS[name].name for name in names)
+    def _known(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if names is None else tuple(PROTOCOLS[name].name for name in names)
 
     def check(self, bench: Workbench) -> None:
         """Check text, protocols, LAMBADA's first passage and prompts on the dense model."""
@@ -69,7 +69,7 @@ class Evaluate(Step):
         if not is_causal(bench.teacher):
             self._windows(bench, corpus)
             return
-        for name in self.protocols:
+        for name in self._names(bench):
             PROTOCOLS[name].measure(
                 bench.teacher, bench.tokenizer, corpus.text, name=corpus.name, max_windows=1, progress=False
             )
@@ -81,17 +81,18 @@ class Evaluate(Step):
         report: dict[str, Any] = {"stage": self.stage, "perplexity": [], "samples": []}
         corpus = self._corpus(bench)
         if is_causal(bench.student):
-            report["perplexity"] = [self._perplexity(bench, corpus, name) for name in self.protocols]
+            report["perplexity"] = [self._perplexity(bench, corpus, name) for name in self._names(bench)]
             if self.lambada is not None:
                 report["perplexity"].append(self._lambada(bench, self.lambada))
             report["samples"] = self._samples(bench)
         else:
             report["fidelity"] = self._fidelity(bench, corpus)
         if self.speed:
-            tokens = min(_PROMPT, max(1, (position_limit(bench.student) or _PROMPT) - _NEW))
-            rows = compare_speed(bench.teacher, bench.student, prompt_tokens=tokens, new_tokens=_NEW, seed=bench.seed)
-            report["speed"] = asdict(rows)
+            report["speed"] = asdict(compare_speed(bench.teacher, bench.student, seed=bench.seed))
         return report
+
+    def _names(self, bench: Workbench) -> tuple[str, ...]:
+        return (longest_protocol(bench.teacher),) if self.protocols is None else self.protocols
 
     def _corpus(self, bench: Workbench) -> Corpus:
         return bench.held_out if self.text is None else read_text(self.text)
