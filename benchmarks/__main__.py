@@ -1,7 +1,8 @@
 """Run the benchmarks that need no data: `python -m benchmarks`."""
 
-from benchmarks import finetuning, layers, training
+from benchmarks import finetuning, formats, layers, training
 
+formats.main()
 layers.main()
 training.main()
 finetuning.main()

@@ -65,7 +65,7 @@ def test_lambada_alone_and_beside_a_text(
 ) -> None:
     assert call(monkeypatch, "evaluate", model, "--lambada", "lambada.jsonl", "--json", "out.json") == 0
     result = json.loads(Path("out.json").read_text())[str(model)]
-    assert result.keys() == {"footprint", "lambada"}
+    assert result.keys() == {"footprint", "precision", "lambada"}
     assert result["lambada"]["passages"] == 2
     printed = capsys.readouterr().out
     assert f"{result['lambada']['perplexity']:.3e}" in printed  # of random weights

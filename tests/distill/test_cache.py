@@ -31,7 +31,7 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compute in fp32, and keep two windows to a shard."""
     for module in (trainer, cache, distillation):
         monkeypatch.setattr(module, "mixed_precision", lambda _: nullcontext(), raising=False)
-    monkeypatch.setattr("kronpress.distill.step.has_fast_bfloat16", lambda _: False)
+    monkeypatch.setattr("kronpress.distill.step.computes_in_bfloat16", lambda _: False)
     monkeypatch.setattr(cache, "_SHARD_BYTES", 2 * WINDOW * 22)
 
 

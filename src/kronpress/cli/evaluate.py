@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +23,7 @@ from kronpress.evaluate.harness import Harness, parse_tasks
 from kronpress.evaluate.inference import require_causal
 from kronpress.evaluate.lambada import LAMBADA, read_lambada
 from kronpress.memory import keep_freed_memory
-from kronpress.precision import mixed_precision
+from kronpress.precision import Precision, choose, computing_in, mixed_precision, number_format
 
 Measure = Callable[[PreTrainedModel, Any], Any]
 
@@ -67,7 +66,9 @@ def evaluate(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Take the first passages of LAMBADA and examples of tasks only.")
     ] = None,
-    float32: Annotated[bool, typer.Option("--float32", help="Never compute in bfloat16.")] = False,
+    precision: Annotated[
+        Precision, typer.Option(help="Number format of matrix products; auto is the one that is faster here.")
+    ] = "auto",
     speed: Annotated[bool, typer.Option("--speed", help="Compare speed with --against, alternating.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
 ) -> None:
@@ -90,9 +91,10 @@ def evaluate(
     if corpus is not None:
         default = longest_protocol(*(found for found, _ in opened.values()))
         measures["perplexity"] = _perplexity(protocols or [PROTOCOLS[default]], corpus, max_windows)
-    results: dict[str, Any] = {
-        name: _measure(*pair, measures, name=name, float32=float32) for name, pair in opened.items()
-    }
+    chosen = choose(precision, opened[model][0].device)
+    typer.echo(f"matrix products in {chosen}")
+    with computing_in(chosen):
+        results: dict[str, Any] = {name: _measure(*pair, measures, name=name) for name, pair in opened.items()}
     _print_results(results)
     if speed and against is not None:
         results["speed"] = asdict(compare_speed(opened[against][0], opened[model][0]))
@@ -122,13 +124,13 @@ def _harness(harness: Harness) -> Measure:
     return lambda model, tokenizer: [asdict(result) for result in harness.measure(model, tokenizer)]
 
 
-def _measure(
-    model: PreTrainedModel, tokenizer: Any, measures: dict[str, Measure], *, name: str, float32: bool
-) -> dict[str, Any]:
-    size = footprint(model, folder=Path(name) if Path(name).is_dir() else None)
-    with nullcontext() if float32 else mixed_precision(model.device):
+def _measure(model: PreTrainedModel, tokenizer: Any, measures: dict[str, Measure], *, name: str) -> dict[str, Any]:
+    size, chosen = footprint(model, folder=Path(name) if Path(name).is_dir() else None), number_format(model.device)
+    if chosen.name == "fp32":
+        model.float()
+    with mixed_precision(model.device):
         measured = {what: measure(model, tokenizer) for what, measure in measures.items()}
-    return {"footprint": asdict(size), **measured}
+    return {"footprint": asdict(size), "precision": chosen.name, **measured}
 
 
 def _print_results(results: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from kronpress.precision import mixed_precision
 class Distillation(Objective):
     """The weighted sum of losses of a language model, token by token.
 
-    Matrix products run in bfloat16 where the device is faster at it, the teacher's weights being kept in it; the
+    Matrix products run in the number format that was chosen, the teacher's weights being kept in it; the
     student's weights and all losses are in fp32.
 
     Attributes:

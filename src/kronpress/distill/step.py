@@ -26,7 +26,7 @@ from kronpress.distill.losses import LOSSES, LogitLoss, Loss
 from kronpress.distill.training import Material, TrainingStep
 from kronpress.errors import KronpressError
 from kronpress.families import family_of, window_of
-from kronpress.precision import has_fast_bfloat16
+from kronpress.precision import computes_in_bfloat16
 from kronpress.step import STEPS, Workbench
 from kronpress.validation import parse_named
 
@@ -148,7 +148,7 @@ class Distill(TrainingStep):
             return None
         device = bench.student.device
         teacher = bench.teacher if self.teacher is None else self._other_teacher(bench)
-        dtype = torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
+        dtype = torch.bfloat16 if computes_in_bfloat16(device) else torch.float32
         frozen = {  # what deepcopy takes for the copies of the parameters; buffers, such as frequencies, stay precise
             id(each): nn.Parameter(each.detach().to(device, dtype), requires_grad=False)
             for each in teacher.parameters()

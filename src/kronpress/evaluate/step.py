@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from jaxtyping import Int
 from pydantic import Field, field_validator
@@ -20,7 +19,7 @@ from kronpress.evaluate.perplexity import PROTOCOLS, longest_protocol
 from kronpress.evaluate.samples import generate_samples
 from kronpress.evaluate.speed import compare_speed
 from kronpress.families import is_causal, position_limit
-from kronpress.precision import mixed_precision
+from kronpress.precision import NumberFormat, Precision, choose, computing_in, mixed_precision, number_format
 from kronpress.step import STEPS, Step, Workbench
 
 _FIDELITY_WINDOWS, _FIDELITY_SIZE = 64, 128
@@ -38,7 +37,7 @@ class Evaluate(Step):
         max_windows: measure the first windows only.
         lambada: a .jsonl file of LAMBADA, measured as `lambada-openai`; both models must be decoders.
         max_passages: measure the first passages of LAMBADA only.
-        precision: `auto` computes in bfloat16 where the device is faster at it, both models alike.
+        precision: number format of matrix products in both models, `bf16` or `fp32`; `auto` is the run's.
         speed: compare prefill and decode, alternating.
         prompts: texts that both models continue greedily.
     """
@@ -51,7 +50,7 @@ class Evaluate(Step):
     max_windows: int | None = Field(default=None, ge=1)
     lambada: str | None = None
     max_passages: int | None = Field(default=None, ge=1)
-    precision: Literal["auto", "float32"] = "auto"
+    precision: Precision = "auto"
     speed: bool = False
     prompts: tuple[str, ...] = ()
 
@@ -78,6 +77,14 @@ class Evaluate(Step):
 
     def run(self, bench: Workbench) -> dict[str, Any]:
         """Measure what the fields ask for and the model can do."""
+        with computing_in(self._format(bench)):
+            return self._report(bench)
+
+    def _format(self, bench: Workbench) -> NumberFormat:
+        device = bench.student.device
+        return number_format(device) if self.precision == "auto" else choose(self.precision, device)
+
+    def _report(self, bench: Workbench) -> dict[str, Any]:
         report: dict[str, Any] = {"stage": self.stage, "perplexity": [], "samples": []}
         corpus = self._corpus(bench)
         if is_causal(bench.student):
@@ -105,7 +112,7 @@ class Evaluate(Step):
                 protocol.measure(model, bench.tokenizer, corpus.text, name=text, max_windows=self.max_windows)
             )
 
-        return self._both(bench, measure, key=f"{name}/{corpus.fingerprint}/{self.max_windows}/{self.precision}")
+        return self._both(bench, measure, key=f"{name}/{corpus.fingerprint}/{self.max_windows}")
 
     def _lambada(self, bench: Workbench, path: str) -> dict[str, Any]:
         passages = read_lambada(path, limit=self.max_passages)
@@ -114,14 +121,15 @@ class Evaluate(Step):
             return asdict(LAMBADA.measure(model, bench.tokenizer, passages, name=Path(path).name))
 
         content = Corpus(path, "\n".join(passage.text for passage in passages))
-        return self._both(bench, measure, key=f"{LAMBADA.name}/{content.fingerprint}/{self.precision}")
+        return self._both(bench, measure, key=f"{LAMBADA.name}/{content.fingerprint}")
 
     def _both(
         self, bench: Workbench, measure: Callable[[PreTrainedModel], dict[str, Any]], *, key: str
     ) -> dict[str, Any]:
         """Return a measurement of the dense model, taken once per run, and of the student."""
-        with mixed_precision(bench.student.device) if self.precision == "auto" else nullcontext():
-            dense = bench.remember(key, lambda: measure(bench.teacher))
+        device = bench.student.device
+        with mixed_precision(device):
+            dense = bench.remember(f"{key}/{number_format(device).name}", lambda: measure(bench.teacher))
             student = measure(bench.student)
         return {"dense": dense, "student": student, "ratio": student["perplexity"] / dense["perplexity"]}
 
