@@ -404,7 +404,7 @@ def test_what_losses_look_at_decides_what_is_kept() -> None:
 def test_the_index_tells_what_the_cache_is_of(tmp_path: Path) -> None:
     build(tmp_path)
     index = json.loads((tmp_path / INDEX).read_text())
-    assert index["key"]["kept"] == {"k": 5, "temperature": 1.0, "labeled": False}
+    assert index["key"]["kept"] == {"k": 5, "temperature": 1.0, "labeled": False, "words": None}
     assert set(index["shards"]) == {f"shard-0000{n}.safetensors" for n in range(3)}
 
 

@@ -21,7 +21,7 @@ from kronpress.distill.attention import training_attention
 from kronpress.distill.batches import EncoderText, Frame, FromCache, NextToken, Text, epochs_of
 from kronpress.distill.cache import Kept, TeacherCache, build_cache, check_size
 from kronpress.distill.compiled import compiled_blocks
-from kronpress.distill.distillation import Distillation, head_of
+from kronpress.distill.distillation import Distillation, head_of, vocabulary_of
 from kronpress.distill.losses import LOSSES, LogitLoss, Loss
 from kronpress.distill.training import Material, TrainingStep
 from kronpress.errors import KronpressError
@@ -79,10 +79,10 @@ class Distill(TrainingStep):
         if teacher is not None:
             window_of(teacher, window, special=_special(teacher))
         texts = self._texts(bench, window, tokens=self._count(window) * window)
-        self._check_logits(bench.student, teacher)
+        self._check_logits(bench, teacher)
         Distillation(bench.student, teacher, self.losses)
         if self.cache_teacher:
-            kept = Kept.of(self.losses)
+            kept = Kept.of(self.losses, words=vocabulary_of(bench.student))
             assert teacher is not None
             check_size(_once(texts), teacher, kept=kept, max_bytes=self.cache_max_bytes)
 
@@ -92,7 +92,7 @@ class Distill(TrainingStep):
         if self.cache_teacher:
             return self._run_from_cache(bench, texts)
         teacher = self._teacher(bench)
-        self._check_logits(bench.student, teacher)
+        self._check_logits(bench, teacher)
         models = [bench.student] if teacher is None else [bench.student, teacher]
         with self._prepared(*models):
             return self._train(bench, Distillation(bench.student, teacher, self.losses), texts)
@@ -101,7 +101,13 @@ class Distill(TrainingStep):
         cache = processes.from_main(lambda: self._cache(bench, texts))
         lengths = [len(text.distinct()[0]) for text in texts]
         sets = [FromCache(text, cache, first=sum(lengths[:index])) for index, text in enumerate(texts)]
-        objective = Distillation(bench.student, None, self.losses, cached_temperature=cache.key.kept.temperature)
+        objective = Distillation(
+            bench.student,
+            None,
+            self.losses,
+            cached_temperature=cache.key.kept.temperature,
+            cached_vocabulary=cache.key.vocabulary,
+        )
         size = {"bytes": cache.bytes, "windows": cache.key.rows, "top_k": cache.key.kept.k}
         with self._prepared(bench.student):
             return self._train(bench, objective, sets) | {"teacher_cache": size}
@@ -114,11 +120,12 @@ class Distill(TrainingStep):
 
     def _cache(self, bench: Workbench, texts: Sequence[Text]) -> TeacherCache:
         """Open the teacher cache that an interrupted run finished, or build what is missing of it."""
-        kept, folder = Kept.of(self.losses), bench.folder / "trainer" / "teacher"
+        kept = Kept.of(self.losses, words=vocabulary_of(bench.student))
+        folder = bench.folder / "trainer" / "teacher"
         with suppress(KronpressError):
             return TeacherCache.open(folder, _once(texts), kept=kept)
         teacher = self._teacher(bench)
-        self._check_logits(bench.student, teacher)
+        self._check_logits(bench, teacher)
         assert teacher is not None
         with training_attention(teacher):
             return build_cache(folder, teacher, _once(texts), kept=kept, max_bytes=self.cache_max_bytes)
@@ -161,6 +168,12 @@ class Distill(TrainingStep):
     def _other_teacher(self, bench: Workbench) -> PreTrainedModel:
         assert self.teacher is not None
         teacher, tokenizer = load_with_tokenizer(self.teacher)
+        ours, theirs = vocabulary_of(bench.student), vocabulary_of(teacher)
+        if tokenizer is None and ours != theirs:
+            raise KronpressError(
+                f"the teacher '{self.teacher}' has a vocabulary of {theirs} and the student of {ours}, and no readable "
+                "tokenizer lies beside the teacher to say whether its tokens are the same; add its tokenizer files"
+            )
         if tokenizer is not None and tokenizer.get_vocab() != bench.tokenizer.get_vocab():
             raise KronpressError(
                 f"the tokenizer of the teacher '{self.teacher}' numbers words otherwise than the student's; "
@@ -168,19 +181,21 @@ class Distill(TrainingStep):
             )
         return teacher
 
-    def _check_logits(self, student: PreTrainedModel, teacher: PreTrainedModel | None) -> None:
+    def _check_logits(self, bench: Workbench, teacher: PreTrainedModel | None) -> None:
         names = [name for name, loss in self.losses.items() if isinstance(loss, LogitLoss)]
-        for model in (student, teacher):
+        for model in (bench.student, teacher):
             if names and model is not None and head_of(model) is None:
                 raise KronpressError(
                     f"the loss {names[0]} needs a language-model head, and {type(model).__name__} has none; "
                     f"use losses of layers, such as hidden, or a model with its head"
                 )
         if names and teacher is not None:
-            ours, theirs = (int(model.config.get_text_config().vocab_size) for model in (student, teacher))
-            if ours != theirs:
+            ours, theirs = vocabulary_of(bench.student), vocabulary_of(teacher)
+            tokens = 1 + max(bench.tokenizer.get_vocab().values())
+            if ours != theirs and tokens > min(ours, theirs):
                 raise KronpressError(
-                    f"the student has {ours} words and the teacher {theirs}; distillation needs the same vocabulary"
+                    f"the student has a vocabulary of {ours} and the teacher of {theirs}, but the tokenizer has "
+                    f"{tokens} tokens, all of which both must know; choose another teacher"
                 )
 
     def _texts(self, bench: Workbench, window: int, *, tokens: int | None = None) -> list[Text]:
