@@ -86,6 +86,18 @@ def factorized(model: PreTrainedModel, folder: Path, *, sites: str = "all,embedd
     return work.student
 
 
+@torch.no_grad()
+def with_more_rows(model: PreTrainedModel, larger: Any) -> Any:
+    """Return `larger` with the weights of `model`, but for the rows of its tables that `model` has not."""
+    own = model.state_dict()
+    for name, tensor in larger.state_dict().items():
+        if tensor.shape == own[name].shape:
+            tensor.copy_(own[name])
+        else:
+            tensor[: len(own[name])] = own[name]
+    return larger
+
+
 def some_ids(*, batch: int = 2, tokens: int = 12) -> torch.Tensor:
     """Token ids spread over the whole vocabulary, (batch, tokens)."""
     return torch.linspace(0, VOCABULARY - 1, batch * tokens).long().view(batch, tokens)

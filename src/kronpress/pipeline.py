@@ -24,6 +24,7 @@ from kronpress.data import Corpus, read_text, split_held_out
 from kronpress.errors import KronpressError
 from kronpress.evaluate import footprint
 from kronpress.memory import keep_freed_memory, peak_rss_bytes
+from kronpress.precision import NumberFormat, choose, computing_in, number_format
 from kronpress.recipe import Recipe
 from kronpress.report import RunSummary, model_card, write_report
 from kronpress.step import Workbench
@@ -92,20 +93,33 @@ def execute(recipe: Recipe, folder: str | Path, *, resume: bool = False) -> Run:
     fresh = not run.manifest_path.exists()
     missing = [path for path in (run.folder, *run.folder.parents) if not path.exists()]
     try:
-        with processes.together():
-            bench = _Bench.open(run)
-            if processes.is_main():
-                bench.check()
-        for index in range(len(run.manifest()["steps"]), len(recipe.steps)):
-            bench.do(index)
-        with processes.together():
-            if processes.is_main():
-                bench.finish()
+        with computing_in(_number_format(run)):
+            with processes.together():
+                bench = _Bench.open(run)
+                if processes.is_main():
+                    bench.check()
+            for index in range(len(run.manifest()["steps"]), len(recipe.steps)):
+                bench.do(index)
+            with processes.together():
+                if processes.is_main():
+                    bench.finish()
     except (KronpressError, OSError):
         if fresh and processes.is_main():
             _forget(run, missing)
         raise
     return run
+
+
+def _number_format(run: Run) -> NumberFormat:
+    """Return the number format that the run began with, or the one that its recipe asks for, alike in all processes."""
+
+    def chosen() -> NumberFormat:
+        begun = run.manifest().get("precision") if run.manifest_path.exists() else None
+        if begun in ("bf16", "fp32"):
+            return NumberFormat(begun, "as the run began")
+        return choose(run.recipe.precision, torch.device(_device()))
+
+    return processes.from_main(chosen)
 
 
 def _prepare(run: Run, *, resume: bool) -> bool:
@@ -195,6 +209,7 @@ class _Bench:
         files.write_json(run.manifest_path, self.manifest)
         files.write_text(run.folder / "recipe.yaml", run.recipe.to_yaml())
         self._take_student()
+        tqdm.write(f"matrix products in {number_format(self.bench.teacher.device)}")
         if done:
             tqdm.write(f"going on after step {done} of {len(run.recipe.steps)}")
 
@@ -283,9 +298,13 @@ def _bytes(model: PreTrainedModel) -> int:
     return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
 
 
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def _move(model: PreTrainedModel, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     module: torch.nn.Module = model
-    module.to("cuda" if torch.cuda.is_available() else "cpu")
+    module.to(_device())
     for parameter in module.parameters():  # buffers, such as rotary frequencies, stay precise
         parameter.data = parameter.data.to(dtype)
     return model
@@ -297,6 +316,7 @@ def _new_manifest(run: Run, data: dict[str, str], teacher: PreTrainedModel) -> d
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "data": data,
         "environment": _environment(teacher),
+        "precision": number_format(teacher.device).name,
         "steps": [],
         "checkpoint": None,
         "finished": False,
@@ -309,6 +329,7 @@ def _environment(model: PreTrainedModel) -> dict[str, str]:
         **packages,
         "python": platform.python_version(),
         "device": str(model.device),
+        "matrix products": str(number_format(model.device)),
         "threads": str(torch.get_num_threads()),
         "system": f"{platform.system()} {platform.machine()}",
     }

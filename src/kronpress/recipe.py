@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validat
 
 from kronpress import distill, evaluate, factorize  # noqa: F401  (their steps register themselves)
 from kronpress.errors import KronpressError, did_you_mean
+from kronpress.precision import Precision
 from kronpress.shipped import shipped
 from kronpress.step import STEPS, Step
 from kronpress.validation import parse
@@ -36,6 +37,7 @@ class Recipe(BaseModel):
         model: a folder, a hub id, a GGUF file or `bundled:NAME`.
         steps: in order.
         seed: of everything random.
+        precision: number format of matrix products, `bf16` or `fp32`; `auto` is the one that is faster on the machine.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,6 +45,7 @@ class Recipe(BaseModel):
     model: str = "bundled:smollm2-135m"
     data: TextSource = TextSource()
     seed: int = Field(default=0, ge=0)
+    precision: Precision = "auto"
     steps: tuple[SerializeAsAny[Step], ...] = Field(min_length=1)
 
     @field_validator("steps", mode="before")

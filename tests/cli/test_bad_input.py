@@ -229,7 +229,7 @@ def test_an_encoder_without_its_head_cannot_guess_words(
         (["verify", "nowhere"], "there is no folder nowhere"),
         (["verify", "model"], "was not written by kronpress"),
         (["evaluate", "model", "--speed"], "--against"),
-        (["evaluate", "model", "--protocol", "tokens-51"], "did you mean 'tokens-512'"),
+        (["evaluate", "model", "--protocol", "token-512"], "did you mean 'tokens-512'"),
         (["evaluate", "bert", "--data", "text.txt"], "needs a causal language model"),
         (["evaluate", "bare", "--data", "text.txt"], "has no readable tokenizer beside it"),
         (["generate", "bare"], "has no readable tokenizer beside it"),

@@ -47,7 +47,18 @@ def test_the_help_explains_every_protocol(monkeypatch: pytest.MonkeyPatch, capsy
     _, listed = capsys.readouterr().out.split("Protocols of perplexity:")
     paragraphs = ["".join(paragraph.split()) for paragraph in listed.split("\n\n") if paragraph.strip()]
     expected = [f"{name}: {protocol.summary}." for name, protocol in PROTOCOLS.items()]
+    expected.append("tokens-N: as tokens-512, with windows of any number N of tokens from 2 on.")
     assert paragraphs == ["".join(line.split()) for line in expected], "the help lists what the protocols say"
+
+
+def test_windows_fit_the_model_with_the_fewest_positions(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = save_tiny(model.parent / "short", tiny_llama(max_position_embeddings=48))
+    options = ["--data", "text.txt", "--against", other, "--json", "out.json", "--max-windows", "1", "--speed"]
+    assert call(monkeypatch, "evaluate", model, *options) == 0
+    results = json.loads(Path("out.json").read_text())
+    assert [results[str(name)]["perplexity"][0]["protocol"] for name in (model, other)] == ["tokens-48"] * 2
+    assert (results["speed"]["prompt_tokens"], results["speed"]["new_tokens"]) == (24, 24)
+    assert call(monkeypatch, "evaluate", other, "--data", "text.txt", "--protocol", "tokens-40") == 0
 
 
 def test_lambada_alone_and_beside_a_text(
@@ -55,7 +66,7 @@ def test_lambada_alone_and_beside_a_text(
 ) -> None:
     assert call(monkeypatch, "evaluate", model, "--lambada", "lambada.jsonl", "--json", "out.json") == 0
     result = json.loads(Path("out.json").read_text())[str(model)]
-    assert result.keys() == {"footprint", "lambada"}
+    assert result.keys() == {"footprint", "precision", "lambada"}
     assert result["lambada"]["passages"] == 2
     printed = capsys.readouterr().out
     assert f"{result['lambada']['perplexity']:.3e}" in printed  # of random weights
@@ -111,7 +122,7 @@ def test_a_mistake_is_explained(
 def test_both_models_are_opened_before_either_is_measured(
     model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(evaluate, "_measure", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.setattr(evaluate, "footprint", lambda *_, **__: pytest.fail("measured"))
     assert call(monkeypatch, "evaluate", "modle", "--against", model, "--data", "text.txt") == 1
     assert_explained(capsys, "there is no folder 'modle'")
     encoder = save_tiny(model.parent / "encoder", tiny_bert())

@@ -22,7 +22,7 @@ def bytes_of_text(*, count: int = 3, tokens: int = 40) -> torch.Tensor:
 def masked(
     windows: torch.Tensor, *, count: int = 3, seed: int = 0, segments: int = 1, guessed: bool = True
 ) -> EncoderText:
-    frame = Frame(CLS, SEP, MASK, words=len(TOKENIZER), segments=segments)
+    frame = Frame(CLS, SEP, MASK, words=tuple(range(256)), segments=segments)
     return EncoderText(windows, epochs_of(len(windows), count=count, seed=0), frame, seed=seed, guessed=guessed)
 
 
@@ -81,6 +81,35 @@ def test_of_the_labeled_80_percent_are_masked_10_other_words_and_10_left() -> No
     assert shares["mask"] == pytest.approx(0.8, abs=0.015)
     assert shares["left"] == pytest.approx(0.1, abs=0.012)
     assert shares["other"] == pytest.approx(0.1, abs=0.012)
+
+
+def test_only_ordinary_tokens_are_guessed_and_stand_in_for_others() -> None:
+    model, ordinary = tiny_bert(vocab_size=300), {*range(256), TOKENIZER.convert_tokens_to_ids("<unused>")}
+    windows = bytes_of_text(count=8, tokens=126)
+    windows[:, ::3] = TOKENIZER.unk_token_id
+    windows[:, 1::9] = TOKENIZER.bos_token_id
+    text = EncoderText(windows, epochs_of(8, count=1500, seed=0), Frame.of(model, TOKENIZER), seed=0)
+    drawn = set[int]()
+    for index in range(1500):
+        window, example = windows[text.order[index]], text[index]
+        guessed = example["labels"][1:-1] != IGNORED
+        ids = example["input_ids"][1:-1]
+        assert set(window[guessed].tolist()) <= ordinary
+        assert int(guessed.sum()) == 19
+        cut = ids[~guessed] != window[~guessed]
+        assert int(cut.sum()) <= 1, "the [SEP] between two segments"
+        drawn |= set(ids[guessed & (ids != window)].tolist())
+    assert drawn - {MASK} == ordinary
+
+
+def test_special_tokens_fill_up_where_a_window_has_too_few_words_and_stay_as_they_are() -> None:
+    windows = torch.full((1, 40), TOKENIZER.unk_token_id)
+    windows[0, 7] = 65
+    for example in masked(windows, count=20):
+        labels, ids = example["labels"][1:-1], example["input_ids"][1:-1]
+        assert labels[7] == 65
+        assert int((labels != IGNORED).sum()) == 6
+        assert torch.equal(ids[windows[0] != 65], windows[0][windows[0] != 65])
 
 
 def test_masks_depend_on_the_seed_and_the_place_alone() -> None:

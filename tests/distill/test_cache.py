@@ -32,7 +32,7 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compute in fp32, and keep two windows to a shard."""
     for module in (trainer, cache, distillation):
         monkeypatch.setattr(module, "mixed_precision", lambda _: nullcontext(), raising=False)
-    monkeypatch.setattr("kronpress.distill.step.has_fast_bfloat16", lambda _: False)
+    monkeypatch.setattr("kronpress.distill.step.computes_in_bfloat16", lambda _: False)
     monkeypatch.setattr(cache, "_SHARD_BYTES", 2 * WINDOW * 22)
 
 
@@ -405,7 +405,7 @@ def test_what_losses_look_at_decides_what_is_kept() -> None:
 def test_the_index_tells_what_the_cache_is_of(tmp_path: Path) -> None:
     build(tmp_path)
     index = json.loads((tmp_path / INDEX).read_text())
-    assert index["key"]["kept"] == {"k": 5, "temperature": 1.0, "labeled": False}
+    assert index["key"]["kept"] == {"k": 5, "temperature": 1.0, "labeled": False, "words": None}
     assert set(index["shards"]) == {f"shard-0000{n}.safetensors" for n in range(3)}
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,22 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoModel, LlamaModel, PreTrainedModel
 
-from kronpress.distill import Distillation, distillation, objective
+from kronpress.distill import Distill, Distillation, distillation, objective
 from kronpress.distill.attention import training_attention
 from kronpress.distill.distillation import head_of
 from kronpress.distill.losses import IGNORED
 from kronpress.distill.step import parse_losses
 from kronpress.distill.trace import Sizes, tracing
 from kronpress.errors import KronpressError
-from tests.tiny import DEPTH, DIM, factorized, some_ids, tiny_bert, tiny_gpt2, tiny_llama
+from kronpress.recipe import read_recipe
+from tests.tiny import DEPTH, DIM, factorized, some_ids, tiny_bert, tiny_gpt2, tiny_llama, with_more_rows
 
-BUILDS = {"llama": tiny_llama, "llama untied": lambda: tiny_llama(tied=False), "gpt2": tiny_gpt2, "bert": tiny_bert}
+BUILDS: dict[str, Any] = {
+    "llama": tiny_llama,
+    "llama untied": partial(tiny_llama, tied=False),
+    "gpt2": tiny_gpt2,
+    "bert": tiny_bert,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +99,47 @@ def test_where_only_labels_count_only_those_go_through_the_head(name: str, monke
     assert_same_gradients(value, 2 * surprise + labeled, student)
 
 
+ALL_LOGITS = parse_losses(
+    {
+        "logits": {"temperature": 2},
+        "reverse": {"name": "logits", "divergence": "reverse"},
+        "between": {"name": "logits", "divergence": "jensen_shannon", "at": "labels"},
+        "top": {"name": "logits", "top_k": 5},
+        "cross_entropy": 0.5,
+        "hidden": 1,
+    }
+)
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_rows_that_only_the_teacher_has_change_neither_loss_nor_gradient(name: str) -> None:
+    teacher, student = BUILDS[name](), factorized(BUILDS[name](), Path("unused"))
+    padded = with_more_rows(teacher, BUILDS[name](seed=9, vocab_size=700))
+    plain, more = (Distillation(student, each, ALL_LOGITS)(**batch())["loss"] for each in (teacher, padded))
+    assert torch.equal(plain, more)
+    parameters = list(student.parameters())
+    gradients = [torch.autograd.grad(each, parameters, allow_unused=True) for each in (plain, more)]
+    for ours, theirs in zip(*gradients, strict=True):
+        assert ours is theirs is None or torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_rows_that_only_the_student_has_count_where_nothing_is_compared(name: str) -> None:
+    teacher, short = BUILDS[name](), BUILDS[name](seed=3)
+    long = with_more_rows(short, BUILDS[name](seed=9, vocab_size=700))
+    compared = {label: loss for label, loss in ALL_LOGITS.items() if label != "cross_entropy"}
+    values = [Distillation(student, teacher, compared)(**batch())["loss"] for student in (short, long)]
+    torch.testing.assert_close(*values)
+    for value in values:
+        value.backward()
+    for ours, theirs in zip(short.parameters(), long.parameters(), strict=True):
+        if ours.grad is not None:
+            torch.testing.assert_close(ours.grad, theirs.grad[: len(ours)], atol=1e-5, rtol=1e-3)
+            assert not theirs.grad[len(ours) :].any()
+    surprise = Distillation(long, teacher, parse_losses({"logits": 0, "cross_entropy": 1}))(**batch())["loss"]
+    torch.testing.assert_close(surprise, plain(long, long, batch())[0])
+
+
 def test_parts_are_means_over_the_batches_since_they_were_taken() -> None:
     teacher, student = tiny_llama(), tiny_llama(seed=1)
     distillation = Distillation(student, teacher, parse_losses({"hidden": 0.1, "logits": 1, "cross_entropy": 0}))
@@ -115,6 +163,24 @@ def test_a_weight_of_two_is_the_loss_twice() -> None:
         for weight in (1, 2)
     )
     torch.testing.assert_close(2 * once, twice)
+
+
+@pytest.mark.parametrize("depth", [3, 12])
+@pytest.mark.parametrize(("recipe", "build"), [("kngpt2", tiny_gpt2), ("kroneckerbert-21", tiny_bert)])
+def test_shipped_recipes_add_up_layers_whatever_their_number(recipe: str, build: Any, depth: int) -> None:
+    name = "n_layer" if build is tiny_gpt2 else "num_hidden_layers"
+    teacher, student = (build(seed=seed, **{name: depth}) for seed in (0, 1))
+    (losses,) = (step.losses for step in read_recipe(recipe).steps if isinstance(step, Distill))
+    weighted = {
+        label: loss.model_copy(update={"reduction": "mean", "weight": float(depth)})
+        if label in ("attention", "hidden")
+        else loss
+        for label, loss in losses.items()
+    }
+    with training_attention(student, teacher):
+        added, averaged = (Distillation(student, teacher, each)(**batch())["loss"] for each in (losses, weighted))
+    torch.testing.assert_close(added, averaged, rtol=1e-6, atol=0)
+    assert_same_gradients(added, averaged, student)
 
 
 def test_without_a_mask_all_tokens_count() -> None:

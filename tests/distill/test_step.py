@@ -22,7 +22,7 @@ from kronpress.errors import KronpressError
 from kronpress.factorize import Factorize
 from kronpress.step import Workbench
 from kronpress.validation import parse
-from tests.tiny import VOCABULARY, bench, save_tiny, tiny_bert, tiny_gpt2, tiny_llama
+from tests.tiny import VOCABULARY, bench, save_tiny, tiny_bert, tiny_gpt2, tiny_llama, with_more_rows
 
 STEPS, SAVED = 8, 4
 Build = Callable[[], PreTrainedModel]
@@ -224,9 +224,31 @@ def test_every_epoch_reads_every_window_once_in_another_order(windows: int, coun
 
 
 def test_models_of_different_vocabularies_are_refused(tmp_path: Path) -> None:
-    work = bench(tiny_llama(), tmp_path, teacher=tiny_llama(vocab_size=300))
-    with pytest.raises(KronpressError, match="the student has 264 words and the teacher 300"):
-        step().run(work)
+    for student, teacher in ((264, 263), (200, 264)):
+        work = bench(tiny_llama(vocab_size=student), tmp_path, teacher=tiny_llama(vocab_size=teacher))
+        message = f"a vocabulary of {student} and the teacher of {teacher}, but the tokenizer has 264 tokens"
+        with pytest.raises(KronpressError, match=message):
+            step().check(work)
+    save_tiny(tmp_path / "bare", tiny_llama(vocab_size=300))
+    for path in (tmp_path / "bare").glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(KronpressError, match="a vocabulary of 300 and the student of 264, and no readable tokenizer"):
+        step(teacher=str(tmp_path / "bare")).check(bench(tiny_llama(), tmp_path))
+
+
+@pytest.mark.parametrize("cached", [False, True], ids=["live", "cached"])
+def test_rows_behind_the_tokens_of_the_tokenizer_change_nothing(cached: bool, tmp_path: Path) -> None:
+    teacher = tiny_llama(tied=False, seed=5)
+    save_tiny(tmp_path / "plain", teacher)
+    save_tiny(tmp_path / "padded", with_more_rows(teacher, tiny_llama(tied=False, seed=7, vocab_size=2000)))
+    losses, students = {"logits": {"top_k": 8} if cached else {}, "cross_entropy": 0.5}, []
+    for name in ("plain", "padded"):
+        work = bench(tiny_llama(), tmp_path / f"run-{name}")
+        fields = {"teacher": str(tmp_path / name), "losses": losses, "cache_teacher": cached}
+        step(**fields).check(work)
+        step(**fields).run(work)
+        students.append(work.student)
+    assert_same_weights(*students)
 
 
 @pytest.mark.parametrize(
@@ -278,7 +300,7 @@ COMPILED = """
 import sys, tempfile
 from pathlib import Path
 from tests.distill.test_step import factored, step
-from tests.tiny import tiny_llama
+from tests.tiny import with_more_rows, tiny_llama
 
 for compiled in (False, True):
     work = factored(lambda: tiny_llama(num_hidden_layers=1), Path(tempfile.mkdtemp()))

@@ -253,10 +253,25 @@ def test_kinds_of_text_are_not_mixed(llama: LlamaForCausalLM, letters: PreTraine
         PROTOCOLS["krony-pt"].measure(llama, letters, PTB, name="ptb")
 
 
+def test_windows_of_any_size_are_protocols(llama: LlamaForCausalLM, letters: PreTrainedTokenizerFast) -> None:
+    assert PROTOCOLS["tokens-77"] == PerplexityProtocol("tokens-77", window=77)
+    assert PROTOCOLS["tokens-2"].window == 2
+    result = PROTOCOLS["tokens-60"].measure(llama, letters, TEXT, name="text", progress=False)
+    assert (result.protocol, result.windows, result.tokens) == ("tokens-60", 3, 3 * 59)
+    for name in ("tokens-0", "tokens-1"):
+        with pytest.raises(KronpressError, match=f"protocol '{name}': a window of .* use 2 or more"):
+            PROTOCOLS[name]
+    for name in ("tokens-abc", "tokens-", "tokens--3", "tokens-064", "tokens-٣"):
+        with pytest.raises(KronpressError, match=r"unknown .* did you mean 'tokens-.* or tokens-N for"):
+            PROTOCOLS[name]
+    with pytest.raises(KronpressError, match="unknown perplexity protocol"):
+        PROTOCOLS["tokens-" + "9" * 5000]
+
+
 def test_what_does_not_fit_is_named(
     llama: LlamaForCausalLM, encoder: PreTrainedModel, letters: PreTrainedTokenizerFast
 ) -> None:
-    with pytest.raises(KronpressError, match=r"512 tokens and LlamaForCausalLM sees at most 64; choose .*window=64"):
+    with pytest.raises(KronpressError, match=r"512 tokens and LlamaForCausalLM sees at most 64; choose tokens-64"):
         PROTOCOLS["tokens-512"].measure(llama, letters, TEXT, name="text")
     llama.config.max_position_embeddings = 512
     with pytest.raises(KronpressError, match=r"windows of 1024 tokens .* at most 512; choose tokens-512$"):

@@ -46,6 +46,16 @@ def test_the_end_token_ends_a_sample(llama: LlamaForCausalLM, letters: PreTraine
     assert generate_samples(llama, letters, ["a"]) == [letters.decode(first, skip_special_tokens=True)]
 
 
+def test_a_long_prompt_is_continued_as_far_as_there_is_room(
+    llama: LlamaForCausalLM, letters: PreTrainedTokenizerFast
+) -> None:
+    assert generate_samples(llama, letters, ["a" * 50]) == generate_samples(
+        llama, letters, ["a" * 50], max_new_tokens=14
+    )
+    with pytest.raises(KronpressError, match="has 64 tokens, and 1 more outgrow the 64 positions"):
+        generate_samples(llama, letters, ["a" * 64])
+
+
 def test_what_can_not_be_continued_is_named(
     llama: LlamaForCausalLM, encoder: PreTrainedModel, letters: PreTrainedTokenizerFast
 ) -> None:
@@ -54,4 +64,4 @@ def test_what_can_not_be_continued_is_named(
     with pytest.raises(KronpressError, match="the prompt '' has no tokens"):
         generate_samples(llama, letters, ["a", ""])
     with pytest.raises(KronpressError, match="has 30 tokens, and 40 more outgrow the 64 positions of LlamaForCausalLM"):
-        generate_samples(llama, letters, ["a" * 30])
+        generate_samples(llama, letters, ["a" * 30], max_new_tokens=40)

@@ -33,7 +33,7 @@ def trained(name: str, folder: Path) -> Run:
     changes = [f"model=bundled:{'minilm-l6' if encoder else 'smollm2-135m'}", "evaluate.max_windows=1"]
     changes += ["evaluate.speed=false", "distill.tokens=512", "distill.window=126", "distill.batch=2"]
     if encoder:  # MiniLM has no head to guess words with
-        layers = "{embedding: 1, attention: {weight: 6, of: scores}, hidden: {weight: 6, of: feed_forwards}}"
+        layers = "{embedding: 1, attention: {of: scores, reduction: sum}, hidden: {of: feed_forwards, reduction: sum}}"
         changes += [f"distill.losses={layers}"]
     return execute(read_recipe(name, overrides=changes), folder)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -46,6 +46,8 @@ ptb-2048: the Penn Treebank as Mikolov prepared it; windows of 2048; per token; 
 
 ptb-word: the Penn Treebank as Mikolov prepared it, detokenized; windows of 1024; per word or line end; as models
 trained on words.
+
+tokens-N: as tokens-512, with windows of any number N of tokens from 2 on.
 """
 
 
@@ -62,8 +64,8 @@ def evaluate(
     protocol: Annotated[
         list[str] | None,
         typer.Option(
-            help="Protocol of perplexity, one of those below; may be repeated. tokens-512 by default, "
-            "or none where --lambada or --lm-eval is given and --data is not."
+            help="Protocol of perplexity, one of those below; may be repeated. By default tokens-512, or tokens-N "
+            "with the N tokens that the models see, or none where --lambada or --lm-eval is given and --data is not."
         ),
     ] = None,
     against: Annotated[str | None, typer.Option(help="A dense model to compare with, in the same run.")] = None,
@@ -78,7 +80,10 @@ def evaluate(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Take the first passages of LAMBADA and examples of tasks only.")
     ] = None,
-    float32: Annotated[bool, typer.Option("--float32", help="Never compute in bfloat16.")] = False,
+    precision: Annotated[
+        Literal["auto", "bf16", "fp32"],
+        typer.Option(help="Number format of matrix products; auto is the one that is faster here."),
+    ] = "auto",
     speed: Annotated[bool, typer.Option("--speed", help="Compare speed with --against, alternating.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
 ) -> None:
@@ -88,11 +93,10 @@ def evaluate(
     if lm_eval_include is not None and lm_eval is None:
         raise KronpressError("--lm-eval-include holds tasks for --lm-eval; name which of them to measure")
     measures: dict[str, Measure] = {}
-    names = protocol or (() if data is None and (lambada or lm_eval) else ("tokens-512",))
-    if names:
-        measures["perplexity"] = work.evaluate.perplexity(names, data, max_windows)
+    if protocol or data is not None or not (lambada or lm_eval):
+        measures["perplexity"] = work.evaluate.perplexity(protocol or (), data, max_windows)
     if lambada is not None:
         measures["lambada"] = work.evaluate.lambada(lambada, limit)
     if lm_eval is not None:
         measures["lm_eval"] = work.evaluate.harness(lm_eval, lm_eval_include, limit)
-    work.evaluate.evaluate(model, against, measures, float32=float32, speed=speed, json_file=json_file)
+    work.evaluate.evaluate(model, against, measures, precision=precision, speed=speed, json_file=json_file)

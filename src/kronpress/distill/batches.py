@@ -46,14 +46,15 @@ class Frame:
         cls: id of the token before all.
         sep: id of the token after each segment.
         mask: id of the token in place of a word to be guessed.
-        words: size of the vocabulary.
+        words: ids of the ordinary tokens, which are guessed and stand in for others: those of the tokenizer that are
+            not special and that the model knows.
         segments: kinds of segments that the model tells apart.
     """
 
     cls: int
     sep: int
     mask: int
-    words: int
+    words: tuple[int, ...]
     segments: int = 1
 
     @classmethod
@@ -67,7 +68,10 @@ class Frame:
         if None in (before, after, mask):
             raise KronpressError("the tokenizer has no [CLS], [SEP] or [MASK], which an encoder reads around its text")
         config = model.config.get_text_config()
-        return cls(before, after, mask, int(config.vocab_size), getattr(config, "type_vocab_size", 1))
+        special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+        ordinary = set(tokenizer.get_vocab().values()) - special - set(tokenizer.all_special_ids)
+        words = tuple(sorted(word for word in ordinary if word < config.vocab_size))
+        return cls(before, after, mask, words, getattr(config, "type_vocab_size", 1))
 
 
 class EncoderText(Dataset[dict[str, Tensor]]):
@@ -75,9 +79,10 @@ class EncoderText(Dataset[dict[str, Tensor]]):
 
     Where the model tells segments apart, half of the windows are two segments, a token at a random place having given
     way to another [SEP]. Where words are to be `guessed`, these are 15 %, of which 80 % are replaced by [MASK], 10 % by
-    a random word and 10 % left. All of it depends on the seed and the place in the training alone, so that an
-    interrupted training goes on with the same; the number of guesses is the same in every window, so that the mean
-    over a batch does not depend on how processes share it.
+    a random word and 10 % left. Special tokens in the text are never replaced, and guessed only where a window has too
+    few words. All of it depends on the seed and the place in the training alone, so that an interrupted training goes
+    on with the same; the number of guesses is the same in every window, so that the mean over a batch does not depend
+    on how processes share it.
     """
 
     def __init__(
@@ -90,6 +95,9 @@ class EncoderText(Dataset[dict[str, Tensor]]):
         guessed: bool = True,
     ) -> None:
         self.windows, self.order, self.frame, self.seed, self.guessed = windows, order, frame, seed, guessed
+        self._words = torch.tensor(frame.words)
+        self._is_word = torch.zeros(1 + max(int(windows.max()), int(self._words.max())), dtype=torch.bool)
+        self._is_word[self._words] = True
 
     def __len__(self) -> int:
         return len(self.order)
@@ -113,15 +121,17 @@ class EncoderText(Dataset[dict[str, Tensor]]):
         return 1 + int(place * (tokens - 2)) if self.frame.segments > 1 and pair < 0.5 and tokens > 2 else tokens
 
     def _guesses(self, ids: Int[Tensor, " tokens"], generator: torch.Generator, *, cut: int) -> Int[Tensor, " tokens"]:
-        """Mask some ids in place, but for the one at the cut, and return what they were, as labels."""
+        """Mask some words in place, but for the one at the cut, and return what they were, as labels."""
         labels = torch.full_like(ids, IGNORED)
         places = torch.randperm(len(ids), generator=generator)
-        chosen = places[places != cut][: max(1, round(_MASKED * len(ids)))]
-        labels[chosen] = ids[chosen]
+        places = places[places != cut]
+        words_first = (~self._is_word[ids[places]]).to(torch.uint8).argsort(stable=True)
+        chosen = places[words_first][: max(1, round(_MASKED * len(ids)))]
+        labels[chosen] = own = ids[chosen]
         fate = torch.rand(len(chosen), generator=generator)
-        words = torch.randint(self.frame.words, (len(chosen),), generator=generator)
-        random_or_own = torch.where(fate < _TO_MASK + _TO_RANDOM, words, ids[chosen])
-        ids[chosen] = torch.where(fate < _TO_MASK, self.frame.mask, random_or_own)
+        others = self._words[torch.randint(len(self._words), (len(chosen),), generator=generator)]
+        changed = torch.where(fate < _TO_MASK, self.frame.mask, others)
+        ids[chosen] = torch.where(self._is_word[own] & (fate < _TO_MASK + _TO_RANDOM), changed, own)
         return labels
 
     def distinct(self) -> tuple[EncoderText, Int[Tensor, " count"]]:

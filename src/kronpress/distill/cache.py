@@ -17,8 +17,8 @@ from transformers import PreTrainedModel
 
 from kronpress.checkpoint import files
 from kronpress.distill.digests import tensors_digest
-from kronpress.distill.distillation import head_of
-from kronpress.distill.head import withheld
+from kronpress.distill.distillation import head_of, vocabulary_of
+from kronpress.distill.head import narrowed, withheld
 from kronpress.distill.losses import IGNORED, LogitDistillation, Loss, Predictions
 from kronpress.errors import KronpressError
 from kronpress.precision import mixed_precision
@@ -47,14 +47,16 @@ class Kept:
         k: likeliest words per token that are told apart.
         temperature: what the logits are divided by.
         labeled: keep those of tokens with a label alone.
+        words: size of the student's vocabulary, beyond which the teacher's is not looked at.
     """
 
     k: int
     temperature: float = 1.0
     labeled: bool = False
+    words: int | None = None
 
     @classmethod
-    def of(cls, losses: Mapping[str, Loss]) -> Kept:
+    def of(cls, losses: Mapping[str, Loss], *, words: int | None = None) -> Kept:
         """Return what the losses look at.
 
         Raises:
@@ -78,7 +80,7 @@ class Kept:
                 f"the losses have the temperatures {temperatures}; a teacher cache knows one: make them equal"
             )
         largest = max(loss.top_k or 0 for loss in known)
-        return cls(largest, temperatures[0], all(loss.labeled for loss in known))
+        return cls(largest, temperatures[0], all(loss.labeled for loss in known), words)
 
     def places(self, example: Mapping[str, Tensor]) -> Bool[Tensor, " tokens"]:
         """Say of which tokens the predictions are kept."""
@@ -95,7 +97,7 @@ class Key:
         examples: SHA-256 of all that they hold.
         rows: number of examples.
         tokens: kept of each.
-        vocabulary: words that the teacher knows.
+        vocabulary: words that teacher and student know.
         rows_per_shard: examples in each file but the last.
     """
 
@@ -112,7 +114,7 @@ class Key:
     def of(cls, teacher: PreTrainedModel, examples: Examples, *, kept: Kept) -> Key:
         """Look at all of the teacher and the examples."""
         state = [*teacher.named_parameters(), *teacher.named_buffers()]
-        rows, tokens, vocabulary = len(examples), _tokens(examples, kept), _vocabulary(teacher)
+        rows, tokens, vocabulary = len(examples), _tokens(examples, kept), _vocabulary(teacher, kept)
         per_shard = max(1, _SHARD_BYTES // (tokens * _bytes_per_token(vocabulary, kept)))
         return cls(tensors_digest(state), _digest_of(examples), rows, tokens, vocabulary, per_shard, kept)
 
@@ -220,7 +222,7 @@ def check_size(examples: Examples, teacher: PreTrainedModel, *, kept: Kept, max_
     Raises:
         KronpressError: the size, the limit and what to change.
     """
-    vocabulary = _vocabulary(teacher)
+    vocabulary = _vocabulary(teacher, kept)
     if kept.k > vocabulary:
         raise KronpressError(f"top_k is {kept.k} and the teacher has {vocabulary} words; choose at most those")
     rows, tokens = len(examples), _tokens(examples, kept)
@@ -240,7 +242,7 @@ def _ask(
     head = head_of(teacher)
     assert head is not None
     options = {"use_cache": False} if teacher.can_generate() else {}
-    vocabulary = _vocabulary(teacher)
+    vocabulary = _vocabulary(teacher, kept)
     chunk = max(1, _CHUNK_ELEMENTS // vocabulary)
     size = max(1, _BATCH_TOKENS // len(examples[0]["input_ids"]))
     words: list[Tensor] = []
@@ -254,7 +256,7 @@ def _ask(
             hidden: Tensor = teacher(**inputs, **options).logits[places]
         for part in hidden.split(chunk):
             with mixed_precision(teacher.device):
-                logits = head(part)
+                logits = narrowed(head, vocabulary)(part)
             top = Predictions(logits.float()).top(kept.k, temperature=kept.temperature)
             words.append(_packed(top.words, vocabulary).cpu())
             log_probabilities.append(top.log_probabilities.half().cpu())
@@ -307,8 +309,9 @@ def _tokens(examples: Examples, kept: Kept) -> int:
     return int(kept.places(examples[0]).sum())
 
 
-def _vocabulary(model: PreTrainedModel) -> int:
-    return int(model.config.get_text_config().vocab_size)
+def _vocabulary(teacher: PreTrainedModel, kept: Kept) -> int:
+    known = vocabulary_of(teacher)
+    return known if kept.words is None else min(known, kept.words)
 
 
 def _packed(words: Int[Tensor, "tokens k"], vocabulary: int) -> Int[Tensor, "tokens k"]:

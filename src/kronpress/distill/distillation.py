@@ -21,11 +21,13 @@ from kronpress.precision import mixed_precision
 class Distillation(Objective):
     """The weighted sum of losses of a language model, token by token.
 
-    Matrix products run in bfloat16 where the device is faster at it, the teacher's weights being kept in it; the
-    student's weights and all losses are in fp32.
+    Of models whose tables were padded to different sizes behind the tokens of the same tokenizer, losses compare the
+    logits that both have. Matrix products run in the number format that was chosen, the teacher's weights being kept
+    in it; the student's weights and all losses are in fp32.
 
     Attributes:
         cached_temperature: of the predictions that batches from a teacher cache carry.
+        cached_vocabulary: size of the vocabulary that these are over, by default the student's.
     """
 
     def __init__(
@@ -35,9 +37,10 @@ class Distillation(Objective):
         losses: Mapping[str, Loss],
         *,
         cached_temperature: float = 1.0,
+        cached_vocabulary: int | None = None,
     ) -> None:
         super().__init__(student, teacher, losses)
-        self.cached_temperature = cached_temperature
+        self.cached_temperature, self.cached_vocabulary = cached_temperature, cached_vocabulary
 
     def forward(
         self,
@@ -94,7 +97,14 @@ class Distillation(Objective):
     def _heads(self) -> Heads:
         student = head_of(self.student) or nn.Identity()
         teacher = None if self.teacher is None else head_of(self.teacher)
-        return Heads(student, teacher, int(self.student.config.get_text_config().vocab_size))
+        ours = vocabulary_of(self.student)
+        theirs = (self.cached_vocabulary or ours) if self.teacher is None else vocabulary_of(self.teacher)
+        return Heads(student, teacher, ours, min(ours, theirs))
+
+
+def vocabulary_of(model: PreTrainedModel) -> int:
+    """Return the size of a model's vocabulary, which may be more than the ids of its tokenizer."""
+    return int(model.config.get_text_config().vocab_size)
 
 
 def head_of(model: PreTrainedModel) -> nn.Module | None:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 Score: TypeAlias = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
 """(logits of some tokens, which tokens) → (losses, the gradient of losses[0] with respect to the logits)."""
@@ -25,6 +26,17 @@ def withheld(head: nn.Module) -> Iterator[None]:
         yield
     finally:
         del head.forward
+
+
+def narrowed(head: nn.Module, outputs: int) -> Callable[[Tensor], Tensor]:
+    """Return what gives the first logits of a head, at most `outputs`; a plain layer computes no others."""
+    if not isinstance(head, nn.Linear):
+        return lambda hidden: head(hidden)[..., :outputs]
+    if head.out_features <= outputs:
+        return head
+    bias: Tensor | None = head.bias
+    first, biases = head.weight[:outputs], None if bias is None else bias[:outputs]
+    return lambda hidden: F.linear(hidden, first, biases)
 
 
 def through_head(

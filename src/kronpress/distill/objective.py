@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from kronpress.distill.head import through_head
+from kronpress.distill.head import narrowed, through_head
 from kronpress.distill.losses import IGNORED, LayerLoss, LogitLoss, Loss, Predictions, Teacher, Top
 from kronpress.distill.trace import Reading, Sizes, Trace
 from kronpress.errors import KronpressError
@@ -79,7 +80,7 @@ class Objective(nn.Module):
         if all(loss.labeled for loss in losses.values()):  # a masked language model labels one token in seven
             chosen = (answers.labels != IGNORED).nonzero()[:, 0]
             hidden, answers = hidden[chosen], answers.at(chosen)
-        score = _Score(losses, answers, heads.teacher)
+        score = _Score(losses, answers, heads)
         weighted, *each = through_head(hidden, heads.student, score, vocabulary=heads.outputs)
         return weighted, dict(zip(losses, each, strict=True))
 
@@ -100,12 +101,14 @@ class Heads:
     """What makes logits of what the losses of logits are given.
 
     Attributes:
-        outputs: how many logits a token has.
+        outputs: how many logits a token has in the student.
+        common: how many of them, the first ones, losses compare with the teacher's, which may have others behind them.
     """
 
     student: nn.Module
     teacher: nn.Module | None
     outputs: int
+    common: int
 
 
 @dataclass(frozen=True)
@@ -131,8 +134,9 @@ class Answers:
 class _Score:
     """Says what losses of logits make of a chunk of tokens."""
 
-    def __init__(self, losses: Mapping[str, LogitLoss], answers: Answers, teacher_head: nn.Module | None) -> None:
-        self.losses, self.answers, self.teacher_head = losses, answers, teacher_head
+    def __init__(self, losses: Mapping[str, LogitLoss], answers: Answers, heads: Heads) -> None:
+        self.losses, self.answers, self.common = losses, answers, heads.common
+        self.teacher_head = None if heads.teacher is None else narrowed(heads.teacher, heads.common)
         counted = [answers.labels != IGNORED if loss.labeled else answers.seen for loss in losses.values()]
         self.shares = [each.float() / each.sum().clamp_min(1) for each in counted]
 
@@ -164,8 +168,11 @@ class _Score:
     ) -> Tensor:
         """Add the losses of a few tokens to `totals[1:]`, and return the gradient of their weighted sum."""
         student, gradients = Predictions(logits.float()), []
+        rest = logits.shape[1] - self.common
+        compared = Predictions(student.logits[:, : self.common]) if rest else student
         for index, (loss, share) in enumerate(zip(self.losses.values(), shares, strict=True)):
-            value, gradient = loss.per_token(student, teacher, labels)
+            value, gradient = loss.per_token(compared if loss.compares else student, teacher, labels)
             totals[1 + index] += torch.dot(value, share)
-            gradients.append(gradient.mul_(loss.weight * share[:, None]))
+            gradient.mul_(loss.weight * share[:, None])
+            gradients.append(F.pad(gradient, (0, rest)) if rest and loss.compares else gradient)
         return gradients[0] if len(gradients) == 1 else torch.stack(gradients).sum(dim=0)

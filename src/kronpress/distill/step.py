@@ -21,12 +21,12 @@ from kronpress.distill.attention import training_attention
 from kronpress.distill.batches import EncoderText, Frame, FromCache, NextToken, Text, epochs_of
 from kronpress.distill.cache import Kept, TeacherCache, build_cache, check_size
 from kronpress.distill.compiled import compiled_blocks
-from kronpress.distill.distillation import Distillation, head_of
+from kronpress.distill.distillation import Distillation, head_of, vocabulary_of
 from kronpress.distill.losses import LOSSES, LogitLoss, Loss
 from kronpress.distill.training import Material, TrainingStep
 from kronpress.errors import KronpressError
-from kronpress.families import family_of, position_limit
-from kronpress.precision import has_fast_bfloat16
+from kronpress.families import family_of, window_of
+from kronpress.precision import computes_in_bfloat16
 from kronpress.step import STEPS, Workbench
 from kronpress.validation import parse_named
 
@@ -42,7 +42,8 @@ class Distill(TrainingStep):
         tokens: training tokens; the text is read again, in another order, where it is shorter.
         dropout: none by default: noise in the student is noise in every loss between activations, and hardly a text is
             read often enough to be learned by heart.
-        window: tokens per training window; the text is packed, so that no token is padding.
+        window: tokens of text per training window, 512 by default, or as many as the student sees beside special
+            tokens; the text is packed, so that no token is padding.
         losses: what is minimized: names, or labels of your own, with the fields of the loss (`name` where the label is
             another, `weight`); a number alone is the weight.
         teacher: another model than the recipe's to learn from, a folder or hub id.
@@ -57,7 +58,7 @@ class Distill(TrainingStep):
     kind: ClassVar[str] = "distill"
     tokens: int = Field(ge=1)
     dropout: float | None = Field(default=0.0, ge=0, lt=1)
-    window: int = Field(default=512, ge=2)
+    window: int | None = Field(default=None, ge=2)
     losses: dict[str, SerializeAsAny[Loss]] = Field(default={"logits": LOSSES["logits"]()}, min_length=1)
     teacher: str | None = None
     validate_every: int | None = Field(default=None, ge=1)
@@ -74,25 +75,24 @@ class Distill(TrainingStep):
     def check(self, bench: Workbench) -> None:
         """Check that models, losses and text fit together."""
         super().check(bench)
-        teacher = self._teacher(bench)
-        for model in (bench.student, teacher):
-            if model is not None:
-                self._check_window(model)
-        texts = self._texts(bench, bench.training_windows(size=self.window, tokens=self._windows * self.window))
-        self._check_logits(bench.student, teacher)
+        teacher, window = self._teacher(bench), self._window(bench.student)
+        if teacher is not None:
+            window_of(teacher, window, special=_special(teacher))
+        texts = self._texts(bench, window, tokens=self._count(window) * window)
+        self._check_logits(bench, teacher)
         Distillation(bench.student, teacher, self.losses)
         if self.cache_teacher:
-            kept = Kept.of(self.losses)
+            kept = Kept.of(self.losses, words=vocabulary_of(bench.student))
             assert teacher is not None
             check_size(_once(texts), teacher, kept=kept, max_bytes=self.cache_max_bytes)
 
     def run(self, bench: Workbench) -> dict[str, Any]:
         """Train, going on from the last whole checkpoint in the step's folder."""
-        texts = self._texts(bench, bench.training_windows(size=self.window))
+        texts = self._texts(bench, self._window(bench.student))
         if self.cache_teacher:
             return self._run_from_cache(bench, texts)
         teacher = self._teacher(bench)
-        self._check_logits(bench.student, teacher)
+        self._check_logits(bench, teacher)
         models = [bench.student] if teacher is None else [bench.student, teacher]
         with self._prepared(*models):
             return self._train(bench, Distillation(bench.student, teacher, self.losses), texts)
@@ -101,7 +101,13 @@ class Distill(TrainingStep):
         cache = processes.from_main(lambda: self._cache(bench, texts))
         lengths = [len(text.distinct()[0]) for text in texts]
         sets = [FromCache(text, cache, first=sum(lengths[:index])) for index, text in enumerate(texts)]
-        objective = Distillation(bench.student, None, self.losses, cached_temperature=cache.key.kept.temperature)
+        objective = Distillation(
+            bench.student,
+            None,
+            self.losses,
+            cached_temperature=cache.key.kept.temperature,
+            cached_vocabulary=cache.key.vocabulary,
+        )
         size = {"bytes": cache.bytes, "windows": cache.key.rows, "top_k": cache.key.kept.k}
         with self._prepared(bench.student):
             return self._train(bench, objective, sets) | {"teacher_cache": size}
@@ -114,30 +120,34 @@ class Distill(TrainingStep):
 
     def _cache(self, bench: Workbench, texts: Sequence[Text]) -> TeacherCache:
         """Open the teacher cache that an interrupted run finished, or build what is missing of it."""
-        kept, folder = Kept.of(self.losses), bench.folder / "trainer" / "teacher"
+        kept = Kept.of(self.losses, words=vocabulary_of(bench.student))
+        folder = bench.folder / "trainer" / "teacher"
         with suppress(KronpressError):
             return TeacherCache.open(folder, _once(texts), kept=kept)
         teacher = self._teacher(bench)
-        self._check_logits(bench.student, teacher)
+        self._check_logits(bench, teacher)
         assert teacher is not None
         with training_attention(teacher):
             return build_cache(folder, teacher, _once(texts), kept=kept, max_bytes=self.cache_max_bytes)
 
     def _train(self, bench: Workbench, objective: Distillation, sets: Sequence[Text | FromCache]) -> dict[str, Any]:
-        data, *validation = sets
+        window, (data, *validation) = self._window(bench.student), sets
         material = Material(
             data=data,
-            steps=self._windows // self.batch,
-            tokens_per_step=self.batch * self.window,
+            steps=len(data) // self.batch,
+            tokens_per_step=self.batch * window,
             validation=validation[0] if validation else None,
             validate_every=self.validate_every,
         )
-        return self.train(bench, objective, material)
+        return self.train(bench, objective, material) | {"window": window}
 
-    @property
-    def _windows(self) -> int:
-        """How many windows are read, again and again ones included."""
-        return math.ceil(self.tokens / (self.batch * self.window)) * self.batch
+    def _window(self, model: PreTrainedModel) -> int:
+        """Return the tokens of text in a window, whose special tokens the model must see as well."""
+        return window_of(model, self.window, special=_special(model))
+
+    def _count(self, window: int) -> int:
+        """Return how many windows are read, again and again ones included."""
+        return math.ceil(self.tokens / (self.batch * window)) * self.batch
 
     def _teacher(self, bench: Workbench) -> PreTrainedModel | None:
         """Return a copy of the teacher to compute with, if any loss compares with one."""
@@ -145,7 +155,7 @@ class Distill(TrainingStep):
             return None
         device = bench.student.device
         teacher = bench.teacher if self.teacher is None else self._other_teacher(bench)
-        dtype = torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
+        dtype = torch.bfloat16 if computes_in_bfloat16(device) else torch.float32
         frozen = {  # what deepcopy takes for the copies of the parameters; buffers, such as frequencies, stay precise
             id(each): nn.Parameter(each.detach().to(device, dtype), requires_grad=False)
             for each in teacher.parameters()
@@ -158,6 +168,12 @@ class Distill(TrainingStep):
     def _other_teacher(self, bench: Workbench) -> PreTrainedModel:
         assert self.teacher is not None
         teacher, tokenizer = load_with_tokenizer(self.teacher)
+        ours, theirs = vocabulary_of(bench.student), vocabulary_of(teacher)
+        if tokenizer is None and ours != theirs:
+            raise KronpressError(
+                f"the teacher '{self.teacher}' has a vocabulary of {theirs} and the student of {ours}, and no readable "
+                "tokenizer lies beside the teacher to say whether its tokens are the same; add its tokenizer files"
+            )
         if tokenizer is not None and tokenizer.get_vocab() != bench.tokenizer.get_vocab():
             raise KronpressError(
                 f"the tokenizer of the teacher '{self.teacher}' numbers words otherwise than the student's; "
@@ -165,35 +181,29 @@ class Distill(TrainingStep):
             )
         return teacher
 
-    def _check_window(self, model: PreTrainedModel) -> None:
-        limit = position_limit(model)
-        ends = 0 if family_of(model).causal else 2  # [CLS] and [SEP]
-        if limit is not None and self.window + ends > limit:
-            raise KronpressError(
-                f"a window of {self.window} is too long for {type(model).__name__}, which sees {limit} tokens; "
-                f"set window to {limit - ends} or less"
-            )
-
-    def _check_logits(self, student: PreTrainedModel, teacher: PreTrainedModel | None) -> None:
+    def _check_logits(self, bench: Workbench, teacher: PreTrainedModel | None) -> None:
         names = [name for name, loss in self.losses.items() if isinstance(loss, LogitLoss)]
-        for model in (student, teacher):
+        for model in (bench.student, teacher):
             if names and model is not None and head_of(model) is None:
                 raise KronpressError(
                     f"the loss {names[0]} needs a language-model head, and {type(model).__name__} has none; "
                     f"use losses of layers, such as hidden, or a model with its head"
                 )
         if names and teacher is not None:
-            ours, theirs = (int(model.config.get_text_config().vocab_size) for model in (student, teacher))
-            if ours != theirs:
+            ours, theirs = vocabulary_of(bench.student), vocabulary_of(teacher)
+            tokens = 1 + max(bench.tokenizer.get_vocab().values())
+            if ours != theirs and tokens > min(ours, theirs):
                 raise KronpressError(
-                    f"the student has {ours} words and the teacher {theirs}; distillation needs the same vocabulary"
+                    f"the student has a vocabulary of {ours} and the teacher of {theirs}, but the tokenizer has "
+                    f"{tokens} tokens, all of which both must know; choose another teacher"
                 )
 
-    def _texts(self, bench: Workbench, windows: Int[Tensor, "windows tokens"]) -> list[Text]:
+    def _texts(self, bench: Workbench, window: int, *, tokens: int | None = None) -> list[Text]:
         """Return the text to train on, in the order of the training, and the validation text if there is any."""
-        texts = [self._text(bench, windows, order=epochs_of(len(windows), count=self._windows, seed=bench.seed))]
+        windows = bench.training_windows(size=window, tokens=tokens)
+        texts = [self._text(bench, windows, order=epochs_of(len(windows), count=self._count(window), seed=bench.seed))]
         if self.validate_every is not None:
-            held_out = bench.held_out_windows(size=self.window, count=self.validation_windows)
+            held_out = bench.held_out_windows(size=window, count=self.validation_windows)
             texts.append(self._text(bench, held_out, order=torch.arange(len(held_out))))
         return texts
 
@@ -203,6 +213,11 @@ class Distill(TrainingStep):
         guessed = any(isinstance(loss, LogitLoss) for loss in self.losses.values())
         frame = Frame.of(bench.student, bench.tokenizer)
         return EncoderText(windows, order, frame, seed=bench.seed, guessed=guessed)
+
+
+def _special(model: PreTrainedModel) -> int:
+    """Return how many special tokens a model reads around a window: the [CLS] and [SEP] of an encoder."""
+    return 0 if family_of(model).causal else 2
 
 
 def _once(texts: Sequence[Text]) -> ConcatDataset[dict[str, Tensor]]:

@@ -59,7 +59,7 @@ class TaskDistillation(Objective):
                 torch.ones(len(logits), dtype=torch.bool, device=logits.device),
                 hidden=None if wanted is None else _rows(wanted, seen),
             )
-            heads = Heads(nn.Identity(), None if wanted is None else nn.Identity(), logits.shape[1])
+            heads = Heads(nn.Identity(), None if wanted is None else nn.Identity(), logits.shape[1], logits.shape[1])
             total, values = self.of_logits(logits, answers, heads=heads)
             return self.sum_of(values | layers, already=total)
 

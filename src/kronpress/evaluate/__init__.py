@@ -2,7 +2,7 @@
 
 from kronpress.evaluate.fidelity import Fidelity, fidelity
 from kronpress.evaluate.lambada import LAMBADA, LambadaProtocol, LambadaResult, read_lambada
-from kronpress.evaluate.perplexity import PROTOCOLS, PerplexityProtocol, PerplexityResult
+from kronpress.evaluate.perplexity import PROTOCOLS, PerplexityProtocol, PerplexityResult, longest_protocol
 from kronpress.evaluate.samples import generate_samples
 from kronpress.evaluate.speed import SpeedComparison, SpeedRow, compare_speed
 from kronpress.evaluate.step import Evaluate
@@ -24,5 +24,6 @@ __all__ = [
     "fidelity",
     "footprint",
     "generate_samples",
+    "longest_protocol",
     "read_lambada",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing_extensions import override
 
 from kronpress.data import tokenize
 from kronpress.errors import KronpressError
@@ -32,7 +34,7 @@ from kronpress.evaluate.reading import (
     unfit,
 )
 from kronpress.evaluate.sliding import Window, roll, slide
-from kronpress.families import position_limit
+from kronpress.families import position_limit, window_of
 from kronpress.registry import Shelf
 
 _TOKENS_PER_BATCH = 2048
@@ -184,10 +186,10 @@ class PerplexityProtocol:
     def _check(self, model: PreTrainedModel, text: str, *, name: str, max_windows: int | None) -> None:
         limit = position_limit(model)
         if limit is not None and self.window > limit:
-            fitting = [other for other in _fitting(text) if PROTOCOLS[other].window <= limit]
+            fitting = [other for other in _fitting(text) if PROTOCOLS[other].window <= limit] or [f"tokens-{limit}"]
             raise KronpressError(
                 f"protocol '{self.name}' takes windows of {self.window} tokens and {type(model).__name__} sees at most "
-                f"{limit}; choose {' or '.join(fitting) or f'a protocol of your own with window={limit}'}"
+                f"{limit}; choose {' or '.join(fitting)}"
             )
         if max_windows is not None and max_windows < 1:
             raise KronpressError(f"max_windows={max_windows} leaves nothing to measure; use 1 or more, or None for all")
@@ -266,7 +268,27 @@ def _fitting(text: str) -> list[str]:
     return [name for name, protocol in PROTOCOLS.items() if unfit(protocol.text_kind, text) is None]
 
 
-PROTOCOLS = Shelf[PerplexityProtocol]("perplexity protocol")
+class _Protocols(Shelf[PerplexityProtocol]):
+    """Protocols by name; beside those that were added, each `tokens-N` is one, with windows of N tokens."""
+
+    @override
+    def __getitem__(self, name: str) -> PerplexityProtocol:
+        counted = re.fullmatch("tokens-(0|[1-9][0-9]{0,8})", name)
+        if counted and name not in self:
+            return PerplexityProtocol(name, window=int(counted[1]))
+        try:
+            return super().__getitem__(name)
+        except KronpressError as error:
+            raise KronpressError(f"{error}, or tokens-N for windows of N tokens") from None
+
+
+PROTOCOLS = _Protocols("perplexity protocol")
+
+
+def longest_protocol(*models: PreTrainedModel) -> str:
+    """Return the name of the protocol for any text with windows of 512 tokens, or as many as all the models see."""
+    return f"tokens-{min(window_of(model) for model in models)}"
+
 
 _SPARSEGPT = "GPTQ, SparseGPT and those who use their scripts"
 

@@ -14,13 +14,20 @@ from kronpress.errors import KronpressError
 from kronpress.evaluate.inference import evaluating, require_causal
 from kronpress.families import position_limit
 
+_NEW_TOKENS = 40
+
 
 def generate_samples(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], *, max_new_tokens: int = 40
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int | None = None,
 ) -> list[str]:
     """Return what the model writes greedily after each prompt, without the prompt.
 
-    The prompts run one by one, so no padding token is needed.
+    The prompts run one by one, so no padding token is needed. By default 40 tokens are written, or as many as the model
+    has room for.
 
     Raises:
         KronpressError: where the model is no decoder, or a prompt is empty or leaves no room for the new tokens.
@@ -30,10 +37,13 @@ def generate_samples(
         return [_continue(model, tokenizer, prompt, max_new_tokens) for prompt in prompts]
 
 
-def _continue(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, max_new_tokens: int) -> str:
-    ids = _prompt_ids(model, tokenizer, prompt, max_new_tokens).to(model.device)
+def _continue(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, max_new_tokens: int | None
+) -> str:
+    ids = _prompt_ids(model, tokenizer, prompt, max_new_tokens or 1).to(model.device)
     generate: Any = model.generate
-    config = _greedy(model, tokenizer, max_new_tokens)
+    room = (position_limit(model) or ids.shape[1] + _NEW_TOKENS) - ids.shape[1]
+    config = _greedy(model, tokenizer, max_new_tokens or min(_NEW_TOKENS, room))
     output = generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config)
     return str(tokenizer.decode(output[0, ids.shape[1] :].tolist(), skip_special_tokens=True))
 

@@ -18,6 +18,7 @@ from kronpress.errors import KronpressError
 from kronpress.evaluate.inference import evaluating, vocabulary_size
 from kronpress.families import is_causal, position_limit
 
+_PROMPT, _NEW = 256, 32  # tokens, where the models have room for them
 Rates = dict[str, float]  # tokens per second by phase
 
 
@@ -54,21 +55,25 @@ def compare_speed(
     dense: PreTrainedModel,
     student: PreTrainedModel,
     *,
-    prompt_tokens: int = 256,
-    new_tokens: int = 32,
+    prompt_tokens: int | None = None,
+    new_tokens: int | None = None,
     repeats: int = 5,
     seed: int = 0,
 ) -> SpeedComparison:
     """Measure both models by turns on the same random prompt, one sequence at a time, after a warm-up of each.
 
     Prefill reads the prompt as generation does (head on the last token only, where both models can); decode then
-    goes on greedily token by token with the key-value cache. Which model goes first changes with every repeat.
+    goes on greedily token by token with the key-value cache. Which model goes first changes with every repeat. By
+    default the prompt has 256 tokens and 32 are new, or as many as the models have room for.
 
     Raises:
         KronpressError: where a count is below 1, the text would outgrow a model's positions, or a model is an
             encoder-decoder.
     """
     models = (dense, student)
+    room = min(position_limit(model) or _PROMPT + _NEW for model in models)
+    new_tokens = max(1, min(_NEW, room // 2)) if new_tokens is None else new_tokens
+    prompt_tokens = max(1, min(_PROMPT, room - new_tokens)) if prompt_tokens is None else prompt_tokens
     decode = new_tokens if all(is_causal(model) for model in models) else 0
     for name, value in (("prompt_tokens", prompt_tokens), ("new_tokens", new_tokens), ("repeats", repeats)):
         if value < 1:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from jaxtyping import Int
 from pydantic import Field, field_validator
@@ -16,15 +15,14 @@ from transformers import PreTrainedModel
 from kronpress.data import Corpus, read_text, tokenize, windows
 from kronpress.evaluate.fidelity import fidelity
 from kronpress.evaluate.lambada import LAMBADA, read_lambada
-from kronpress.evaluate.perplexity import PROTOCOLS
+from kronpress.evaluate.perplexity import PROTOCOLS, longest_protocol
 from kronpress.evaluate.samples import generate_samples
 from kronpress.evaluate.speed import compare_speed
 from kronpress.families import is_causal, position_limit
-from kronpress.precision import mixed_precision
+from kronpress.precision import NumberFormat, Precision, choose, computing_in, mixed_precision, number_format
 from kronpress.step import STEPS, Step, Workbench
 
 _FIDELITY_WINDOWS, _FIDELITY_SIZE = 64, 128
-_PROMPT, _NEW = 256, 32  # tokens of the speed comparison, where the model has room for them
 
 
 @STEPS.register("evaluate")
@@ -33,12 +31,13 @@ class Evaluate(Step):
 
     Attributes:
         stage: what the report calls this point of the recipe.
-        protocols: names of perplexity protocols (`kronpress evaluate --help` lists them).
+        protocols: names of perplexity protocols (`kronpress evaluate --help` lists them); by default tokens-512, or
+            tokens-N with the N tokens that the model sees.
         text: another text than the recipe's held-out one.
         max_windows: measure the first windows only.
         lambada: a .jsonl file of LAMBADA, measured as `lambada-openai`; both models must be decoders.
         max_passages: measure the first passages of LAMBADA only.
-        precision: `auto` computes in bfloat16 where the device is faster at it, both models alike.
+        precision: number format of matrix products in both models, `bf16` or `fp32`; `auto` is the run's.
         speed: compare prefill and decode, alternating.
         prompts: texts that both models continue greedily.
     """
@@ -46,19 +45,19 @@ class Evaluate(Step):
     kind: ClassVar[str] = "evaluate"
     changes_student: ClassVar[bool] = False
     stage: str = "student"
-    protocols: tuple[str, ...] = ("tokens-512",)
+    protocols: tuple[str, ...] | None = None
     text: str | None = None
     max_windows: int | None = Field(default=None, ge=1)
     lambada: str | None = None
     max_passages: int | None = Field(default=None, ge=1)
-    precision: Literal["auto", "float32"] = "auto"
+    precision: Precision = "auto"
     speed: bool = False
     prompts: tuple[str, ...] = ()
 
     @field_validator("protocols")
     @classmethod
-    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(PROTOCOLS[name].name for name in names)
+    def _known(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if names is None else tuple(PROTOCOLS[name].name for name in names)
 
     def check(self, bench: Workbench) -> None:
         """Check text, protocols, LAMBADA's first passage and prompts on the dense model."""
@@ -69,7 +68,7 @@ class Evaluate(Step):
         if not is_causal(bench.teacher):
             self._windows(bench, corpus)
             return
-        for name in self.protocols:
+        for name in self._names(bench):
             PROTOCOLS[name].measure(
                 bench.teacher, bench.tokenizer, corpus.text, name=corpus.name, max_windows=1, progress=False
             )
@@ -78,20 +77,29 @@ class Evaluate(Step):
 
     def run(self, bench: Workbench) -> dict[str, Any]:
         """Measure what the fields ask for and the model can do."""
+        with computing_in(self._format(bench)):
+            return self._report(bench)
+
+    def _format(self, bench: Workbench) -> NumberFormat:
+        device = bench.student.device
+        return number_format(device) if self.precision == "auto" else choose(self.precision, device)
+
+    def _report(self, bench: Workbench) -> dict[str, Any]:
         report: dict[str, Any] = {"stage": self.stage, "perplexity": [], "samples": []}
         corpus = self._corpus(bench)
         if is_causal(bench.student):
-            report["perplexity"] = [self._perplexity(bench, corpus, name) for name in self.protocols]
+            report["perplexity"] = [self._perplexity(bench, corpus, name) for name in self._names(bench)]
             if self.lambada is not None:
                 report["perplexity"].append(self._lambada(bench, self.lambada))
             report["samples"] = self._samples(bench)
         else:
             report["fidelity"] = self._fidelity(bench, corpus)
         if self.speed:
-            tokens = min(_PROMPT, max(1, (position_limit(bench.student) or _PROMPT) - _NEW))
-            rows = compare_speed(bench.teacher, bench.student, prompt_tokens=tokens, new_tokens=_NEW, seed=bench.seed)
-            report["speed"] = asdict(rows)
+            report["speed"] = asdict(compare_speed(bench.teacher, bench.student, seed=bench.seed))
         return report
+
+    def _names(self, bench: Workbench) -> tuple[str, ...]:
+        return (longest_protocol(bench.teacher),) if self.protocols is None else self.protocols
 
     def _corpus(self, bench: Workbench) -> Corpus:
         return bench.held_out if self.text is None else read_text(self.text)
@@ -104,7 +112,7 @@ class Evaluate(Step):
                 protocol.measure(model, bench.tokenizer, corpus.text, name=text, max_windows=self.max_windows)
             )
 
-        return self._both(bench, measure, key=f"{name}/{corpus.fingerprint}/{self.max_windows}/{self.precision}")
+        return self._both(bench, measure, key=f"{name}/{corpus.fingerprint}/{self.max_windows}")
 
     def _lambada(self, bench: Workbench, path: str) -> dict[str, Any]:
         passages = read_lambada(path, limit=self.max_passages)
@@ -113,14 +121,15 @@ class Evaluate(Step):
             return asdict(LAMBADA.measure(model, bench.tokenizer, passages, name=Path(path).name))
 
         content = Corpus(path, "\n".join(passage.text for passage in passages))
-        return self._both(bench, measure, key=f"{LAMBADA.name}/{content.fingerprint}/{self.precision}")
+        return self._both(bench, measure, key=f"{LAMBADA.name}/{content.fingerprint}")
 
     def _both(
         self, bench: Workbench, measure: Callable[[PreTrainedModel], dict[str, Any]], *, key: str
     ) -> dict[str, Any]:
         """Return a measurement of the dense model, taken once per run, and of the student."""
-        with mixed_precision(bench.student.device) if self.precision == "auto" else nullcontext():
-            dense = bench.remember(key, lambda: measure(bench.teacher))
+        device = bench.student.device
+        with mixed_precision(device):
+            dense = bench.remember(f"{key}/{number_format(device).name}", lambda: measure(bench.teacher))
             student = measure(bench.student)
         return {"dense": dense, "student": student, "ratio": student["perplexity"] / dense["perplexity"]}
 

@@ -15,7 +15,7 @@ from kronpress.errors import KronpressError
 from kronpress.factorize.feed_forward_fit import Fit, observe
 from kronpress.factorize.initialization import INITIALIZATIONS, Initialization
 from kronpress.factorize.request import Request
-from kronpress.families import FeedForward, Layout, layout, position_limit, replace_module
+from kronpress.families import FeedForward, Layout, layout, replace_module, window_of
 from kronpress.layers import KroneckerLinear, StructuredLayer, bias_of, narrowed, weight_of
 from kronpress.linalg import KroneckerSum, divisors
 from kronpress.step import Workbench
@@ -37,7 +37,7 @@ class CalibratedPruning(Initialization):
             function as up = [1, 0]ᵀ ⊗ A, down = [1, ε] ⊗ A' over all hidden neurons (permuted), whose
             second half starts silent but trains.
         tokens: calibration tokens, from the start of the training text.
-        window: tokens per window.
+        window: tokens per window; by default 512, or as many as the model sees.
         ridge: regularization, relative to the mean second moment of a hidden neuron.
         rounds: shares in which neurons are eliminated, re-solving in between.
         epsilon: ε of the kronecker form.
@@ -47,7 +47,7 @@ class CalibratedPruning(Initialization):
     keep: float = Field(default=0.5, gt=0, lt=1)
     form: Literal["narrow", "kronecker"] = "narrow"
     tokens: int = Field(default=32768, ge=1)
-    window: int = Field(default=512, ge=2)
+    window: int | None = Field(default=None, ge=2)
     ridge: float = Field(default=1e-5, gt=0)
     rounds: int = Field(default=32, ge=1)
     epsilon: float = 0.1
@@ -77,7 +77,11 @@ class CalibratedPruning(Initialization):
         return reports
 
     def _window(self, model: PreTrainedModel) -> int:
-        return min(self.window, position_limit(model) or self.window)
+        return window_of(model, self.window)
+
+    def settings(self, model: PreTrainedModel) -> dict[str, Any]:
+        """Return its fields, with the window that this model gets."""
+        return super().settings(model) | {"window": self._window(model)}
 
     def _kept(self, model: PreTrainedModel, plan: Layout, request: Request) -> int:
         if request.sites != "feed_forward" or request.skip_blocks or request.blocks != "all":

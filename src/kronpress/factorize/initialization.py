@@ -46,6 +46,10 @@ class Initialization(BaseModel, ABC):
         """
         request.sites_of(bench.student)
 
+    def settings(self, model: PreTrainedModel) -> dict[str, Any]:
+        """Return its fields for the report, with what they come to for this model where they leave that open."""
+        return self.model_dump(mode="json")
+
     @abstractmethod
     def apply(self, bench: Workbench, request: Request) -> list[dict[str, Any]]:
         """Replace what `request` names in the student; return one report per replaced module.

@@ -42,7 +42,7 @@ class Factorize(Step, Request):
         modules = self.init.apply(bench, self._request())
         adopt(bench.student)
         return {
-            "init": {"name": self.init.kind, **self.init.model_dump(mode="json")},
+            "init": {"name": self.init.kind, **self.init.settings(bench.student)},
             "modules": modules,
             "parameters": sum(parameter.numel() for parameter in bench.student.parameters()),
         }

@@ -27,7 +27,7 @@ from kronpress.factorize.initialization import (
     replace_site,
 )
 from kronpress.factorize.request import Request
-from kronpress.families import Site, position_limit
+from kronpress.families import Site, window_of
 from kronpress.layers import KroneckerLinear, LowRankLinear, StructuredLayer, bias_of, weight_of
 from kronpress.linalg import nearest_low_rank, weighted_kronecker_sum
 from kronpress.step import Workbench
@@ -40,12 +40,12 @@ class Whitened(Initialization):
 
     Attributes:
         tokens: calibration tokens, from the start of the training text.
-        window: tokens per window.
+        window: tokens per window; by default 512, or as many as the model sees.
         ridge: regularization, relative to the mean second moment of an input.
     """
 
     tokens: int = Field(default=32768, ge=1)
-    window: int = Field(default=512, ge=2)
+    window: int | None = Field(default=None, ge=2)
     ridge: float = Field(default=1e-5, gt=0)
 
     @abstractmethod
@@ -83,7 +83,11 @@ class Whitened(Initialization):
         return structured, error, float(torch.linalg.vecdot(weight @ second, weight).sum().sqrt())
 
     def _window(self, model: PreTrainedModel) -> int:
-        return min(self.window, position_limit(model) or self.window)
+        return window_of(model, self.window)
+
+    def settings(self, model: PreTrainedModel) -> dict[str, Any]:
+        """Return its fields, with the window that this model gets."""
+        return super().settings(model) | {"window": self._window(model)}
 
     def _by_block(self, model: PreTrainedModel, request: Request) -> dict[int, list[Site]]:
         by_block: dict[int, list[Site]] = {}

@@ -13,6 +13,7 @@ from kronpress.families.layout import (
     layout,
     position_limit,
     replace_module,
+    window_of,
 )
 from kronpress.families.selection import Blocks, select_sites
 
@@ -33,4 +34,5 @@ __all__ = [
     "position_limit",
     "replace_module",
     "select_sites",
+    "window_of",
 ]

@@ -11,6 +11,8 @@ from kronpress.families.family import FEED_FORWARD_ROLES, Family, family_of
 from kronpress.families.folds import Fold, folds_of
 from kronpress.families.signatures import PreTrainedModel
 
+_WINDOW = 512  # tokens of text that are read at once, where nothing else is asked for
+
 
 @dataclass(frozen=True)
 class FeedForward:
@@ -69,6 +71,28 @@ def position_limit(model: PreTrainedModel) -> int | None:
     if limit is not None and family_of(model).positions_after_padding:
         limit -= int(config.pad_token_id) + 1
     return limit
+
+
+def window_of(model: PreTrainedModel, wanted: int | None = None, *, special: int = 0) -> int:
+    """Return how many tokens of text to read at once: `wanted`, or by default 512 or as many as the model sees.
+
+    Args:
+        model: what reads them.
+        wanted: the number that the user gave, if any.
+        special: tokens that the model reads around those of the text.
+
+    Raises:
+        KronpressError: `wanted` is more than the model sees.
+    """
+    limit = position_limit(model)
+    if wanted is None:
+        return _WINDOW if limit is None else min(_WINDOW, limit - special)
+    if limit is not None and wanted + special > limit:
+        raise KronpressError(
+            f"a window of {wanted} is too long for {type(model).__name__}, which sees {limit} tokens; "
+            f"set window to {limit - special} or less"
+        )
+    return wanted
 
 
 def base_prefix(model: PreTrainedModel) -> str:

@@ -24,7 +24,7 @@ def predict(
     progress: str | None = None,
     after_batch: Callable[[list[int]], None] | None = None,
 ) -> list[Outputs]:
-    """Return what the head gives for each feature, in their order; bfloat16 products where the device is faster at it.
+    """Return what the head gives for each feature, in their order, computed in the number format that was chosen.
 
     Args:
         model: with the task's head; evaluated in evaluation mode and left in the mode it was in.

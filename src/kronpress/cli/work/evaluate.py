@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
@@ -16,14 +16,15 @@ from transformers import PreTrainedModel
 from kronpress.checkpoint import files
 from kronpress.cli.work.opening import open_model
 from kronpress.data import read_text, split_held_out
-from kronpress.evaluate import PROTOCOLS, compare_speed, footprint
+from kronpress.evaluate import PROTOCOLS, compare_speed, footprint, longest_protocol
 from kronpress.evaluate.harness import Harness, parse_tasks
 from kronpress.evaluate.inference import require_causal
 from kronpress.evaluate.lambada import LAMBADA, read_lambada
 from kronpress.memory import keep_freed_memory
-from kronpress.precision import mixed_precision
+from kronpress.precision import Precision, choose, computing_in, mixed_precision, number_format
 
-Measure = Callable[[PreTrainedModel, Any], Any]
+Measure = Callable[[PreTrainedModel, Any, Sequence[PreTrainedModel]], Any]
+"""From a model, its tokenizer and all the models that stand in the same table to JSON values."""
 
 
 def evaluate(
@@ -31,7 +32,7 @@ def evaluate(
     against: str | None,
     measures: Mapping[str, Measure],
     *,
-    float32: bool,
+    precision: Precision,
     speed: bool,
     json_file: Path | None,
 ) -> None:
@@ -40,9 +41,15 @@ def evaluate(
     opened = {name: open_model(name) for name in filter(None, (against, model))}
     for found, _ in opened.values():
         require_causal(found, what="kronpress evaluate")
-    results: dict[str, Any] = {
-        name: _measure(*pair, measures, name=name, float32=float32) for name, pair in opened.items()
-    }
+    models = [found for found, _ in opened.values()]
+    chosen = choose(precision, models[-1].device)
+    typer.echo(f"matrix products in {chosen}")
+    results: dict[str, Any] = {}
+    with computing_in(chosen):
+        for name, (found, tokenizer) in opened.items():
+            results[name] = _prepared(found, name=name)
+            with mixed_precision(found.device):
+                results[name] |= {what: measure(found, tokenizer, models) for what, measure in measures.items()}
     _print_results(results)
     if speed and against is not None:
         results["speed"] = asdict(compare_speed(opened[against][0], opened[model][0]))
@@ -52,35 +59,37 @@ def evaluate(
 
 
 def perplexity(names: Sequence[str], data: str | None, max_windows: int | None) -> Measure:
-    """Return what measures perplexity by protocols, on the bundled text where `data` names none."""
+    """Return what measures perplexity by protocols, the one that fits all models where none is named."""
     protocols = [PROTOCOLS[name] for name in names]
     corpus = read_text(data) if data else split_held_out(read_text("bundled:python-reference"))[1]
-    return lambda model, tokenizer: [
-        asdict(each.measure(model, tokenizer, corpus.text, name=corpus.name, max_windows=max_windows))
-        for each in protocols
-    ]
+
+    def measure(model: PreTrainedModel, tokenizer: Any, models: Sequence[PreTrainedModel]) -> list[dict[str, Any]]:
+        chosen = protocols or [PROTOCOLS[longest_protocol(*models)]]
+        options: dict[str, Any] = {"name": corpus.name, "max_windows": max_windows}
+        return [asdict(protocol.measure(model, tokenizer, corpus.text, **options)) for protocol in chosen]
+
+    return measure
 
 
 def lambada(path: str, limit: int | None) -> Measure:
     """Return what measures LAMBADA on the first passages of a file."""
     passages = read_lambada(path, limit=limit)
-    return lambda model, tokenizer: asdict(LAMBADA.measure(model, tokenizer, passages, name=path))
+    return lambda model, tokenizer, _: asdict(LAMBADA.measure(model, tokenizer, passages, name=path))
 
 
 def harness(tasks: str, include: str | None, limit: int | None) -> Measure:
     """Return what measures tasks of lm-evaluation-harness, named with commas."""
     chosen = Harness(parse_tasks(tasks), include=include, limit=limit)
     chosen.check()
-    return lambda model, tokenizer: [asdict(result) for result in chosen.measure(model, tokenizer)]
+    return lambda model, tokenizer, _: [asdict(result) for result in chosen.measure(model, tokenizer)]
 
 
-def _measure(
-    model: PreTrainedModel, tokenizer: Any, measures: Mapping[str, Measure], *, name: str, float32: bool
-) -> dict[str, Any]:
-    size = footprint(model, folder=Path(name) if Path(name).is_dir() else None)
-    with nullcontext() if float32 else mixed_precision(model.device):
-        measured = {what: measure(model, tokenizer) for what, measure in measures.items()}
-    return {"footprint": asdict(size), **measured}
+def _prepared(model: PreTrainedModel, *, name: str) -> dict[str, Any]:
+    """Return the size of a model and the number format, in which it computes from now on."""
+    size, chosen = footprint(model, folder=Path(name) if Path(name).is_dir() else None), number_format(model.device)
+    if chosen.name == "fp32":
+        model.float()
+    return {"footprint": asdict(size), "precision": chosen.name}
 
 
 def _print_results(results: dict[str, Any]) -> None:

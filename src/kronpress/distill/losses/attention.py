@@ -17,7 +17,7 @@ from kronpress.distill.losses.states import mean_of
 class AttentionDistance(AttentionLoss):
     """The mean over pairs of layers, heads and queries of a distance between attentions, over visible keys only.
 
-    The papers add up layers.
+    The papers add up layers: `reduction: sum`.
 
     Attributes:
         of: `probabilities` is KL(teacher ‖ student) of how attention is spread over the keys (KnGPT2, Edalati et al.,

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from kronpress.distill.layer_map import LayerMap, pairs_of
 from kronpress.distill.losses.loss import LOSSES
-from kronpress.distill.losses.states import StateLoss, States, mean_of, mean_over_pairs
+from kronpress.distill.losses.states import Reduction, StateLoss, States, mean_of, over_pairs
 from kronpress.distill.trace import Reading, Trace
 
 Metric: TypeAlias = Literal["mse", "cosine", "relative"]
@@ -21,7 +21,7 @@ _SMALLEST = 1e-12  # stands for the squared length of a teacher's vector that is
 
 @LOSSES.register("hidden")
 class HiddenDistance(StateLoss):
-    """The mean over pairs of layers, and over tokens, of the distance between their vectors.
+    """The mean over pairs of layers (or their sum), and over tokens, of the distance between their vectors.
 
     With `of: feed_forwards` it is L_ffn of KroneckerBERT (Tahaei et al., 2022), with `blocks` our reading of L_hid of
     KnGPT2 (Edalati et al., 2022), where these add up layers; `cosine` of the last blocks is that of DistilBERT (Sanh et
@@ -33,12 +33,14 @@ class HiddenDistance(StateLoss):
         metric: how a student's vector s is compared with the teacher's t: ‖s - t‖²/d (`mse`), 1 - cos(s, t)
             (`cosine`), or ‖s - t‖²/‖t‖² (`relative`).
         layers: which block learns from which.
+        reduction: `mean` over the pairs of layers, or their `sum`.
     """
 
     kind: ClassVar[str] = "hidden"
     of: Literal["blocks", "feed_forwards"] = "blocks"
     metric: Metric = "mse"
     layers: LayerMap = "same"
+    reduction: Reduction = "mean"
 
     @property
     def reads(self) -> frozenset[Reading]:
@@ -54,8 +56,8 @@ class HiddenDistance(StateLoss):
         return trace.blocks if self.of == "blocks" else trace.feed_forwards
 
     def between(self, states: States, *, seen: Bool[Tensor, "batch tokens"]) -> Float[Tensor, ""]:
-        """Return the mean distance."""
-        return mean_over_pairs([mean_of(distance(self.metric, s[seen], t[seen])) for s, t in states])
+        """Return the mean distance, of the pairs together."""
+        return over_pairs([mean_of(distance(self.metric, s[seen], t[seen])) for s, t in states], self.reduction)
 
 
 def distance(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kronpress.distill.layer_map import LayerMap, pairs_of
 from kronpress.distill.losses.loss import LOSSES
-from kronpress.distill.losses.states import StateLoss, States, apart, mean_of, mean_over_pairs
+from kronpress.distill.losses.states import Reduction, StateLoss, States, apart, mean_of, over_pairs
 from kronpress.distill.trace import Reading, Trace
 
 
@@ -22,10 +22,12 @@ class PatientDistillation(StateLoss):
 
     Attributes:
         layers: which block learns from which.
+        reduction: `mean` over the pairs of blocks, or their `sum`.
     """
 
     kind: ClassVar[str] = "pkd"
     layers: LayerMap = "same"
+    reduction: Reduction = "mean"
 
     @property
     def reads(self) -> frozenset[Reading]:
@@ -41,5 +43,5 @@ class PatientDistillation(StateLoss):
         return trace.blocks
 
     def between(self, states: States, *, seen: Bool[Tensor, "batch tokens"]) -> Float[Tensor, ""]:
-        """Return the mean squared distance."""
-        return mean_over_pairs([mean_of(apart(s[seen], t[seen])) for s, t in states])
+        """Return the mean squared distance, of the pairs together."""
+        return over_pairs([mean_of(apart(s[seen], t[seen])) for s, t in states], self.reduction)

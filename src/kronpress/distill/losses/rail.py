@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from kronpress.distill.losses.loss import LOSSES
-from kronpress.distill.losses.states import StateLoss, States, apart, mean_of, mean_over_pairs
+from kronpress.distill.losses.states import Reduction, StateLoss, States, apart, mean_of, over_pairs
 from kronpress.distill.trace import Reading, Trace
 from kronpress.errors import KronpressError
 
@@ -26,10 +26,12 @@ class RandomLayers(StateLoss):
     Attributes:
         mode: `layerwise` is the mean over pairs, and over sentences, of ‖s/‖s‖ - t/‖t‖‖²; `concatenated` that distance
             between the vectors of all blocks put together.
+        reduction: `layerwise`, `mean` over the pairs of blocks, or their `sum`.
     """
 
     kind: ClassVar[str] = "rail"
     mode: Literal["layerwise", "concatenated"] = "layerwise"
+    reduction: Reduction = "mean"
 
     @property
     def reads(self) -> frozenset[Reading]:
@@ -55,7 +57,7 @@ class RandomLayers(StateLoss):
         if self.mode == "concatenated":
             ours, theirs = zip(*sentences, strict=True)
             sentences = [(torch.cat(ours, dim=-1), torch.cat(theirs, dim=-1))]
-        return mean_over_pairs([mean_of(apart(s, t)) for s, t in sentences])
+        return over_pairs([mean_of(apart(s, t)) for s, t in sentences], self.reduction)
 
 
 def _pooled(

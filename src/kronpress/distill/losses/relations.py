@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from kronpress.distill.attention import Attention
 from kronpress.distill.layer_map import LayerMap, pairs_of
 from kronpress.distill.losses.loss import LayerLoss
-from kronpress.distill.losses.states import mean_of, mean_over_pairs
+from kronpress.distill.losses.states import Reduction, mean_of, over_pairs
 from kronpress.distill.trace import Reading, Sizes, Trace
 from kronpress.errors import KronpressError
 
@@ -21,15 +21,17 @@ _LOWEST = torch.finfo(torch.float32).min / 2  # the score of a key that cannot b
 
 
 class AttentionLoss(LayerLoss):
-    """A loss between what attention layers work on; the mean over pairs of layers.
+    """A loss between what attention layers work on; the mean over pairs of layers, or their sum.
 
     What it computes for one pair, of the size tokens × tokens, is computed again in the backward pass and not kept.
 
     Attributes:
         layers: which block learns from which.
+        reduction: `mean` over the pairs of layers, or their `sum`.
     """
 
     layers: LayerMap = "same"
+    reduction: Reduction = "mean"
 
     @property
     def reads(self) -> frozenset[Reading]:
@@ -59,13 +61,13 @@ class AttentionLoss(LayerLoss):
     def __call__(
         self, student: Trace, teacher: Trace, *, seen: Bool[Tensor, "batch tokens"], projection: nn.Module | None
     ) -> Float[Tensor, ""]:
-        """Return the mean over the pairs."""
+        """Return the mean or the sum over the pairs."""
         ours, theirs = student.attentions, teacher.attentions
         if not ours or not theirs:
             raise ValueError(f"the loss '{self.kind}' saw no attention; run the models inside of training_attention")
         pairs = pairs_of(self.layers, len(ours), len(theirs), loss=self.kind)
         again = partial(checkpoint, self.between, seen=seen, use_reentrant=False, preserve_rng_state=False)
-        return mean_over_pairs([again(ours[i], theirs[j]) for i, j in pairs])
+        return over_pairs([again(ours[i], theirs[j]) for i, j in pairs], self.reduction)
 
 
 def of_each_head(states: Float[Tensor, "batch groups tokens d"], heads: int) -> Float[Tensor, "batch {heads} tokens d"]:

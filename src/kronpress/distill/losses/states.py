@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,6 +15,9 @@ from kronpress.errors import KronpressError
 
 States: TypeAlias = list[tuple[Tensor, Tensor]]
 """Pairs (student, teacher) of what two layers give, (batch, tokens, dim) in fp32, both of the teacher's width."""
+
+Reduction: TypeAlias = Literal["mean", "sum"]
+"""What a loss makes of its values for single pairs of layers; papers often add them up."""
 
 
 class StateLoss(LayerLoss):
@@ -72,9 +75,10 @@ def mean_of(values: Float[Tensor, " some"]) -> Float[Tensor, ""]:
     return values.sum() / max(len(values), 1)
 
 
-def mean_over_pairs(values: list[Tensor]) -> Float[Tensor, ""]:
-    """Return the mean of losses of single pairs."""
-    return torch.stack(values).mean()
+def over_pairs(values: list[Tensor], reduction: Reduction) -> Float[Tensor, ""]:
+    """Return the mean or the sum of losses of single pairs."""
+    stacked = torch.stack(values)
+    return stacked.mean() if reduction == "mean" else stacked.sum()
 
 
 def apart(student: Float[Tensor, "*some dim"], teacher: Float[Tensor, "*some dim"]) -> Float[Tensor, "*some"]:
