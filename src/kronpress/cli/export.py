@@ -9,6 +9,7 @@ import typer
 
 from kronpress.checkpoint import files, load_with_tokenizer
 from kronpress.cli.app import app
+from kronpress.cli.opening import tell_notes
 from kronpress.evaluate import footprint
 from kronpress.export import EXPORTERS, TOLERANCE
 
@@ -26,6 +27,7 @@ def export(
     exporter = EXPORTERS[format]
     files.require_empty(out)
     opened, tokenizer = load_with_tokenizer(model)
+    tell_notes(opened)
     done = exporter(opened, out, tokenizer=tokenizer, tolerance=tolerance)
     before = footprint(opened).parameters
     typer.echo(f"{done.done}: {before:,} parameters became {done.parameters:,}")

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from kronpress.checkpoint import load
 from kronpress.cli.app import app
+from kronpress.cli.opening import tell_notes
 from kronpress.evaluate import footprint
 from kronpress.families import Site, layout
 from kronpress.layers import StructuredLayer, weight_of
@@ -36,6 +37,7 @@ def inspect(
 ) -> None:
     """Show a model's family, its replaceable sites, and what Kronecker factors of them would cost."""
     opened = load(model)
+    tell_notes(opened)
     plan = layout(opened)
     size = footprint(opened)
     console = Console()
