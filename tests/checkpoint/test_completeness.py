@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tracemalloc
 from collections.abc import Callable
@@ -40,7 +41,8 @@ SIZES = [
     ("llama", {"num_hidden_layers": 4}, r"lacks 9 weights .* 'model\.layers\.3"),
     ("llama", {"num_hidden_layers": 2}, r"'model\.layers\.2\..*no place for"),
     ("llama", {"num_hidden_layers": 0}, "calls for num_hidden_layers: 0"),
-    ("llama", {"num_attention_heads": 0}, "cannot open the model"),
+    ("llama", {"num_attention_heads": 0}, "calls for num_attention_heads: 0, which must be at least 1"),
+    ("bert", {"num_attention_heads": -1}, "calls for num_attention_heads: -1, which must be at least 1"),
     ("llama", {"num_labels": 10**9}, "calls for num_labels: 1000000000; at most"),
     ("gpt2", {"n_layer": 10**9}, "calls for n_layer: 1000000000"),
     ("gpt2", {"n_positions": 10**11}, r"wpe\.weight' has the shape"),
@@ -175,3 +177,26 @@ def test_buffers_of_old_releases_are_no_damage(tmp_path: Path) -> None:
     buffers = {"transformer.h.0.attn.bias": torch.ones(1, 1, 4, 4), "transformer.h.0.attn.masked_bias": torch.ones(())}
     edit_weights(folder, lambda tensors: tensors.update(buffers))
     assert torch.equal(logits(kronpress.load(folder)), logits(tiny_gpt2()))
+
+
+@pytest.mark.parametrize("name", ["model.norm.weight", "model.layers.1.mlp.up_proj.left"])
+@pytest.mark.parametrize("stored", [torch.int8, torch.int64, torch.bool], ids=str)
+def test_a_weight_stored_in_integers_is_refused(checkpoint: Path, name: str, stored: torch.dtype) -> None:
+    edit_weights(checkpoint, lambda tensors: tensors.update({name: tensors[name].to(stored)}))
+    with pytest.raises(KronpressError, match=rf"the weight '{name}' is stored as \w+, and kronpress reads F16"):
+        kronpress.load(checkpoint)
+
+
+def test_a_config_with_which_the_model_cannot_compute_is_named(checkpoint: Path) -> None:
+    config = json.loads((checkpoint / "config.json").read_text())
+    config.pop("num_key_value_heads")
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    with pytest.raises(KronpressError, match="cannot open the model"):
+        kronpress.load(checkpoint)
+
+
+def test_a_tokenizer_that_cannot_be_parsed_is_named(folder: Path) -> None:
+    text = (folder / "tokenizer.json").read_text()
+    (folder / "tokenizer.json").write_text(text.replace('"normalized"', '"norm!lized"', 1))
+    with pytest.raises(KronpressError, match=r"cannot read the tokenizer of .*theirs"):
+        kronpress.load_with_tokenizer(folder)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     BertForPreTraining,
     BertModel,
+    LlamaModel,
     PreTrainedModel,
     RobertaForMaskedLM,
     RobertaModel,
@@ -92,9 +93,10 @@ def test_that_of_roberta_is_kept_too(tmp_path: Path) -> None:
     assert headed.roberta.pooler is None, "its classifier reads the first token itself"
 
 
-@pytest.mark.parametrize("name", ["bert", "llama"])
-def test_a_config_that_names_no_class_keeps_the_head(name: str, tmp_path: Path) -> None:
-    model: PreTrainedModel = build(name, tied=False)
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("name", ["bert", "llama", "gpt2"])
+def test_a_config_that_names_no_class_keeps_the_head(name: str, tied: bool, tmp_path: Path) -> None:
+    model: PreTrainedModel = build(name, tied=tied)
     folder = save_tiny(tmp_path / "theirs", model)
     config = json.loads((folder / "config.json").read_text())
     config.pop("architectures")
@@ -102,6 +104,10 @@ def test_a_config_that_names_no_class_keeps_the_head(name: str, tmp_path: Path) 
     assert torch.equal(logits(kronpress.load(folder)), logits(model))
 
 
-def test_a_base_model_stays_one(tmp_path: Path) -> None:
-    folder = save_tiny(tmp_path / "theirs", BertModel(tiny_bert().config))
-    assert type(kronpress.load(folder)).__name__ == "BertModel"
+@pytest.mark.parametrize("model_class", [BertModel, LlamaModel])
+def test_a_base_model_stays_one(model_class: Any, tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "theirs", model_class(build(model_class.config_class.model_type).config))
+    for architectures in ([model_class.__name__], None):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"architectures": architectures}))
+        assert type(kronpress.load(folder)) is model_class

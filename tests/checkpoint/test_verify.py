@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
+from transformers import AutoModel, AutoModelForCausalLM
 from typer.testing import CliRunner
 
 import kronpress
@@ -147,6 +149,21 @@ def test_a_shard_elsewhere_is_never_read(sharded: Path) -> None:
         for door in (kronpress.verify, kronpress.load):
             with pytest.raises(KronpressError, match=rf"{INDEX} names the file .* not a plain name"):
                 door(sharded)
+
+
+@pytest.mark.parametrize("auto", [AutoModelForCausalLM, AutoModel])
+def test_nor_does_transformers_read_one(checkpoint: Path, tmp_path: Path, auto: Any) -> None:
+    model = kronpress.load(checkpoint)
+    model.save_pretrained(tmp_path / "shards", max_shard_size="8KB")
+    auto.from_pretrained(tmp_path / "shards")
+    auto.from_pretrained(f"{tmp_path / 'shards'}/")
+    first = weights_of(tmp_path / "shards")[0]
+    first.rename(tmp_path / first.name)
+    index = json.loads((tmp_path / "shards" / INDEX).read_text())["weight_map"]
+    shards = {key: f"../{shard}" if shard == first.name else shard for key, shard in index.items()}
+    edit_json(tmp_path / "shards" / INDEX, weight_map=shards)
+    with pytest.raises(KronpressError, match=r"a shard index names files in .* nothing outside of"):
+        auto.from_pretrained(tmp_path / "shards")
 
 
 def test_there_is_nothing_to_verify_in_a_foreign_folder(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils import logging
 
-from kronpress.checkpoint.contents import StoredTensor
+from kronpress.checkpoint.contents import FLOATS, StoredTensor
 from kronpress.checkpoint.notes import note
 from kronpress.errors import KronpressError
 from kronpress.families import family_of
@@ -35,6 +35,23 @@ def rehearse(model_class: Any, config: Any, tensors: Mapping[str, StoredTensor])
             ignore_mismatched_sizes=True,
         )
     return model, info
+
+
+def require_float_parameters(
+    source: str, model: PreTrainedModel, info: Info, *, tensors: Mapping[str, StoredTensor]
+) -> None:
+    """Check that stored integers are integers of the model too, such as the orders of our layers.
+
+    Raises:
+        KronpressError: they are read as weights.
+    """
+    others = [*dict(model.named_buffers()), *info.get("unexpected_keys", ())]
+    for key, tensor in tensors.items():
+        if tensor.number_format not in FLOATS and not any(f".{name}".endswith(f".{key}") for name in others):
+            raise KronpressError(
+                f"{source}: the weight '{key}' is stored as {tensor.number_format}, and kronpress reads "
+                f"{', '.join(FLOATS)}; name the original model, or convert this one"
+            )
 
 
 @contextmanager

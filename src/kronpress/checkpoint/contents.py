@@ -18,6 +18,7 @@ from kronpress.errors import KronpressError
 
 CONFIG = "config.json"
 MANIFEST = "kronpress.json"
+FLOATS = ("F16", "BF16", "F32", "F64")
 _WEIGHTS, _INDEX_ENDING = "model.safetensors", ".safetensors.index.json"
 _TEMPLATES = "additional_chat_templates"
 _DECIDING = (
@@ -71,6 +72,20 @@ def require_inside(name: object, *, place: Path) -> str:
             "nothing outside of the folder is read: copy or download it again"
         )
     return str(name)
+
+
+def require_one_folder(paths: Iterable[str | Path]) -> None:
+    """Check that the weights files that transformers is about to read lie side by side.
+
+    Raises:
+        KronpressError: a shard index led elsewhere.
+    """
+    folders = sorted({str(Path(path).parent) for path in paths})
+    if len(folders) > 1 or any("/../" in f"{folder.lstrip('./')}/" for folder in folders):
+        raise KronpressError(
+            f"a shard index names files in {' and '.join(folders)[-160:]}; nothing outside of a model's own folder is "
+            "read: copy or download it again"
+        )
 
 
 def require_regular(folder: Path) -> None:

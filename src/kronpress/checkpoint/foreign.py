@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers.utils.hub import cached_file
 
-from kronpress.checkpoint.contents import CONFIG, StoredTensor
+from kronpress.checkpoint.contents import CONFIG, FLOATS, StoredTensor
 from kronpress.checkpoint.probe import FILE as PROBE_FILE
 from kronpress.errors import KronpressError
 
@@ -19,6 +19,11 @@ _QUANTIZATIONS = ("quantization_config", "compression_config")
 _QUANTIZATION_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
 _WEIGHT_ENDINGS = (".weight", ".qweight", ".weight_packed", ".weight_quantized", "_blocks")
 _MOST_LABELS = 100_000
+_DEPTHS = ("num_hidden_layers", "n_layer", "n_layers")
+_COUNTS = (
+    *("num_attention_heads", "n_head", "n_heads", "num_key_value_heads", "head_dim", "hidden_size", "n_embd", "dim"),
+    *("intermediate_size", "n_inner", "hidden_dim", "vocab_size", "max_position_embeddings", "n_positions"),
+)
 
 
 def require_no_adapter(folder: Path) -> None:
@@ -94,7 +99,7 @@ def _is_bitsandbytes(fields: Mapping[str, Any]) -> bool:
 
 
 def require_float_weights(folder: Path, tensors: Mapping[str, StoredTensor]) -> None:
-    """Check that no weight is stored in integers or in eight bits, whatever the config says.
+    """Check that no matrix is stored in integers or in eight bits, whatever the config says.
 
     Raises:
         KronpressError: one is.
@@ -103,7 +108,7 @@ def require_float_weights(folder: Path, tensors: Mapping[str, StoredTensor]) -> 
     if name is not None:
         raise _quantized_error(str(folder), name)
     for key, tensor in tensors.items():
-        if key.endswith(_WEIGHT_ENDINGS) and tensor.number_format not in ("F16", "BF16", "F32", "F64"):
+        if key.endswith(_WEIGHT_ENDINGS) and tensor.number_format not in FLOATS:
             raise _quantized_error(str(folder), f"'{key}' is {tensor.number_format}")
 
 
@@ -118,15 +123,19 @@ def require_possible_sizes(config: Mapping[str, Any], *, tensors: int, place: Pa
     """Check the sizes that a config's own lists are built from, before anything is built.
 
     Raises:
-        KronpressError: more blocks than there are tensors, or more labels than any task has.
+        KronpressError: more blocks than there are tensors, nothing of a kind, or more labels than any task has.
     """
-    for key in ("num_hidden_layers", "n_layer", "n_layers"):
+    for key in _DEPTHS:
         value = config.get(key)
         if isinstance(value, int | float) and not 0 < value <= tensors:
             raise KronpressError(
                 f"{place} calls for {key}: {str(value)[:20]} where the weights are {tensors} tensors; "
                 "the files are not of one model: copy or download them again"
             )
+    for key in _COUNTS:
+        value = config.get(key)
+        if isinstance(value, int | float) and not value >= 1:
+            raise KronpressError(f"{place} calls for {key}: {value}, which must be at least 1; download it again")
     labels = config.get("num_labels")
     if isinstance(labels, int | float) and not 0 <= labels <= _MOST_LABELS:
         raise KronpressError(f"{place} calls for num_labels: {str(labels)[:20]}; at most {_MOST_LABELS} are read")

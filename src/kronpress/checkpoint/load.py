@@ -22,6 +22,7 @@ from kronpress.checkpoint.completeness import (
     rehearse,
     require_all_read,
     require_complete,
+    require_float_parameters,
 )
 from kronpress.checkpoint.contents import (
     CONFIG,
@@ -119,7 +120,9 @@ def _open(source: str, dtype: torch.dtype | None, verify: bool) -> tuple[PreTrai
         ours = folder is not None and (folder / MANIFEST).exists()
         model_class = _model_class(config, tensors, gguf="gguf_file" in options)
         if tensors:
-            _require_whole(source, *rehearse(model_class._model_mapping[type(config)], config, tensors), ours=ours)
+            tried, told = rehearse(model_class._model_mapping[type(config)], config, tensors)
+            _require_whole(source, tried, told, ours=ours)
+            require_float_parameters(source, tried, told, tensors=tensors)
         model, info = model_class.from_pretrained(
             **options,
             output_loading_info=True,
@@ -137,7 +140,8 @@ def _open(source: str, dtype: torch.dtype | None, verify: bool) -> tuple[PreTrai
         _forget_gguf(model)
     probe = Probe.read(folder) if verify and folder is not None else None
     if probe is not None:
-        probe.check(model, place=Path(source))
+        with _plain_errors(source):
+            probe.check(model, place=Path(source))
     return model.eval(), options
 
 
@@ -216,8 +220,10 @@ def _model_class(config: Any, tensors: Mapping[str, StoredTensor], *, gguf: bool
         for auto in (getattr(transformers, auto_name) for auto_name in _AUTO_CLASSES):
             if _opens(auto, config, name.removeprefix("Kronpress")):
                 return auto
-    head = family.head.rpartition(".")[0] or family.head
-    if any(name.startswith(f"{head}.") for name in tensors):
+    base: Any = AutoModel._model_mapping[type(config)]
+    head = f"{family.head.rpartition('.')[0] or family.head}."
+    parts = (head, f"{base.base_model_prefix}.") if family.causal else (head,)
+    if any(name.startswith(parts) for name in tensors):  # a base model alone is stored without its prefix
         return transformers.AutoModelForCausalLM if family.causal else transformers.AutoModelForMaskedLM
     return AutoModel
 
@@ -257,3 +263,9 @@ def _plain_errors(source: str) -> Iterator[None]:
         text = " ".join(str(error).split()) or type(error).__name__
         reason = text if len(text) < 400 else text[:400] + " …"
         raise KronpressError(f"cannot open the model '{source}': {reason}") from error
+    except Exception as error:
+        if type(error) is not Exception:  # which tokenizers raises
+            raise
+        raise KronpressError(
+            f"cannot read the tokenizer of '{source}': {' '.join(str(error).split())[:400]}"
+        ) from error
