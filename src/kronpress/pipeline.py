@@ -19,7 +19,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, set_seed
 
 from kronpress import processes
-from kronpress.checkpoint import files, load, load_with_tokenizer, save, structured_layers, write_manifest
+from kronpress.checkpoint import files, load, load_with_tokenizer, notes_of, save, structured_layers, write_manifest
 from kronpress.data import Corpus, read_text, split_held_out
 from kronpress.errors import KronpressError
 from kronpress.evaluate import footprint
@@ -189,6 +189,7 @@ class _Bench:
                 f"the model '{run.recipe.model}' has no readable tokenizer beside it; add its tokenizer files"
             )
         facts = {"dtype": str(teacher.dtype).removeprefix("torch."), "footprint_before": vars(footprint(teacher))}
+        facts["notes"] = notes_of(teacher)
         _move(teacher)
         prints = {"train": train.fingerprint, "held_out": held_out.fingerprint}
         manifest = run.manifest() if run.manifest_path.exists() else _new_manifest(run, prints, teacher) | facts

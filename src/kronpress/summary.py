@@ -53,7 +53,9 @@ def summarize(recipe: Recipe, manifest: Mapping[str, Any], reports: Sequence[Map
         speed=[_speed(row) for item in evaluations for row in item.get("speed", {}).get("rows", [])],
         samples=[report.Sample(**sample) for item in evaluations for sample in item["samples"]],
         notes=[
+            *manifest.get("notes", ()),
             *_size_notes(recipe.model, manifest),
+            *(text for item in reports for text in item.get("notes", ())),
             *_training_notes(reports),
             *_task_notes(recipe, reports),
             *_fidelity_notes(evaluations),

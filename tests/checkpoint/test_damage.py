@@ -34,12 +34,6 @@ def edit_weights(folder: Path, change: Change) -> None:
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
-def flip(path: Path, *, at: int = -5) -> None:
-    content = bytearray(path.read_bytes())
-    content[at] ^= 0x40
-    path.write_bytes(bytes(content))
-
-
 @pytest.mark.parametrize("length", [0, 4, 100, -1])
 @pytest.mark.parametrize("name", [WEIGHTS, PROBE])
 def test_a_file_cut_short_is_named(checkpoint: Path, name: str, length: int) -> None:
@@ -74,7 +68,7 @@ EDITS: dict[str, tuple[Change, str]] = {
     "a later format": (lambda c: c["quantization_config"].update(format_version=2), "install a newer kronpress"),
     "another size": (lambda c: c.update(hidden_size=32), "model"),
     "another depth": (lambda c: c.update(num_hidden_layers=4), "lacks"),
-    "fewer blocks": (lambda c: c.update(num_hidden_layers=2), "deviate from the recorded probe"),
+    "fewer blocks": (lambda c: c.update(num_hidden_layers=2), r"'model\.layers\.2.*no place for"),
     "another theta": (lambda c: c.update(rope_parameters={"rope_type": "default", "rope_theta": 2.0}), "probe"),
     "another base": (lambda c: c.update(model_type="kronpress_t5"), "kronpress_t5"),
     "no base": (lambda c: c.pop("model_type"), "model_type"),
@@ -145,38 +139,6 @@ def test_half_a_pooler_is_damage(tmp_path: Path) -> None:
     edit_weights(folder, lambda tensors: tensors.pop("pooler.dense.bias"))
     with pytest.raises(KronpressError, match=r"lacks 1 weights .* 'pooler\.dense\.bias'"):
         kronpress.load(folder)
-
-
-def test_a_sound_checkpoint_is_verified(checkpoint: Path) -> None:
-    found = kronpress.verify(checkpoint)
-    assert found["files"] == 3
-    assert found["deviation"] < 1e-6
-
-
-@pytest.mark.parametrize("name", [WEIGHTS, CONFIG, PROBE])
-def test_a_flipped_bit_is_noticed(checkpoint: Path, name: str) -> None:
-    flip(checkpoint / name)
-    with pytest.raises(KronpressError, match=rf"{name} is not the file that was saved"):
-        kronpress.verify(checkpoint)
-
-
-@pytest.mark.parametrize("name", [WEIGHTS, CONFIG, PROBE])
-def test_a_missing_file_is_noticed(checkpoint: Path, name: str) -> None:
-    (checkpoint / name).unlink()
-    with pytest.raises(KronpressError, match=f"{name} is missing"):
-        kronpress.verify(checkpoint)
-
-
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"files": 3}'])
-def test_a_damaged_manifest_is_named(checkpoint: Path, text: str) -> None:
-    (checkpoint / "kronpress.json").write_text(text)
-    with pytest.raises(KronpressError, match=r"kronpress\.json"):
-        kronpress.verify(checkpoint)
-
-
-def test_there_is_nothing_to_verify_in_a_foreign_folder(tmp_path: Path) -> None:
-    with pytest.raises(KronpressError, match="was not written by kronpress"):
-        kronpress.verify(save_tiny(tmp_path / "theirs"))
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan"), 100.0])

@@ -1,9 +1,12 @@
 """How a compressed model is saved and opened again; importing this registers the transformers plug-in."""
 
-from kronpress.checkpoint.load import BUNDLED, load, load_with_tokenizer, verify
+from kronpress.checkpoint.load import BUNDLED, load, load_with_tokenizer
+from kronpress.checkpoint.notes import note, notes_of
 from kronpress.checkpoint.plugin import KronpressConfig, adopt, structured_layers
 from kronpress.checkpoint.probe import Probe, take_probe
 from kronpress.checkpoint.save import save, write_manifest
+from kronpress.checkpoint.ties import settle_ties
+from kronpress.checkpoint.verify import verify
 
 __all__ = [
     "BUNDLED",
@@ -12,7 +15,10 @@ __all__ = [
     "adopt",
     "load",
     "load_with_tokenizer",
+    "note",
+    "notes_of",
     "save",
+    "settle_ties",
     "structured_layers",
     "take_probe",
     "verify",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +12,39 @@ from typing import Any
 import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
-from kronpress.checkpoint import files
+from kronpress.checkpoint.completeness import (
+    keep_pooler,
+    missing_pooler,
+    note_unread,
+    rehearse,
+    require_all_read,
+    require_complete,
+    require_float_parameters,
+)
+from kronpress.checkpoint.contents import (
+    CONFIG,
+    MANIFEST,
+    StoredTensor,
+    read_config,
+    read_tensors,
+    require_regular,
+    weight_files,
+)
+from kronpress.checkpoint.foreign import (
+    require_float_weights,
+    require_model,
+    require_no_adapter,
+    require_no_hub_adapter,
+    require_possible_sizes,
+    require_unquantized,
+)
 from kronpress.checkpoint.hub import require_hub
 from kronpress.checkpoint.plugin import PREFIX
-from kronpress.checkpoint.probe import FILE as PROBE_FILE
 from kronpress.checkpoint.probe import Probe
-from kronpress.checkpoint.save import MANIFEST
+from kronpress.checkpoint.ties import settle_ties
 from kronpress.errors import KronpressError, did_you_mean
 from kronpress.families import FAMILIES
 
@@ -87,8 +111,18 @@ def load_with_tokenizer(
 
 def _open(source: str, dtype: torch.dtype | None, verify: bool) -> tuple[PreTrainedModel, dict[str, Any]]:
     options = _resolve(source)
+    folder = Path(source) if Path(source).is_dir() else None
     with _plain_errors(source):
-        model_class = _model_class(options)
+        config = AutoConfig.from_pretrained(**options)
+        if "gguf_file" not in options:
+            require_unquantized(vars(config), place=source)
+        tensors = _stored_tensors(options, config)
+        ours = folder is not None and (folder / MANIFEST).exists()
+        model_class = _model_class(config, tensors, gguf="gguf_file" in options)
+        if tensors:
+            tried, told = rehearse(model_class._model_mapping[type(config)], config, tensors)
+            _require_whole(source, tried, told, ours=ours)
+            require_float_parameters(source, tried, told, tensors=tensors)
         model, info = model_class.from_pretrained(
             **options,
             output_loading_info=True,
@@ -96,13 +130,32 @@ def _open(source: str, dtype: torch.dtype | None, verify: bool) -> tuple[PreTrai
             use_safetensors="gguf_file" not in options,
             **({"dtype": dtype} if dtype else {}),
         )
-    _require_complete(source, info, optional=_drop_missing_pooler(model, info))
+        unread = _require_whole(source, model, info, ours=ours)
+        keep_pooler(source, model, info, options=options)
+    if missing_pooler(model, info):  # AutoModel made one up
+        model.pooler = None
+    note_unread(model, unread)
+    settle_ties(model)
     if "gguf_file" in options:
         _forget_gguf(model)
-    probe = Probe.read(Path(source)) if verify and Path(source).is_dir() else None
+    probe = Probe.read(folder) if verify and folder is not None else None
     if probe is not None:
-        probe.check(model, place=Path(source))
+        with _plain_errors(source):
+            probe.check(model, place=Path(source))
     return model.eval(), options
+
+
+def _require_whole(source: str, model: PreTrainedModel, info: Mapping[str, Any], *, ours: bool) -> list[str]:
+    require_complete(source, model, info)
+    return require_all_read(source, model, info, ours=ours)
+
+
+def _stored_tensors(options: dict[str, Any], config: Any) -> dict[str, StoredTensor]:
+    """Return the headers of the files that transformers is going to read, none where they are not in a folder."""
+    folder = Path(options["pretrained_model_name_or_path"])
+    if "gguf_file" in options or not folder.is_dir():
+        return {}
+    return read_tensors(folder, weight_files(folder, named=getattr(config, "transformers_weights", None)))
 
 
 def _resolve(source: str) -> dict[str, Any]:
@@ -123,12 +176,16 @@ def _resolve(source: str) -> dict[str, Any]:
         )
     else:
         require_hub(source)
+        require_no_hub_adapter(source)
     return {"pretrained_model_name_or_path": str(path) if path.is_dir() else source}
 
 
 def _gguf(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise KronpressError(f"no model at {path}: the GGUF file does not exist")
+    if not path.is_file():
+        raise KronpressError(f"{path} is not a regular file; name a GGUF file")
+    require_no_adapter(path.parent)
     if importlib.util.find_spec("gguf") is None:
         raise KronpressError("reading a GGUF file needs an extra: run `pip install 'kronpress[gguf]'` and try again")
     return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
@@ -143,31 +200,41 @@ def _forget_gguf(model: PreTrainedModel) -> None:
 
 
 def _require_sound(folder: Path) -> None:
-    if not (folder / "config.json").exists():
-        raise KronpressError(f"{folder} has no config.json, so it is not a model folder")
-    files.read_json(folder / "config.json")
-    weights = sorted(folder.glob("*.safetensors"))
-    if not {path.name for path in weights} - {PROBE_FILE}:
-        raise KronpressError(f"{folder} holds no *.safetensors file; kronpress never unpickles .bin or .pt weights")
-    for path in weights:
-        try:
-            with safe_open(path, framework="pt") as stream:
-                stream.keys()
-        except (SafetensorError, OSError) as error:
-            raise KronpressError(f"{path} is damaged or cut short ({error}); copy or download it again") from error
+    """Check what a folder holds, as far as file names and headers tell, before transformers reads any of it."""
+    require_no_adapter(folder)
+    require_regular(folder)
+    require_model(folder)
+    config = read_config(folder)
+    require_unquantized(config, place=str(folder))
+    tensors = read_tensors(folder)
+    if "quantization_config" not in config:
+        require_float_weights(folder, tensors)
+    require_possible_sizes(config, tensors=len(tensors), place=folder / CONFIG)
 
 
-def _model_class(options: dict[str, Any]) -> Any:
-    config = AutoConfig.from_pretrained(**options)
-    FAMILIES[config.model_type.removeprefix(PREFIX)]  # an unsupported family stops here
-    if "gguf_file" in options:  # a GGUF file names no class; it holds a language model
+def _model_class(config: Any, tensors: Mapping[str, StoredTensor], *, gguf: bool) -> Any:
+    family = FAMILIES[config.model_type.removeprefix(PREFIX)]  # an unsupported family stops here
+    if gguf:  # a GGUF file names no class; it holds a language model
         return transformers.AutoModelForCausalLM
     for name in config.architectures or []:
-        found = getattr(transformers, name.removeprefix("Kronpress"), None)
-        for auto in (getattr(transformers, n) for n in _AUTO_CLASSES):
-            if found is not None and found in auto._model_mapping.values():
+        for auto in (getattr(transformers, auto_name) for auto_name in _AUTO_CLASSES):
+            if _opens(auto, config, name.removeprefix("Kronpress")):
                 return auto
+    base: Any = AutoModel._model_mapping[type(config)]
+    head = f"{family.head.rpartition('.')[0] or family.head}."
+    parts = (head, f"{base.base_model_prefix}.") if family.causal else (head,)
+    if any(name.startswith(parts) for name in tensors):  # a base model alone is stored without its prefix
+        return transformers.AutoModelForCausalLM if family.causal else transformers.AutoModelForMaskedLM
     return AutoModel
+
+
+def _opens(auto: Any, config: Any, name: str) -> bool:
+    """Say whether an Auto class opens the model class `name`, or that of the same task in the config's own family."""
+    mapping, task = auto._model_mapping, auto.__name__.removeprefix("AutoModel")
+    if type(config) not in mapping:
+        return False
+    own = mapping[type(config)].__name__.removeprefix("Kronpress")
+    return bool(name == own or (task and name.endswith(task)))
 
 
 _AUTO_CLASSES = (
@@ -177,72 +244,28 @@ _AUTO_CLASSES = (
     "AutoModelForQuestionAnswering",
     "AutoModelForTokenClassification",
     "AutoModelForMultipleChoice",
+    "AutoModel",
 )
 
 
-def _drop_missing_pooler(model: Any, info: dict[str, Any]) -> set[str]:
-    """Take off the pooler that AutoModel adds, with random weights, to an encoder saved without; return its keys."""
-    pooler = getattr(model, "pooler", None)
-    keys = {f"pooler.{name}" for name in pooler.state_dict()} if pooler is not None else set()
-    if not keys or keys - set(info.get("missing_keys", ())):
-        return set()
-    model.pooler = None
-    return keys
-
-
-def _require_complete(source: str, info: dict[str, Any], *, optional: set[str]) -> None:
-    for key, found, expected in info.get("mismatched_keys", ()):
-        raise KronpressError(
-            f"{source}: the weight '{key}' has the shape {tuple(found)} where config.json calls for {tuple(expected)}; "
-            "the files are not of one model: copy or download them again"
-        )
-    missing = sorted(set(info.get("missing_keys", ())) - optional)
-    if missing:
-        raise KronpressError(
-            f"{source} lacks {len(missing)} weights that its config.json calls for, the first being '{missing[0]}'; "
-            "the files are incomplete or of another model: copy or download them again"
-        )
-
-
-_FOREIGN = (SafetensorError, StrictDataclassError)  # which derive from Exception alone
+_FOREIGN = (SafetensorError, StrictDataclassError, ArithmeticError, AssertionError, ImportError, MemoryError)
 
 
 @contextmanager
 def _plain_errors(source: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, *_FOREIGN) as error:
-        text = " ".join(str(error).split())
+    except KronpressError as error:
+        if source in str(error):
+            raise
+        raise KronpressError(f"cannot open the model '{source}': {error}") from error
+    except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, *_FOREIGN) as error:
+        text = " ".join(str(error).split()) or type(error).__name__
         reason = text if len(text) < 400 else text[:400] + " …"
         raise KronpressError(f"cannot open the model '{source}': {reason}") from error
-
-
-def verify(folder: str | Path) -> dict[str, float | int]:
-    """Check the hashes and the probe of a checkpoint folder.
-
-    Returns:
-        The number of files checked and the deviation from the probe in standard deviations.
-
-    Raises:
-        KronpressError: something is missing, changed or damaged.
-    """
-    folder = Path(folder)
-    if not (folder / MANIFEST).exists():
-        raise KronpressError(f"{folder} has no {MANIFEST}: it was not written by kronpress, there is nothing to verify")
-    recorded = _recorded_hashes(folder / MANIFEST)
-    for name, recorded_hash in recorded.items():
-        if not (folder / name).exists():
-            raise KronpressError(f"{folder / name} is missing; copy the checkpoint again")
-        if files.sha256(folder / name) != recorded_hash:
-            raise KronpressError(f"{folder / name} is not the file that was saved (SHA-256 differs); copy it again")
-    probe = Probe.read(folder)
-    if probe is None:
-        raise KronpressError(f"{folder} has no probe; copy the checkpoint again")
-    return {"files": len(recorded), "deviation": probe.check(load(folder, verify=False), place=folder)}
-
-
-def _recorded_hashes(manifest: Path) -> dict[str, str]:
-    try:
-        return {name: str(facts["sha256"]) for name, facts in files.read_json(manifest)["files"].items()}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise KronpressError(f"{manifest} does not list the files of the checkpoint; copy it again") from error
+    except Exception as error:
+        if type(error) is not Exception:  # which tokenizers raises
+            raise
+        raise KronpressError(
+            f"cannot read the tokenizer of '{source}': {' '.join(str(error).split())[:400]}"
+        ) from error

@@ -16,6 +16,7 @@ from transformers.quantizers.auto import register_quantization_config, register_
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from kronpress.checkpoint.contents import require_one_folder
 from kronpress.checkpoint.ties import share_tied_factors
 from kronpress.errors import KronpressError
 from kronpress.families import FAMILIES, base_prefix, has_module, replace_module
@@ -54,7 +55,8 @@ class KronpressQuantizer(HfQuantizer):
 
     quantization_config: KronpressConfig
 
-    def _process_model_before_weight_loading(self, model: PreTrainedModel, **_: Any) -> None:
+    def _process_model_before_weight_loading(self, model: PreTrainedModel, **options: Any) -> None:
+        require_one_folder(options.get("checkpoint_files") or ())
         install(model, self.quantization_config.modules)
 
     def is_serializable(self) -> bool:

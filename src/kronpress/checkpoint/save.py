@@ -14,12 +14,13 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from kronpress.checkpoint import files
+from kronpress.checkpoint.contents import MANIFEST, deciding_files
 from kronpress.checkpoint.plugin import FORMAT_VERSION, adopt, structured_layers
 from kronpress.checkpoint.probe import FILE as PROBE_FILE
 from kronpress.checkpoint.probe import take_probe
+from kronpress.checkpoint.ties import settle_ties
 from kronpress.errors import KronpressError
 
-MANIFEST = "kronpress.json"
 _MARGIN_BYTES = 2**24
 
 
@@ -63,6 +64,7 @@ def save(model: PreTrainedModel, folder: str | Path, *, tokenizer: Any = None, c
 
 
 def _fill(folder: Path, model: PreTrainedModel, tokenizer: Any, card: str | None) -> None:
+    settle_ties(model)
     adopt(model)
     model.save_pretrained(folder)
     if tokenizer is not None:
@@ -74,8 +76,8 @@ def _fill(folder: Path, model: PreTrainedModel, tokenizer: Any, card: str | None
 
 
 def write_manifest(folder: Path, *, plain: bool) -> None:
-    """Record the hashes of what decides the model's function: weights, config and probe."""
-    paths = sorted([*folder.glob("*.safetensors"), folder / "config.json"])
+    """Record the hashes of the files that decide what the model answers."""
+    paths = {name: folder / name for name in deciding_files(folder)}
     files.write_json(
         folder / MANIFEST,
         {
@@ -85,6 +87,8 @@ def write_manifest(folder: Path, *, plain: bool) -> None:
             "torch": str(torch.__version__),
             "plain": plain,
             "probe": PROBE_FILE,
-            "files": {path.name: {"sha256": files.sha256(path), "bytes": path.stat().st_size} for path in paths},
+            "files": {
+                name: {"sha256": files.sha256(path), "bytes": path.stat().st_size} for name, path in paths.items()
+            },
         },
     )

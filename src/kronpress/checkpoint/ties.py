@@ -1,11 +1,62 @@
-"""Ties between the token embedding and the output head when the table is factored."""
+"""Ties between the token embedding and the output head: what the tensors say, and what factors share."""
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from kronpress.checkpoint.notes import note
 from kronpress.families import base_prefix, family_of, has_module
 from kronpress.layers import FactoredEmbedding, FactoredHead, StructuredLayer
+
+
+def settle_ties(model: PreTrainedModel) -> None:
+    """Let a model's config say whether embedding and head are tied, as its tensors are.
+
+    Transformers keeps a head that a file holds beside another embedding, though the config says that they are tied;
+    whatever ties them anew would lose it. Where they are tied, the bias that the head computes with counts.
+    """
+    family, config = family_of(model), model.config
+    if not has_module(model, family.head) or any(parameter.is_meta for parameter in model.parameters()):
+        return
+    embedding = model.get_submodule(base_prefix(model) + family.embedding)
+    head = model.get_submodule(family.head)
+    if not isinstance(embedding, StructuredLayer) and not isinstance(head, StructuredLayer):
+        _settle_weights(model, embedding, head)
+    if config.tie_word_embeddings:
+        _settle_biases(model, head=f"{family.head}.")
+
+
+def _settle_weights(model: PreTrainedModel, embedding: nn.Module, head: nn.Module) -> None:
+    weight, table = head.weight, embedding.weight
+    assert isinstance(weight, nn.Parameter) and isinstance(table, nn.Parameter)
+    if model.config.tie_word_embeddings and not _equal(weight, table):
+        model.config.tie_word_embeddings = False
+        if isinstance(head.bias, nn.Parameter):  # BERT shares it with another module
+            head.bias = nn.Parameter(head.bias.detach().clone())
+        note(
+            model,
+            "its config says that the output head is the token embedding, but its weights hold a head of its own, "
+            "which is kept (tie_word_embeddings: false)",
+        )
+    elif not model.config.tie_word_embeddings and weight is table:
+        model.config.tie_word_embeddings = True
+    else:
+        return
+    model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)
+
+
+def _equal(weight: Tensor, table: Tensor) -> bool:
+    return weight is table or (weight.shape == table.shape and torch.equal(weight, table.to(weight.device)))
+
+
+def _settle_biases(model: PreTrainedModel, *, head: str) -> None:
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for target, source in (model._tied_weights_keys or {}).items():
+        if target.startswith(head) and target.endswith("bias") and target in parameters:
+            owner, _, name = source.rpartition(".")
+            setattr(model.get_submodule(owner), name, parameters[target])
 
 
 def share_tied_factors(model: PreTrainedModel) -> None:
@@ -13,6 +64,7 @@ def share_tied_factors(model: PreTrainedModel) -> None:
 
     Tells transformers which tensors are tied, so that they are saved once and tied again on load.
     """
+    settle_ties(model)
     family = family_of(model)
     embedding_path = base_prefix(model) + family.embedding
     if not has_module(model, family.head):

@@ -41,11 +41,12 @@ def export_dense(
     home = next(parent for parent in folder.absolute().parents if parent.exists())
     try:
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=home) as staging:
-            written = save(multiply_out(model), Path(staging) / "checkpoint", tokenizer=tokenizer)
+            plain = multiply_out(model)
+            written = save(plain, Path(staging) / "checkpoint", tokenizer=tokenizer)
             reopened = _reopen(written, like=model)
             parity = measure(model, reopened, inputs=_inputs(written, tokenizer, model))
             parity.check(tolerance=tolerance, place=str(folder))
-            parameters = sum(parameter.numel() for parameter in reopened.parameters())
+            parameters = sum(parameter.numel() for parameter in plain.parameters())
             export = Export(folder, _done(len(structured_layers(model))), parameters, parity)
             files.write_text(written / "README.md", _card(export, type(reopened).__name__, tolerance=tolerance))
             _publish(written, folder)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from kronpress.checkpoint import structured_layers
+from kronpress.checkpoint import settle_ties, structured_layers
 from kronpress.errors import KronpressError
 from kronpress.layers import StructuredLayer, bias_of, weight_of
 
@@ -88,6 +88,9 @@ def _empty(model: PreTrainedModel) -> PreTrainedModel:
     base: Any = _base(type(model))
     with torch.device("meta"):
         plain: PreTrainedModel = base(_base_config(model))
+    pooler = getattr(model.base_model, "pooler", None)
+    if isinstance(pooler, nn.Module) and getattr(plain.base_model, "pooler", pooler) is None:  # which no head reads
+        setattr(plain.base_model, "pooler", copy.deepcopy(pooler).to("meta"))  # noqa: B010  (typed as a tensor)
     if model.can_generate():
         plain.generation_config = copy.deepcopy(model.generation_config)
     return plain
@@ -119,9 +122,7 @@ def _share_buffers(plain: PreTrainedModel, model: PreTrainedModel) -> None:
 
 def _tie(plain: PreTrainedModel) -> None:
     """Tie embedding and head where the model did, if they are still equal; else let the config say that they differ."""
-    embedding, head = plain.get_input_embeddings(), plain.get_output_embeddings()
-    if head is not None and not torch.equal(weight_of(embedding), weight_of(head)):
-        plain.config.tie_word_embeddings = False
+    settle_ties(plain)
     plain.all_tied_weights_keys = plain.get_expanded_tied_weights_keys(all_submodels=True)
     plain.tie_weights(recompute_mapping=False)
     _separate(plain)

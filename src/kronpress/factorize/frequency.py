@@ -82,7 +82,7 @@ class VanLoanFrequency(Initialization):
 
     def _tables(self, bench: Workbench, request: Request) -> list[Site]:
         model = bench.student
-        sites = without_tied_head(model, request.sites_of(model))
+        sites = without_tied_head(model, request)
         for site in sites:
             if not isinstance(model.get_submodule(site.path), nn.Embedding | StructuredLayer):
                 raise KronpressError(f"{self.kind} is for token tables, not {site.path}; set sites: embedding")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from kronpress.checkpoint import note
 from kronpress.errors import KronpressError
 from kronpress.factorize.request import Request
 from kronpress.families import Site, base_prefix, family_of, has_module, replace_module
@@ -73,7 +74,7 @@ class MatrixInitialization(Initialization):
     def apply(self, bench: Workbench, request: Request) -> list[dict[str, Any]]:
         """Replace each selected site; the head of a tied model becomes what the request says."""
         model = bench.student
-        sites = without_tied_head(model, request.sites_of(model))
+        sites = without_tied_head(model, request)
         self.prepare(model, sites, request)
         progress = tqdm(sites, desc=f"factorize ({self.kind})", unit="matrix", disable=None)
         reports = [replace_site(model, site, partial(self._fitted, site=site, request=request)) for site in progress]
@@ -139,23 +140,32 @@ def dense_shares(model: PreTrainedModel, site: Site) -> list[nn.Module]:
     return [] if isinstance(layer, StructuredLayer) else shares_of(layer, site)
 
 
-def without_tied_head(model: PreTrainedModel, sites: list[Site]) -> list[Site]:
-    """Leave the output head out where it shares its matrix with a token table among the sites."""
-    tied = model.config.tie_word_embeddings and any(site.role == "embedding" for site in sites)
-    return [site for site in sites if not (tied and site.role == "head")]
+def without_tied_head(model: PreTrainedModel, request: Request) -> list[Site]:
+    """Return the sites of a request without an output head that shares its matrix with a token table among them."""
+    sites = request.sites_of(model)
+    tied = model.config.tie_word_embeddings or request.head == "tied"
+    shared = tied and any(site.role == "embedding" for site in sites)
+    return [site for site in sites if not (shared and site.role == "head")]
 
 
-def settle_head(model: PreTrainedModel, *, mode: str) -> None:
-    """Give a model whose tied embedding has just been factorized the head of the `mode` of `Request.head`."""
+def settle_head(model: PreTrainedModel, *, mode: str | None) -> None:
+    """Give a model whose embedding has just been factorized the head of the `mode` of `Request.head`.
+
+    Raises:
+        KronpressError: a head of its own is to be tied to an embedding of another size.
+    """
     family = family_of(model)
     embedding = model.get_submodule(base_prefix(model) + family.embedding)
-    tied = model.config.tie_word_embeddings and has_module(model, family.head)
-    if not (tied and isinstance(embedding, FactoredEmbedding)):
+    if not (has_module(model, family.head) and isinstance(embedding, FactoredEmbedding)):
         return
     head = model.get_submodule(family.head)
     if isinstance(head, StructuredLayer):  # settled by an earlier step
         return
-    if mode == "tied":
+    if not model.config.tie_word_embeddings:
+        if mode == "tied":
+            _drop_head(model, head, embedding)
+        return
+    if mode in ("tied", None):
         replace_module(model, family.head, module=FactoredHead.of(embedding, bias=bias_of(head)))
         return
     model.config.tie_word_embeddings = False
@@ -163,6 +173,23 @@ def settle_head(model: PreTrainedModel, *, mode: str) -> None:
     if mode == "untied":
         own = FactoredHead.of(copy.deepcopy(embedding), bias=bias_of(own))
     replace_module(model, family.head, module=own)
+
+
+def _drop_head(model: PreTrainedModel, head: nn.Module, embedding: FactoredEmbedding) -> None:
+    """Tie a head that has weights of its own to the factors of the embedding, and say so."""
+    path, weight = family_of(model).head, weight_of(head)
+    if weight.shape != embedding.matrix:
+        raise KronpressError(
+            f"{path} is {tuple(weight.shape)} and the embedding {embedding.matrix}, so that they cannot be tied; "
+            "leave out head: tied"
+        )
+    replace_module(model, path, module=FactoredHead.of(embedding, bias=bias_of(head)))
+    model.config.tie_word_embeddings = True
+    note(
+        model,
+        f"head: tied dropped the trained weights of the output head {path} ({weight.numel():,} numbers, other than "
+        "those of the embedding); without head: tied they are kept",
+    )
 
 
 INITIALIZATIONS: Shelf[type[Initialization]] = Shelf("initialization")

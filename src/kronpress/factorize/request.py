@@ -29,8 +29,9 @@ class Request(BaseModel):
         levels: how often a table's left factor is factorized again, the first time included (TQCompressor: 2).
         permute: `folded` searches orders of the hidden neurons, which cost nothing later; `all` also orders of
             the other rows and columns, which the layers keep and apply (TQCompressor's permutations).
-        head: what becomes of an output head tied to a factorized embedding: `tied` to the factors, `untied` with
-            factors of its own, or `dense` with the full matrix.
+        head: what becomes of the output head where the embedding is factorized: `tied` to the factors, `untied` with
+            factors of its own, or `dense` with the full matrix; by default a tied head is tied to the factors, and
+            one that has weights of its own keeps them (`tied` drops those, which the report tells).
         ratio: parameters to keep, as a fraction, for low-rank factors.
     """
 
@@ -45,7 +46,7 @@ class Request(BaseModel):
     scales: bool = False
     levels: int = Field(default=1, ge=1)
     permute: Literal["none", "folded", "all"] = "none"
-    head: Literal["tied", "untied", "dense"] = "tied"
+    head: Literal["tied", "untied", "dense"] | None = None
     ratio: float = Field(default=0.5, gt=0, lt=1)
 
     def sites_of(self, model: PreTrainedModel) -> list[Site]:

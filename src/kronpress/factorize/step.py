@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from pydantic import SerializeAsAny, field_validator
+from tqdm import tqdm
 
-from kronpress.checkpoint import adopt
+from kronpress.checkpoint import adopt, notes_of, settle_ties
 from kronpress.factorize.initialization import INITIALIZATIONS, Initialization
 from kronpress.factorize.request import Request
 from kronpress.step import STEPS, Step, Workbench
@@ -39,10 +40,16 @@ class Factorize(Step, Request):
 
     def run(self, bench: Workbench) -> dict[str, Any]:
         """Apply the initialization to the student, which saves and trains as a kronpress model from then on."""
+        settle_ties(bench.student)
+        before = len(notes_of(bench.student))
         modules = self.init.apply(bench, self._request())
         adopt(bench.student)
+        notes = notes_of(bench.student)[before:]
+        for text in notes:
+            tqdm.write(f"note: {text}")
         return {
             "init": {"name": self.init.kind, **self.init.settings(bench.student)},
             "modules": modules,
+            "notes": notes,
             "parameters": sum(parameter.numel() for parameter in bench.student.parameters()),
         }

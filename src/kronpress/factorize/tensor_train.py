@@ -91,7 +91,7 @@ class TensorTrainRows(MatrixInitialization):
 
     def check(self, bench: Workbench, request: Request) -> None:
         """Check sites and modes."""
-        for site in without_tied_head(bench.student, request.sites_of(bench.student)):
+        for site in without_tied_head(bench.student, request):
             layer = bench.student.get_submodule(site.path)
             if not isinstance(layer, StructuredLayer):
                 self._modes_at(site, layer=layer)

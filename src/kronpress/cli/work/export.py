@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from kronpress.checkpoint import files, load_with_tokenizer
+from kronpress.cli.work.opening import tell_notes
 from kronpress.evaluate import footprint
 from kronpress.export import EXPORTERS
 
@@ -16,6 +17,7 @@ def export(model: str, out: Path, *, format: str, tolerance: float) -> None:
     exporter = EXPORTERS[format]
     files.require_empty(out)
     opened, tokenizer = load_with_tokenizer(model)
+    tell_notes(opened)
     done = exporter(opened, out, tokenizer=tokenizer, tolerance=tolerance)
     before = footprint(opened).parameters
     typer.echo(f"{done.done}: {before:,} parameters became {done.parameters:,}")

@@ -9,6 +9,7 @@ from rich.table import Column, Table
 from transformers import PreTrainedModel
 
 from kronpress.checkpoint import load
+from kronpress.cli.work.opening import tell_notes
 from kronpress.evaluate import footprint
 from kronpress.families import Site, layout
 from kronpress.layers import StructuredLayer, weight_of
@@ -18,6 +19,7 @@ from kronpress.linalg import KroneckerShape, divisors
 def inspect(name: str, *, shapes: int) -> None:
     """Print a model's family, its sites, and so many Kronecker shapes for each matrix."""
     opened = load(name)
+    tell_notes(opened)
     plan = layout(opened)
     size = footprint(opened)
     console = Console()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import typer
 from transformers import PreTrainedModel
 
-from kronpress.checkpoint import load_with_tokenizer
+from kronpress.checkpoint import load_with_tokenizer, notes_of
 from kronpress.errors import KronpressError
 
 
@@ -19,4 +20,11 @@ def open_model(name: str) -> tuple[PreTrainedModel, Any]:
     model, tokenizer = load_with_tokenizer(name)
     if tokenizer is None:
         raise KronpressError(f"the model '{name}' has no readable tokenizer beside it; add its tokenizer files")
+    tell_notes(model)
     return model, tokenizer
+
+
+def tell_notes(model: PreTrainedModel) -> None:
+    """Print what is to be known of a model as it was opened."""
+    for text in notes_of(model):
+        typer.echo(f"note: {text}", err=True)
