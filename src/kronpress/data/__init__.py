@@ -1,6 +1,13 @@
 """Text and tokens: where calibration, training and evaluation get their input."""
 
-from kronpress.data.files import neighbors, parse_json, read_json_lines, read_utf8, require_characters
+from kronpress.data.files import (
+    neighbors,
+    parse_json,
+    read_json_lines,
+    read_utf8,
+    require_characters,
+    user_path,
+)
 from kronpress.data.text import Corpus, read_text, split_held_out
 from kronpress.data.tokens import tokenize, windows
 
@@ -14,5 +21,6 @@ __all__ = [
     "require_characters",
     "split_held_out",
     "tokenize",
+    "user_path",
     "windows",
 ]

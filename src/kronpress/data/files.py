@@ -8,9 +8,25 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from kronpress.errors import KronpressError, did_you_mean
+from kronpress.errors import KronpressError, did_you_mean, shown
 
+_CONTROLS = [chr(code) for code in range(32) if chr(code) not in "\t\n\v\f\r"]
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def user_path(source: str) -> Path:
+    """Return the path that a user names, with `~` for the home folder.
+
+    Raises:
+        KronpressError: no path can be called so.
+    """
+    try:
+        path = Path(source).expanduser()
+        path.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL in it, or a home folder that is not known
+        reason = getattr(error, "strerror", None) or error
+        raise KronpressError(f"{shown(source)} is no path ({reason}); name a file or a folder") from None
+    return path
 
 
 def read_utf8(path: Path, *, remedy: str = "check its permissions") -> str:
@@ -49,13 +65,22 @@ def parse_json(text: str, *, place: str, remedy: str) -> Any:
         KronpressError: the text is not JSON, or has numbers or a depth that Python does not read.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_different)
     except (ValueError, RecursionError) as error:
         where = str(error)
         if isinstance(error, json.JSONDecodeError):
             line = f"line {error.lineno}, " if "\n" in text else ""
             where = f"{error.msg} at {line}column {error.colno}"
         raise KronpressError(f"{place}: not JSON ({where}); {remedy}") from None
+
+
+def _different(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {shown(twice)} is given twice")
+    return record
 
 
 def _json_object(line: str, place: str) -> dict[str, Any]:
@@ -66,13 +91,16 @@ def _json_object(line: str, place: str) -> dict[str, Any]:
 
 
 def require_characters(text: str, *, place: str) -> None:
-    """Refuse what JSON can escape and UTF-8 can not write.
+    """Refuse what is in no text.
 
     Raises:
-        KronpressError: the text has half of a surrogate pair.
+        KronpressError: it has half of a surrogate pair, which JSON can escape and UTF-8 can not write, or more than a
+            tenth of it are control characters.
     """
     if not text.isascii() and _LONE_SURROGATE.search(text):
         raise KronpressError(f"{place}: half of a surrogate pair, which is no character; mend or remove it")
+    if sum(map(text.count, _CONTROLS)) > len(text) / 10:
+        raise KronpressError(f"{place}: full of control characters such as NUL, so it is no text; give plain text")
 
 
 def neighbors(path: Path, *, suffixes: Collection[str], remedy: str) -> str:

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 
 from tqdm import tqdm
 
-from kronpress.data import neighbors, read_json_lines, read_utf8, require_characters
-from kronpress.errors import KronpressError, did_you_mean
+from kronpress.data import neighbors, read_json_lines, read_utf8, require_characters, user_path
+from kronpress.errors import KronpressError, did_you_mean, shown
 
 Value: TypeAlias = str | float | None
 Record: TypeAlias = Mapping[str, Any]
@@ -87,7 +87,7 @@ def read_rows(source: str, request: Request) -> Iterator[Row]:
     Raises:
         KronpressError: missing, malformed or empty; the message names file, line and remedy.
     """
-    rows = _hub_rows(source, request) if source.startswith(HUB) else _local_rows(Path(source).expanduser(), request)
+    rows = _hub_rows(source, request) if source.startswith(HUB) else _local_rows(user_path(source), request)
     first = next(rows, None)
     if first is None:
         raise KronpressError(f"'{source}' has no rows for '{request.names[0]}'; name a file or split that has some")
@@ -263,7 +263,7 @@ def _value(record: Record, names: Sequence[str], place: str) -> Value:
     if column is None:
         return None
     value = record[column]
-    if value is not None and not isinstance(value, str | int | float):
+    if value is not None and (isinstance(value, bool) or not isinstance(value, str | int | float)):
         raise KronpressError(f"{place}: '{column}' is a {type(value).__name__}; give a text or a number")
     return value
 
@@ -271,6 +271,6 @@ def _value(record: Record, names: Sequence[str], place: str) -> Value:
 def _text(record: Record, names: Sequence[str], place: str) -> str:
     value = _value(record, names, place)
     if not isinstance(value, str):
-        raise KronpressError(f"{place}: '{names[0]}' is {value!r} and no text; give it in quotes")
+        raise KronpressError(f"{place}: '{names[0]}' is {shown(value)} and no text; give it in quotes")
     require_characters(value, place=place)
     return value
