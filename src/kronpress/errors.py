@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 _LINE = 100  # characters of a user's value in a message
 _CHOICES = 60
+_NAMES = 20
 
 
 def _shortener() -> reprlib.Repr:
@@ -41,6 +42,17 @@ def shown(value: object) -> str:
     except ValueError:  # Python writes no whole number of more than 4,300 digits
         text = "a number of thousands of digits"
     return text if len(text) <= _LINE else f"{text[: _LINE - 3]}..."
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names of the user's with commas between them, as many as a message has room for.
+
+    >>> listed(["a", "b"]), listed([])
+    ('a, b', 'none at all')
+    """
+    every = list(names)
+    more = f" and {len(every) - _NAMES} more" if len(every) > _NAMES else ""
+    return ", ".join(name[:_LINE] for name in every[:_NAMES]) + more if every else "none at all"
 
 
 def did_you_mean(value: object, choices: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -41,7 +41,7 @@ class NotYamlError(KronpressError):
 class _Loader(yaml.SafeLoader):
     """Composes the nodes of a text; what values they have is not its work."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+    yaml_implicit_resolvers: Any = {}  # noqa: RUF012
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
@@ -57,7 +57,7 @@ class _Loader(yaml.SafeLoader):
 class _Dumper(yaml.SafeDumper):
     """Quotes every string that this or another reader of YAML would take for something else."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
+    yaml_implicit_resolvers: Any = {  # noqa: RUF012
         key: list(rules) for key, rules in yaml.SafeDumper.yaml_implicit_resolvers.items()
     }
 

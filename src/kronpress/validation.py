@@ -37,8 +37,8 @@ class Checked(BaseModel):
     @field_validator("*", mode="after")
     @classmethod
     def _no_giants(cls, value: Any) -> Any:
-        if any(isinstance(number, int | float) and abs(number) > _LARGEST for number in _several(value)):
-            raise ValueError(f"a number can be at most {_LARGEST:,}")
+        if any(isinstance(number, int) and abs(number) > _LARGEST for number in _several(value)):
+            raise ValueError(f"a whole number can be at most {_LARGEST:,}")
         return value
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from kronpress.errors import KronpressError
 from kronpress.pipeline import MANIFEST, Run, execute
 from kronpress.recipe import read_recipe
 from kronpress.report import print_summary
+from kronpress.validation import path_name
 
 Override = Annotated[
     list[str] | None, typer.Option("--override", "-o", help="Set a value of the recipe: distill.tokens=50000.")
@@ -38,7 +39,7 @@ def run(
 ) -> None:
     """Run a recipe; checkpoint, logs, model card and report.html go into one folder."""
     fields = _fields(data, held_out)
-    folder = out or Path("runs") / Path(recipe).stem
+    folder = out or Path("runs") / path_name(Path(recipe).stem, what="the folder of a run")
     done = execute(read_recipe(recipe, overrides=override or (), fields=fields), folder, resume=resume)
     if processes.is_main():
         print_summary(done.summary())

@@ -8,11 +8,15 @@ from kronpress.data.files import (
     require_characters,
     user_path,
 )
+from kronpress.data.hub import HUB, hub_arguments, load_from_hub
 from kronpress.data.text import Corpus, read_text, split_held_out
 from kronpress.data.tokens import tokenize, windows
 
 __all__ = [
+    "HUB",
     "Corpus",
+    "hub_arguments",
+    "load_from_hub",
     "neighbors",
     "parse_json",
     "read_json_lines",

@@ -10,7 +10,6 @@ from typing import Any
 
 from kronpress.errors import KronpressError, did_you_mean, shown
 
-_CONTROLS = [chr(code) for code in range(32) if chr(code) not in "\t\n\v\f\r"]
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -39,6 +38,15 @@ def read_utf8(path: Path, *, remedy: str = "check its permissions") -> str:
         content = path.read_bytes()
     except OSError as error:
         raise KronpressError(f"'{path}' can not be read: {error.strerror}; {remedy}") from None
+    return decoded(content, path)
+
+
+def decoded(content: bytes, path: Path) -> str:
+    """Return the text of UTF-8 that a file held, without a byte-order mark.
+
+    Raises:
+        KronpressError: it is not UTF-8.
+    """
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -52,7 +60,16 @@ def read_json_lines(path: Path, *, remedy: str = "check its permissions") -> Ite
     Raises:
         KronpressError: as `read_utf8`, or a line holds something else.
     """
-    for number, line in enumerate(read_utf8(path, remedy=remedy).split("\n"), start=1):
+    return json_objects(read_utf8(path, remedy=remedy), path)
+
+
+def json_objects(text: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the place and the object of each line of a text, which stands in the file `path`.
+
+    Raises:
+        KronpressError: a line holds something else.
+    """
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             place = f"{path}, line {number}"
             yield place, _json_object(line, place)
@@ -91,16 +108,13 @@ def _json_object(line: str, place: str) -> dict[str, Any]:
 
 
 def require_characters(text: str, *, place: str) -> None:
-    """Refuse what is in no text.
+    """Refuse what JSON can escape and UTF-8 can not write.
 
     Raises:
-        KronpressError: it has half of a surrogate pair, which JSON can escape and UTF-8 can not write, or more than a
-            tenth of it are control characters.
+        KronpressError: the text has half of a surrogate pair.
     """
     if not text.isascii() and _LONE_SURROGATE.search(text):
         raise KronpressError(f"{place}: half of a surrogate pair, which is no character; mend or remove it")
-    if sum(map(text.count, _CONTROLS)) > len(text) / 10:
-        raise KronpressError(f"{place}: full of control characters such as NUL, so it is no text; give plain text")
 
 
 def neighbors(path: Path, *, suffixes: Collection[str], remedy: str) -> str:

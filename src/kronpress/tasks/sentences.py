@@ -248,7 +248,8 @@ class ClassificationTask(SentenceTask):
         if index not in range(len(self.labels)):
             numbers = f", or a number below {len(self.labels)}" if not isinstance(value, str) else ""
             raise KronpressError(
-                f"{place}: unknown label {shown(value)} of '{self.name}': {did_you_mean(str(value), known)}{numbers}"
+                f"{place}: unknown label {shown(str(value))} of '{self.name}': "
+                f"{did_you_mean(str(value), known)}{numbers}"
             )
         return float(index)
 
@@ -289,8 +290,8 @@ class RegressionTask(SentenceTask):
             number = math.nan
         if not self.low <= number <= self.high:
             raise KronpressError(
-                f"{place}: the label {shown(value)} of '{self.name}' is no number from {self.low:g} to {self.high:g}; "
-                "mend or remove the row"
+                f"{place}: the label {shown(str(value))} of '{self.name}' is no number from {self.low:g} to "
+                f"{self.high:g}; mend or remove the row"
             )
         return number
 

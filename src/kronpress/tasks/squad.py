@@ -11,9 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-from kronpress.data import user_path
+from kronpress.data import HUB, user_path
 from kronpress.errors import KronpressError
-from kronpress.tasks.rows import HUB
 from kronpress.tasks.squad_files import Question, hub_questions, questions_in
 from kronpress.tasks.squad_scores import best_threshold, breakdown, qualities
 from kronpress.tasks.task import TASKS, Feature, Head, Task
