@@ -19,10 +19,10 @@ _AUTO_CLASSES = {
     "text-classification": "AutoModelForSequenceClassification",
     "question-answering": "AutoModelForQuestionAnswering",
 }
-_ACTIVE = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_+|_+(?![^\W_])")  # an underscore inside of a word is one
-_ENTITIES = {"<": "lt", ">": "gt", "&": "amp"}
-_BREAKS = re.compile("[<>&]")
-_OPENING = re.compile(r"^(\d*)([-+#=.)])")
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")  # the last two turn words around
+_ACTIVE = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])")  # an underscore inside of a word is one
+_ENTITY = re.compile(r"&(?=#?\w+;)")
+_OPENING = re.compile(r"^(\d*)([-+#=>.)])")
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -37,14 +37,13 @@ def _front_matter(summary: RunSummary, *, plain: bool) -> str:
 
 def _line(text: str) -> str:
     """Return Markdown that shows `text` as it is, on one line, which can not end a heading or a table row."""
-    line = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
-    return _BREAKS.sub(lambda found: f"&{_ENTITIES[found[0]]};", _ACTIVE.sub(r"\\\g<0>", line))
+    line = " ".join(_CONTROLS.sub(" ", text).split())
+    return _ACTIVE.sub(r"\\\g<0>", _ENTITY.sub("&amp;", line).replace("<", "&lt;"))
 
 
 def _paragraph(text: str) -> str:
     """Return `text` as `_line` does, where a line begins with it, so that it is no heading, list, quote or rule."""
-    line = _line(text)
-    return _OPENING.sub(r"\1\\\2", line)
+    return _OPENING.sub(r"\1\\\2", _line(text))
 
 
 def _table(head: Sequence[str], *, rows: Sequence[Sequence[str]]) -> str:
