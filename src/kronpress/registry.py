@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-from kronpress.errors import KronpressError, did_you_mean
+from kronpress.errors import KronpressError, did_you_mean, shown
 
 T = TypeVar("T")
 
@@ -34,9 +34,9 @@ class Shelf(Generic[T]):
         """Return a decorator that puts what it decorates on the shelf under `name`."""
         return lambda item: self.add(name, item)
 
-    def __getitem__(self, name: str) -> T:
-        if name not in self._items:
-            raise KronpressError(f"unknown {self.what} '{name}': {did_you_mean(name, self._items)}")
+    def __getitem__(self, name: object) -> T:
+        if not isinstance(name, str) or name not in self._items:  # a recipe may hold anything in place of a name
+            raise KronpressError(f"unknown {self.what} {shown(name)}: {did_you_mean(name, self._items)}")
         return self._items[name]
 
     def __contains__(self, name: object) -> bool:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from jaxtyping import Int
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from kronpress.checkpoint.files import read_json, write_json
 from kronpress.data import Corpus, tokenize, windows
 from kronpress.registry import Shelf
+from kronpress.validation import Checked
 
 
 @dataclass
@@ -61,10 +61,9 @@ class Workbench:
         return windows(tokenize(self.held_out, self.tokenizer, limit=size * count), size=size, name=self.held_out.name)
 
 
-class Step(BaseModel, ABC):
+class Step(Checked, ABC):
     """One stage of a recipe: its fields are its hyperparameters, `run` does the work."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     kind: ClassVar[str]
     changes_student: ClassVar[bool] = True
     in_all_processes: ClassVar[bool] = False  # where there are several; other steps run in the main one alone

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from kronpress.checkpoint import structured_layers
-from kronpress.factorize import INITIALIZATIONS, Factorize, MatrixInitialization
+from kronpress.errors import KronpressError
+from kronpress.factorize import INITIALIZATIONS, Factorize, MatrixInitialization, Request
 from kronpress.layers import weight_of
+from kronpress.validation import parse
 from tests.tiny import bench, logits, tiny_gpt2, tiny_llama
 
 BY_MATRIX = [name for name, method in INITIALIZATIONS.items() if issubclass(method, MatrixInitialization)]
@@ -74,7 +76,7 @@ def test_it_is_exact_on_matrices_of_its_own_structure(name: str, tmp_path: Path)
     weight = weight_of(model.get_submodule(path))
     weight.copy_(own_structure(name, *weight.shape))
     work = bench(model, tmp_path)
-    report = step(name, {"right": (1, 2)}, sites=path).run(work)
+    report = step(name, {"right": (1, 2)} if "right" in INITIALIZATIONS[name].reads else {}, sites=path).run(work)
     assert report["modules"][0]["relative_error"] < 1e-5
     torch.testing.assert_close(logits(work.student), logits(model), atol=1e-4, rtol=1e-4)
 
@@ -84,7 +86,8 @@ def test_it_touches_only_what_is_asked_for_and_never_the_teacher(name: str, tmp_
     model = tiny_gpt2()
     expected = logits(model)
     work = bench(model, tmp_path)
-    step(name, REQUESTS[name][0] | {"skip_blocks": (0, 2)}, sites="up").run(work)
+    blocks = {} if name in FOR_TABLES else {"skip_blocks": (0, 2)}
+    step(name, REQUESTS[name][0] | blocks, sites="up").run(work)
     assert torch.equal(logits(model), expected)
     changed = {path for path, module in work.student.named_modules() if hasattr(module, "to_dense")}
     assert changed == ({"transformer.wte", "lm_head"} if name in FOR_TABLES else {"transformer.h.1.mlp.c_fc"})
@@ -98,6 +101,51 @@ def test_the_bias_is_kept(name: str, tmp_path: Path) -> None:
         bias = work.teacher.get_submodule(path).bias
         assert torch.equal(layer.to_dense().bias, bias)
         assert all(parameter.data_ptr() != bias.data_ptr() for parameter in layer.parameters())
+
+
+OTHERWISE: dict[str, Any] = {  # another value than the default, for each field beside those that choose sites
+    "left": (24, 4),
+    "right": (1, 4),
+    "terms": 2,
+    "scales": True,
+    "levels": 2,
+    "permute": "all",
+    "head": "dense",
+    "ratio": 0.75,
+}
+SHAPED: dict[str, Any] = {"right": (1, 2)}
+
+
+def test_every_field_of_a_request_has_another_value() -> None:
+    assert set(OTHERWISE) == set(Request.model_fields) - {"sites", "blocks", "skip_blocks"}
+
+
+@pytest.mark.parametrize("field", OTHERWISE)
+@pytest.mark.parametrize("name", list(INITIALIZATIONS))
+def test_a_field_is_refused_or_changes_the_model(name: str, field: str, tmp_path: Path) -> None:
+    reads = INITIALIZATIONS[name].reads
+    init = {"name": name} | NO_DEFAULT.get(name, {})
+    if field not in reads:
+        with pytest.raises(KronpressError, match=rf"^s: {field}: .* would not be read; init: {name} takes .* out, or"):
+            parse(Factorize, {"init": init, field: OTHERWISE[field]}, place="s")
+        return
+    sites = "embedding" if "head" in reads else "feed_forward"
+    base = {"init": init, "sites": sites} | (SHAPED if "right" in reads else {})
+    changed = base | {field: OTHERWISE[field]}
+    if field == "left":
+        changed |= {"right": None} | ({"left": (264, 4)} if sites == "embedding" else {})
+    if (name, field) == ("pruning", "terms"):
+        with pytest.raises(KronpressError, match="pruning takes one term"):
+            parse(Factorize, changed, place="s").check(bench(tiny_llama(), tmp_path))
+        return
+    found = []
+    for fields in (base, changed):
+        work = bench(tiny_llama(), tmp_path)
+        made = parse(Factorize, fields, place="s")
+        made.check(work)
+        made.run(work)
+        found.append({key: value.shape for key, value in work.student.state_dict().items()})
+    assert found[0] != found[1]
 
 
 @pytest.mark.parametrize("name", list(INITIALIZATIONS))

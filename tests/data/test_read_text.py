@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import gzip
 import hashlib
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -52,6 +56,14 @@ def test_sources_are_joined_and_a_comma_in_a_name_is_no_trap(tmp_path: Path) -> 
         ("bad.jsonl", "[1]\n", "line 1: a JSON list, not an object"),
         ("bad.jsonl", '{"text": "\\ud800"}\n', r"line 1: half of a surrogate pair"),
         ("bad.txt", " \n\n", r"bad\.txt' is empty; name a file"),
+        ("bad.jsonl", '{"text": "a", "text": "b"}\n', "line 1: not JSON .the key 'text' is given twice"),
+        ("bad.jsonl", '{"text": true}\n', "line 1: 'text' is a bool and no string"),
+        ("bad.txt", "\0" * 100, r"bad\.txt' is full of control characters such as NUL; give plain text"),
+        ("utf-16.txt", "\0".join("a text"), r"is full of control characters"),
+        ("bad.jsonl", '{"text": "' + "\\u0001" * 20 + '"}', "is full of control characters"),
+        ("bad.csv", "text", r"bad\.csv' is not a text .* \.txt, \.md, \.jsonl"),
+        ("bad.txt.gz", "text", r"bad\.txt\.gz' can not be unpacked .*; give a whole gzip file"),
+        ("bad.parquet", "text", r"bad\.parquet' can not be read .*; give a whole Parquet file"),
         ("bad.pdf", "text", r"bad\.pdf' is not a text .* \.txt, \.md, \.jsonl"),
     ],
 )
@@ -82,7 +94,7 @@ def test_missing_sources_suggest_a_neighbor(tmp_path: Path) -> None:
 
 
 def test_empty_folders_are_named(tmp_path: Path) -> None:
-    with pytest.raises(KronpressError, match=r"holds no \.txt, \.md, \.jsonl file"):
+    with pytest.raises(KronpressError, match=r"holds no \.txt, \.md, \.jsonl, .* file"):
         read_text(str(tmp_path))
     (tmp_path / "inner").mkdir()
     with pytest.raises(KronpressError, match="did you mean 'inner'"):
@@ -107,3 +119,132 @@ def test_held_out_part_is_never_empty() -> None:
         split_held_out(Corpus("one", "one line\n"))
     with pytest.raises(KronpressError, match=r"fraction of 1\.5 .* between 0 and 1"):
         split_held_out(Corpus("one", "a\nb"), fraction=1.5)
+
+
+WIKI = " \n = Title = \n \n a line . \n"
+ROWS = ["", " = Title = \n", "", " a line . \n"]  # as the hub has it
+
+
+@pytest.mark.parametrize(
+    "name", ["wiki.test.raw", "wiki.train.tokens", "ptb.train.txt", "a.text", "corpus", "ptb.valid"]
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_files_of_the_data_sets_are_read_by_their_own_names(name: str, packed: bool, tmp_path: Path) -> None:
+    path = tmp_path / (f"{name}.gz" if packed else name)
+    path.write_bytes(gzip.compress(WIKI.encode()) if packed else WIKI.encode())
+    assert read_text(str(path)).text == WIKI
+
+
+def test_packed_files_stand_in_folders_too(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}\n{"text": "b"}'))
+    write(tmp_path / "wiki.test.raw", "c")
+    write(tmp_path / "notes", "not named, not read")
+    assert read_text(str(tmp_path)).text == "a\n\nb\n\nc\n"
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"), [(ROWS, WIKI.replace(" \n", "\n", 1).replace("\n \n", "\n\n")), (["a\nb\n", "c"], "a\nb\n\nc\n")]
+)
+def test_rows_of_parquet_are_lines_or_documents(rows: list[str], text: str, tmp_path: Path) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(arrow.table({"text": rows, "id": list(range(len(rows)))}), tmp_path / "a.parquet")
+    assert read_text(str(tmp_path / "a.parquet")).text == text
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [({"txt": ["a"]}, "no field 'text' .* the fields txt"), ({"text": ["a", None]}, "row 1: 'text' is a NoneType")],
+)
+def test_other_columns_of_parquet_are_named(column: dict[str, Any], message: str, tmp_path: Path) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(arrow.table(column), tmp_path / "a.parquet")
+    with pytest.raises(KronpressError, match=message):
+        read_text(str(tmp_path / "a.parquet"))
+
+
+def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(KronpressError, match=r"needs the package pyarrow; pip install 'kronpress\[datasets\]'"):
+        read_text(str(write(tmp_path / "a.parquet", "")))
+
+
+def test_a_packed_bomb_is_refused_before_it_is_large(tmp_path: Path) -> None:
+    (tmp_path / "bomb.txt.gz").write_bytes(gzip.compress(bytes(2**27), compresslevel=1))
+    with pytest.raises(KronpressError, match=r"becomes more than 6\d,\d+,\d+ when it is unpacked"):
+        read_text(str(tmp_path / "bomb.txt.gz"))
+    (tmp_path / "short.txt.gz").write_bytes(gzip.compress(b"text" * 1000)[:-9])
+    with pytest.raises(KronpressError, match="can not be unpacked"):
+        read_text(str(tmp_path / "short.txt.gz"))
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a\0b", "~nobody-of-this-name/a.txt"])
+def test_what_is_no_path_is_said(name: str) -> None:
+    with pytest.raises(KronpressError, match=r"is no path|there is no text"):
+        read_text(name)
+
+
+def on_the_hub(monkeypatch: pytest.MonkeyPatch, answer: Any) -> list[Any]:
+    """Put `answer`, rows or an error, in the place of the hub; return the list of what is asked of it."""
+    asked: list[Any] = []
+
+    def load_dataset(*names: str, **options: Any) -> Any:
+        asked.append((names, options))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("source", "names", "split"),
+    [
+        ("hub:owner/name", ("owner/name",), "train"),
+        ("hub:owner/name#test", ("owner/name",), "test"),
+        ("hub:owner/name/configuration#test", ("owner/name", "configuration"), "test"),
+    ],
+)
+def test_a_data_set_on_the_hub_is_streamed(
+    source: str, names: tuple[str, ...], split: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = on_the_hub(monkeypatch, ({"text": text} for text in ["one", "two"]))
+    assert read_text(source) == Corpus(source, "one\n\ntwo\n")
+    assert asked == [(names, {"split": split, "streaming": True})]
+
+
+def test_no_more_is_read_of_the_hub_than_there_is_room_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on_the_hub(monkeypatch, iter(lambda: {"text": "a" * 10**7}, None))  # without an end
+    assert len(read_text("hub:owner/name").text) == 10**8 + 2 * 9 + 1
+    assert "the first 100,000,000 characters are read" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("source", "answer", "message"),
+    [
+        (
+            "hub:owner/name",
+            ConnectionError("no way\nto the hub"),
+            r"can not be loaded \(no way\); check the name, .*split",
+        ),
+        ("hub:owner/name", [{"sentence": "a"}], "row 0: no column 'text', but sentence; name another"),
+        ("hub:owner/name", [{"text": "a"}, {"text": 1}], "row 1: .text. is a int and no string"),
+        ("hub:owner/name", [], "is empty"),
+        ("hub:", [], "names no data set; name one as 'hub:OWNER/NAME'"),
+        ("hub:a/b/c/d", [], "has 4 parts"),
+    ],
+)
+def test_what_the_hub_does_not_give_is_said(
+    source: str, answer: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_the_hub(monkeypatch, answer)
+    with pytest.raises(KronpressError, match=message):
+        read_text(source)
+
+
+def test_without_datasets_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(KronpressError, match=r"needs the package datasets; pip install 'kronpress\[datasets\]'"):
+        read_text("hub:owner/name")

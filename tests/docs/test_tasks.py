@@ -26,7 +26,7 @@ def test_its_commands_exist() -> None:
     commands = typer.main.get_command(app).commands
     (block,) = re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL)
     lines = [shlex.split(line.split("#")[0]) for line in block.splitlines()]
-    assert len(lines) == 3
+    assert len(lines) == 4
     for words in lines:
         known = {option for parameter in commands[words[1]].params for option in parameter.opts}
         assert {word for word in words[2:] if word.startswith("-")} <= known

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 from transformers import BertForMaskedLM, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from kronpress.data import read_text
 from kronpress.errors import KronpressError
 from kronpress.evaluate import PROTOCOLS, PerplexityProtocol
 from kronpress.evaluate.perplexity import chunked_nats
@@ -48,7 +49,7 @@ def test_weightings_differ_on_uneven_windows() -> None:
     assert PerplexityProtocol("w", window=4, weighting="window")._mean(nats, predicted) == pytest.approx((3 + 2) / 2)
 
 
-SAMPLES = {"any": TEXT, "wikitext-raw": TEXT, "wikitext-v1": TEXT + "<unk>", "ptb": TEXT + " <unk> N "}
+SAMPLES = {"any": TEXT, "wikitext-raw": TEXT, "wikitext-v1": TEXT + "<unk>", "ptb": TEXT + " <unk> N ", "lambada": TEXT}
 
 
 @pytest.mark.parametrize("name", list(PROTOCOLS))
@@ -226,6 +227,7 @@ def test_detokenizers() -> None:
 
 def test_kinds_are_told_apart() -> None:
     texts = {"wikitext-v1": " = Lobster = \n a <unk> of N , \n", "wikitext-raw": " = Lobster = \n", "ptb": PTB}
+    assert {name for name in KIND_NAMES if unfit(name, TEXT) is None} == {"lambada", "wikitext-raw", "any"}
     for kind in texts:
         assert {name for name in KIND_NAMES if unfit(name, texts[kind]) is None} == {kind, "any"}
 
@@ -266,6 +268,32 @@ def test_windows_of_any_size_are_protocols(llama: LlamaForCausalLM, letters: Pre
             PROTOCOLS[name]
     with pytest.raises(KronpressError, match="unknown perplexity protocol"):
         PROTOCOLS["tokens-" + "9" * 5000]
+
+
+def test_the_protocol_of_krony_pt_reads_lambada_too(
+    llama: LlamaForCausalLM, letters: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    passages = ["the cat sat on the mat", "a dog barked at it", "and so it went on"]
+    (tmp_path / "lambada.jsonl").write_text("".join(f'{{"text": "{passage}"}}\n' for passage in passages))
+    (tmp_path / "lambada.txt").write_text("".join(f"{passage}\n" for passage in passages))
+    protocol = dataclasses.replace(PROTOCOLS["krony-pt-lambada"], window=16)
+    ids = letters("\n\n".join(passages), verbose=False)["input_ids"]
+    means = [nats_by_hand(llama, ids[start : start + 16]).mean() for start in range(0, len(ids), 16)]
+    assert len(ids) % 16 > 1  # the short last window weighs as much as the others
+    for name in ("lambada.jsonl", "lambada.txt"):
+        text = read_text(str(tmp_path / name)).text
+        result = protocol.measure(llama, letters, text, name=name, progress=False)
+        assert result.perplexity == pytest.approx(math.exp(torch.stack(means).mean()), rel=1e-5)
+        assert (result.tokens, result.windows) == (len(ids) - len(means), len(means))
+    llama.config.max_position_embeddings = 1024
+    with pytest.raises(
+        KronpressError, match=r"passages of LAMBADA, and the text 'v1' has '<unk>' .* choose .*krony-pt or"
+    ):
+        PROTOCOLS["krony-pt-lambada"].measure(llama, letters, "a <unk>", name="v1")
+    with pytest.raises(KronpressError, match="passages of LAMBADA, and the text 'raw' has headings of WikiText"):
+        PROTOCOLS["krony-pt-lambada"].measure(llama, letters, " = Lobster = \n", name="raw")
+    with pytest.raises(KronpressError, match=r"choose .*krony-pt-lambada"):
+        PROTOCOLS["krony-pt"].measure(llama, letters, TEXT, name="lambada")
 
 
 def test_what_does_not_fit_is_named(

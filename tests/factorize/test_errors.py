@@ -56,6 +56,23 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         r"keep: 0\.4 of 24 hidden neurons; the form kronecker takes 1/2, 1/3, 1/4",
     ),
     ({"init": {"name": "calibrated_pruning", "form": "wide"}}, "form is 'wide': .*'narrow' or 'kronecker'"),
+    ({"init": {"name": "calibrated_pruning", "epsilon": 0.2}}, "epsilon: 0.2 would not be read; .*form: kronecker"),
+    (VAN_LOAN | {"permute": "folded", "sites": "embedding"}, "permute: folded finds no order"),
+    (
+        VAN_LOAN | {"head": "dense"},
+        "when the embedding is factorized, and sites is 'feed_forward'; leave it out, or add",
+    ),
+    (VAN_LOAN | {"blocks": [0, 3]}, "has no block 3; its 3 blocks are numbered from 0"),
+    (VAN_LOAN | {"skip_blocks": [-1]}, "has no block -1"),
+    (VAN_LOAN | {"blocks": "odd", "skip_blocks": [2]}, "skip_blocks: 2 is not in blocks: 'odd' anyway; leave it out"),
+    (
+        VAN_LOAN | {"sites": "embedding", "blocks": "odd"},
+        "embed_tokens is in no block; leave blocks and skip_blocks out",
+    ),
+    (VAN_LOAN | {"terms": True}, "terms is True: a number is needed, not true or false"),
+    (VAN_LOAN | {"right": [True, 2]}, r"right is \[True, 2\]: a number is needed"),
+    ({"init": "svd", "ratio": float("inf")}, "ratio is inf"),
+    ({"init": {"name": "pruning", "epsilon": float("nan")}, "right": [1, 2]}, "epsilon is nan: .*finite"),
     ({"init": "calibrated_pruning", "sites": "up"}, "set sites: feed_forward and leave blocks and skip_blocks out"),
     (
         {"init": "calibrated_pruning", "skip_blocks": [0]},
@@ -68,6 +85,25 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 def test_it_is_refused_with_the_remedy(fields: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(KronpressError, match=message):
         run(tmp_path, fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"head": "untied"}, "head: untied, but the model's head has its own matrix; add head to sites"),
+        ({"head": "dense", "sites": "embedding,head"}, "head: dense, but .*; leave it out of sites"),
+        ({"head": "dense"}, None),
+        ({"head": "untied", "sites": "embedding,head"}, None),
+    ],
+)
+def test_the_head_of_an_untied_model(fields: dict[str, Any], message: str | None, tmp_path: Path) -> None:
+    made = parse(Factorize, VAN_LOAN | {"sites": "embedding"} | fields, place="s")
+    work = bench(tiny_llama(tied=False), tmp_path)
+    if message is None:
+        made.check(work)
+        return
+    with pytest.raises(KronpressError, match=message):
+        made.check(work)
 
 
 @pytest.mark.parametrize("sites", ["feed_forward", "up"])

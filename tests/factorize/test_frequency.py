@@ -114,9 +114,6 @@ def test_groups_fit_the_table(groups: list[dict[str, int]], message: str, tmp_pa
     [
         ({"sites": "up"}, "is for token tables, not transformer.h.0.mlp.c_fc; set sites: embedding"),
         ({"right": (2, 16), "terms": 1}, r"needs right factors that are rows, not 2 × 16; choose right: \[1, 16\]"),
-        ({"permute": "all"}, "neither levels, permute nor scales"),
-        ({"levels": 2, "terms": 1}, "neither levels, permute nor scales"),
-        ({"scales": True}, "neither levels, permute nor scales"),
     ],
 )
 def test_what_it_can_not_do_is_said_before_anything_changes(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import html
+import re
 
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 
 from kronpress.report import RunSummary, Score, model_card
 from tests.report.examples import RECIPE, empty, full, task
@@ -72,6 +75,61 @@ def test_scores_stand_with_what_they_mean() -> None:
 def test_a_name_can_not_end_its_cell() -> None:
     card = model_card(dataclasses.replace(empty(), tasks=[task("rte", {"a|<b>\n": Score(60)})]), plain=False)
     assert "\n| a\\|&lt;b> | 60.00 |" in card
+
+
+HOSTILE = [
+    "![a](https://example.org/a.png)",
+    "[click](javascript:alert(1))",
+    "[a]: javascript:alert(1)",
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "<javascript:alert(1)>",
+    "&lt;b&gt; &#60;",
+    "`code` ``more``",
+    "**bold** __bold__ *a* _a_ snake_case __init__",
+    "~~gone~~ $x^2$",
+    "a | b",
+    "a\\",
+    "\\[a](b)",
+    "---\nlicense: mit\n---",
+    "# heading",
+    "## heading",
+    "- item",
+    "[ ] to do",
+    "+ item",
+    "1. item",
+    "2) item",
+    "> quote",
+    "=== rule",
+    "```\ncode\n```",
+    "\u202egnp.exe",
+]
+
+
+def rendered(summary: RunSummary) -> str:
+    """The body of the card as HTML, raw HTML and tables included."""
+    return MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(front_and_body(summary)[1])
+
+
+def front_and_body(summary: RunSummary) -> tuple[dict[str, object], str]:
+    card = model_card(summary, plain=False)
+    return front_matter(card), card.split("---\n", 2)[2]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_a_user_wrote_is_shown_as_it_is(text: str) -> None:
+    def card_of(text: str) -> RunSummary:
+        row = dataclasses.replace(full().perplexity[0], stage=text, text=text)
+        names = {"description": text, "title": text, "base_model": text, "notes": [text]}
+        return dataclasses.replace(full(), **names, perplexity=[row], tasks=[task("rte", {text: Score(60)})])
+
+    wanted = " ".join(text.replace("\u202e", " ").split())
+    page, harmless = rendered(card_of(text)), rendered(card_of("words, and spaces"))
+    assert front_and_body(card_of(text))[0].keys() == {"library_name", "tags", "pipeline_tag"}
+    assert re.findall(r"</?\w+", page) == re.findall(r"</?\w+", harmless)
+    texts = [html.unescape(shown) for shown in re.findall(r"<(?:h1|p|li|td)[^>]*>([^<]*)<", page)]
+    assert texts[:2] == [wanted, f"Made from {wanted} with kronpress. {wanted}"]
+    assert texts.count(wanted) == 1 + 2 + 1 + 1  # title, stage and text, model, note
 
 
 @pytest.mark.parametrize("summary", [full(), empty()])

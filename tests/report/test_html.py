@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from html import escape
+from html import escape, unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -131,6 +131,15 @@ def test_everything_is_escaped() -> None:
     for cell in (f"<td>{escape(evil)}</td>", f">{escape(evil)} → hans: accuracy</th>"):
         assert cell in text
     assert "&amp;$title" in text
+
+
+@pytest.mark.parametrize(
+    "text", ['id="a"', '="1.23456"', "#1c2433", "xlink:href", 'href="#b"', "<style>", "<!-- a", "a>  <b"]
+)
+def test_what_looks_like_markup_is_shown_in_plots(text: str) -> None:
+    row = dataclasses.replace(full().perplexity[0], stage=text)
+    page = render(dataclasses.replace(empty(), perplexity=[row]))
+    assert text in [unescape(shown).strip() for shown in re.findall(r"<text[^>]*>([^<]*)</text>", page)]
 
 
 def test_values_are_shown_with_their_protocol(page: str) -> None:

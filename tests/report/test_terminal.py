@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 
+import pytest
 from rich.console import Console
 
 from kronpress.report import RunSummary, Score, print_summary
@@ -29,6 +30,15 @@ def test_size_quality_and_speed_are_shown() -> None:
     text = printed(full())
     for expected in ("94.7 M", "40.3", "1.34×", "windows-512", "1.26–1.35", "30 of 30 feed-forwards"):
         assert expected in text
+
+
+@pytest.mark.parametrize("width", [200, 20])
+@pytest.mark.parametrize("name", ["[b]", "[/b]"])
+def test_what_looks_like_markup_is_shown(name: str, width: int) -> None:
+    summary = dataclasses.replace(
+        full(), title=name, base_model=name, notes=[name], tasks=[task("rte", {name: Score(60), "student": Score(50)})]
+    )
+    assert printed(summary, width=width).count(name) == 4
 
 
 def test_scores_have_a_row_for_each_model_where_the_console_is_wide() -> None:

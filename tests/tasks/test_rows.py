@@ -167,6 +167,16 @@ def test_any_text_without_tabs_and_newlines_comes_back(tmp_path_factory: Any, te
         ("dev.jsonl", f'{{"label": {"1" * 5000}}}', r"line 1: not JSON \(Exceeds the limit"),
         ("dev.jsonl", "[1]", r"line 1: a JSON list, not an object"),
         ("dev.jsonl", '{"sentence1": "a", "sentence2": "b", "label": 2}', r"unknown label '2' .* a number below 2"),
+        (
+            "dev.jsonl",
+            '{"sentence1": "a", "sentence2": "b", "label": true}',
+            r"'label' is a bool; give a text or a num",
+        ),
+        (
+            "dev.jsonl",
+            '{"sentence1": "a", "label": 1, "label": 0}',
+            r"line 1: not JSON .the key 'label' is given twice",
+        ),
         ("dev.jsonl", '{"sentence1": "a", "sentence2": "b", "label": 0.5}', r"unknown label '0\.5'"),
         ("dev.jsonl", '{"sentence1": "a", "sentence2": "b", "label": NaN}', r"unknown label 'nan'"),
         ("dev.jsonl", '{"sentence1": "a", "sentence2": "b", "label": null}', r"line 1: no label \(None\)"),

@@ -154,6 +154,9 @@ def test_bad_content_is_refused_with_its_place(tmp_path: Path, content: Any, mes
 
 def test_bad_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "bad.json"
+    path.write_text('{"data": [], "data": [1]}')
+    with pytest.raises(KronpressError, match=r"bad\.json: not JSON \(the key 'data' is given twice\)"):
+        SQUAD.read(str(path), "train")
     path.write_text('{"data":\n  [}', encoding="utf-8")
     with pytest.raises(KronpressError, match=r"bad\.json: not JSON \(.* at line 2, column 4\)"):
         SQUAD.read(str(path), "dev")

@@ -27,6 +27,9 @@ wikitext-raw: raw WikiText; windows of 1024; per token.
 
 krony-pt: WikiText v1; windows of 1024; per token, mean of window means; as Krony-PT's and TQCompressor's tables.
 
+krony-pt-lambada: the passages of LAMBADA; windows of 1024; per token, mean of window means; as Krony-PT's LAMBADA, on
+the lowercase test set.
+
 gpt2-zero-shot: raw WikiText; windows of 1024; per token; as GPT-2's zero-shot WikiText-2.
 
 wikitext-stride-512: raw WikiText; windows of 1024, stride 512; per token; as Hugging Face's guide to perplexity.

@@ -32,8 +32,7 @@ def run(
 ) -> None:
     """Run a recipe; checkpoint, logs, model card and report.html go into one folder."""
     fields = _fields(data, held_out)
-    folder = out or Path("runs") / Path(recipe).stem
-    work.run.run(recipe, folder, overrides=override or (), fields=fields, resume=resume)
+    work.run.run(recipe, out, overrides=override or (), fields=fields, resume=resume)
 
 
 @command()

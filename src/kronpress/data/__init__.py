@@ -1,11 +1,22 @@
 """Text and tokens: where calibration, training and evaluation get their input."""
 
-from kronpress.data.files import neighbors, parse_json, read_json_lines, read_utf8, require_characters
+from kronpress.data.files import (
+    neighbors,
+    parse_json,
+    read_json_lines,
+    read_utf8,
+    require_characters,
+    user_path,
+)
+from kronpress.data.hub import HUB, hub_arguments, load_from_hub
 from kronpress.data.text import Corpus, read_text, split_held_out
 from kronpress.data.tokens import tokenize, windows
 
 __all__ = [
+    "HUB",
     "Corpus",
+    "hub_arguments",
+    "load_from_hub",
     "neighbors",
     "parse_json",
     "read_json_lines",
@@ -14,5 +25,6 @@ __all__ = [
     "require_characters",
     "split_held_out",
     "tokenize",
+    "user_path",
     "windows",
 ]

@@ -8,9 +8,24 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from kronpress.errors import KronpressError, did_you_mean
+from kronpress.errors import KronpressError, did_you_mean, shown
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def user_path(source: str) -> Path:
+    """Return the path that a user names, with `~` for the home folder.
+
+    Raises:
+        KronpressError: no path can be called so.
+    """
+    try:
+        path = Path(source).expanduser()
+        path.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL in it, or a home folder that is not known
+        reason = getattr(error, "strerror", None) or error
+        raise KronpressError(f"{shown(source)} is no path ({reason}); name a file or a folder") from None
+    return path
 
 
 def read_utf8(path: Path, *, remedy: str = "check its permissions") -> str:
@@ -23,6 +38,15 @@ def read_utf8(path: Path, *, remedy: str = "check its permissions") -> str:
         content = path.read_bytes()
     except OSError as error:
         raise KronpressError(f"'{path}' can not be read: {error.strerror}; {remedy}") from None
+    return decoded(content, path)
+
+
+def decoded(content: bytes, path: Path) -> str:
+    """Return the text of UTF-8 that a file held, without a byte-order mark.
+
+    Raises:
+        KronpressError: it is not UTF-8.
+    """
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -36,7 +60,16 @@ def read_json_lines(path: Path, *, remedy: str = "check its permissions") -> Ite
     Raises:
         KronpressError: as `read_utf8`, or a line holds something else.
     """
-    for number, line in enumerate(read_utf8(path, remedy=remedy).split("\n"), start=1):
+    return json_objects(read_utf8(path, remedy=remedy), path)
+
+
+def json_objects(text: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the place and the object of each line of a text, which stands in the file `path`.
+
+    Raises:
+        KronpressError: a line holds something else.
+    """
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             place = f"{path}, line {number}"
             yield place, _json_object(line, place)
@@ -49,13 +82,22 @@ def parse_json(text: str, *, place: str, remedy: str) -> Any:
         KronpressError: the text is not JSON, or has numbers or a depth that Python does not read.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_different)
     except (ValueError, RecursionError) as error:
         where = str(error)
         if isinstance(error, json.JSONDecodeError):
             line = f"line {error.lineno}, " if "\n" in text else ""
             where = f"{error.msg} at {line}column {error.colno}"
         raise KronpressError(f"{place}: not JSON ({where}); {remedy}") from None
+
+
+def _different(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {shown(twice)} is given twice")
+    return record
 
 
 def _json_object(line: str, place: str) -> dict[str, Any]:

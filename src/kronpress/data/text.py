@@ -8,12 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from kronpress.data.files import neighbors, read_json_lines, read_utf8, require_characters
-from kronpress.errors import KronpressError, did_you_mean
+from kronpress.data.files import neighbors, user_path
+from kronpress.data.formats import ENDINGS, is_text, join_documents, read_file
+from kronpress.data.hub import HUB, hub_text
+from kronpress.errors import KronpressError, did_you_mean, shown
 
-_BETWEEN_DOCUMENTS = "\n\n"
+_CONTROLS = [chr(code) for code in range(32) if chr(code) not in "\t\n\v\f\r"]
 
 
 @dataclass(frozen=True)
@@ -33,16 +34,28 @@ def read_text(source: str) -> Corpus:
     r"""Read the text that `source` names; the corpus is called what the source is called.
 
     A source is `bundled:python-reference` (the Python language reference, which ships inside CPython and differs
-    between versions of Python; the fingerprint tells), a .txt or .md file, a .jsonl file with one object a line and
-    its text under `text`, a folder (every such file below it, in the order of their paths), or several of these with
-    commas between them. Files are read as UTF-8 with `\n` line ends; documents are joined by one blank line.
+    between versions of Python; the fingerprint tells); a file; a folder (every file of text below it, in the order of
+    their paths); a data set on the hub, `hub:OWNER/NAME/CONFIGURATION#SPLIT`; or several of these with commas between
+    them.
+
+    Files of text are .txt, .text, .md, .raw and .tokens (WikiText's), each line as it is; .jsonl with one object a line
+    and .parquet, their texts under `text`; all but .parquet also packed as .gz. A file that is named by itself may have
+    any other ending that does not stand for another format. Files are read as UTF-8 with `\n` line ends; documents are
+    joined by one blank line.
 
     Raises:
         KronpressError: where the source is missing, of another kind, not UTF-8, malformed or empty.
     """
-    if source.strip() and Path(source).expanduser().exists():
+    if source.strip() and _exists(source):
         return Corpus(source, _read_source(source))
-    return Corpus(source, _join([_read_source(part.strip()) for part in source.split(",")]))
+    return Corpus(source, join_documents([_read_source(part.strip()) for part in source.split(",")]))
+
+
+def _exists(source: str) -> bool:
+    try:
+        return user_path(source).exists()
+    except KronpressError:  # several sources may be no path together
+        return False
 
 
 def split_held_out(corpus: Corpus, *, fraction: float = 0.1) -> tuple[Corpus, Corpus]:
@@ -66,18 +79,17 @@ def split_held_out(corpus: Corpus, *, fraction: float = 0.1) -> tuple[Corpus, Co
     return Corpus(f"{corpus.name} (train)", text[:cut]), Corpus(f"{corpus.name} (held out)", text[cut:])
 
 
-def _join(documents: list[str]) -> str:
-    if len(documents) == 1:
-        return documents[0]
-    return _BETWEEN_DOCUMENTS.join(document.strip("\n") for document in documents if document.strip()) + "\n"
-
-
 def _read_source(source: str) -> str:
     if not source:
         raise KronpressError("a text source has no name; name a file, a folder or 'bundled:python-reference'")
-    text = _read_bundled(source) if source.startswith("bundled:") else _read_path(Path(source).expanduser())
+    if source.startswith("bundled:"):
+        text = _read_bundled(source)
+    else:
+        text = hub_text(source) if source.startswith(HUB) else _read_path(user_path(source))
     if not text.strip():
-        raise KronpressError(f"the text '{source}' is empty; name a file or folder with text in it")
+        raise KronpressError(f"the text {shown(source)} is empty; name a file or folder with text in it")
+    if sum(map(text.count, _CONTROLS)) > len(text) / 10:
+        raise KronpressError(f"the text {shown(source)} is full of control characters such as NUL; give plain text")
     return text
 
 
@@ -86,39 +98,19 @@ def _read_path(path: Path) -> str:
         return _read_folder(path)
     if not path.is_file():
         remedy = "name a file, a folder or 'bundled:python-reference'"
-        raise KronpressError(f"there is no text at '{path}': {neighbors(path, suffixes=_READERS, remedy=remedy)}")
-    return _read_file(path)
+        raise KronpressError(
+            f"there is no text at '{path}': {neighbors(path, suffixes=(*ENDINGS, '.gz'), remedy=remedy)}"
+        )
+    return read_file(path)
 
 
 def _read_folder(folder: Path) -> str:
-    paths = [path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() in _READERS]
+    paths = [path for path in folder.rglob("*") if is_text(path)]
     if not paths:
-        raise KronpressError(f"the folder '{folder}' holds no {', '.join(_READERS)} file; name another folder")
-    return _join([_read_file(path) for path in sorted(paths, key=lambda path: path.relative_to(folder).as_posix())])
-
-
-def _read_file(path: Path) -> str:
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise KronpressError(f"'{path}' is not a text that can be read; give it as one of {', '.join(_READERS)}")
-    return reader(path)
-
-
-def _read_plain(path: Path) -> str:
-    return read_utf8(path).replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _read_jsonl(path: Path) -> str:
-    return _join([_record_text(record, place) for place, record in read_json_lines(path)])
-
-
-def _record_text(record: dict[str, Any], place: str) -> str:
-    text = record.get("text")
-    if not isinstance(text, str):
-        found = f"the fields {', '.join(record)}" if record else "no field at all"
-        raise KronpressError(f"{place}: no field 'text' with a string in it, but {found}; rename the field to 'text'")
-    require_characters(text, place=place)
-    return text
+        raise KronpressError(f"the folder '{folder}' holds no {', '.join(ENDINGS)} file; name another folder")
+    return join_documents(
+        [read_file(path) for path in sorted(paths, key=lambda path: path.relative_to(folder).as_posix())]
+    )
 
 
 def _read_bundled(source: str) -> str:
@@ -133,8 +125,7 @@ def _python_reference() -> str:
         topics: dict[str, str] = importlib.import_module("pydoc_data.topics").topics
     except ImportError:
         raise KronpressError("this Python ships without its language reference; name a text file instead") from None
-    return _join([topics[topic] for topic in sorted(topics)])
+    return join_documents([topics[topic] for topic in sorted(topics)])
 
 
-_READERS: dict[str, Callable[[Path], str]] = {".txt": _read_plain, ".md": _read_plain, ".jsonl": _read_jsonl}
 _BUNDLED: dict[str, Callable[[], str]] = {"python-reference": _python_reference}

@@ -14,6 +14,7 @@ from kronpress.distill.losses import IGNORED, LayerLoss, Loss
 from kronpress.distill.trace import Reading
 from kronpress.families import position_limit
 from kronpress.tasks import TASKS, Example, Feature, SentenceTask, Task
+from kronpress.validation import path_name
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,9 @@ class Contender:
     epochs: float
     learning_rate: float
     dropout: float | None = None
+
+    def __post_init__(self) -> None:
+        path_name(self.name, what="a model")
 
     def settings(self) -> dict[str, Any]:
         """Return what the result depends on, but for data and teacher."""

@@ -84,11 +84,11 @@ class Contest:
             with processes.together():
                 if processes.is_main():
                     summary = self._summary(contender, found)
-                    shutil.rmtree(place, ignore_errors=True)
+                    self._remove(place)
                     save(self._best(contender, summary["best_seed"]), place, tokenizer=contender.tokenizer)
                     lost = len(attempts) - len(found)
                     files.write_json(report, {**summary, "diverged": lost, "settings": settings})
-                    shutil.rmtree(self._work(contender), ignore_errors=True)
+                    self._remove(self._work(contender))
         known: dict[str, Any] = files.read_json(report)
         return known
 
@@ -111,7 +111,13 @@ class Contest:
         """Remove what was kept in case of an interruption, when all rows are done."""
         with processes.together():
             if processes.is_main():
-                shutil.rmtree(self.folder / ".work", ignore_errors=True)
+                self._remove(self.folder / ".work")
+
+    def _remove(self, path: Path) -> None:
+        """Remove a folder inside of the task's own, never that one or what is outside of it."""
+        if self.folder.resolve() not in path.resolve().parents:
+            raise KronpressError(f"{path} is not inside of {self.folder}, and is not removed; choose other names")
+        shutil.rmtree(path, ignore_errors=True)
 
     def _settings(self, contender: Contender, teacher: PreTrainedModel | None) -> dict[str, Any]:
         """Return what a row depends on, and note it in its folder; refuse a folder where that is something else."""
@@ -159,7 +165,7 @@ class Contest:
                 result = {"seed": seed, "score": None, "error": str(error)}
             with processes.together():
                 if processes.is_main():
-                    shutil.rmtree(folder / "trainer", ignore_errors=True)
+                    self._remove(folder / "trainer")
                     files.write_json(folder / "result.json", result)
         known: dict[str, Any] = files.read_json(folder / "result.json")
         return known

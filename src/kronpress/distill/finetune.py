@@ -8,7 +8,7 @@ from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -21,15 +21,16 @@ from kronpress.distill.sources import Sources, TaskOptions, answered_by
 from kronpress.distill.step import parse_losses
 from kronpress.distill.task_distillation import TaskDistillation
 from kronpress.distill.training import Material, TrainingStep
-from kronpress.errors import KronpressError
+from kronpress.errors import KronpressError, shown
 from kronpress.step import STEPS, Workbench
 from kronpress.tasks import TASKS, ClassificationTask, Task, is_headed, with_head
+from kronpress.validation import Checked, path_name
 
 _PLAIN: dict[str, Loss] = {"cross_entropy": LOSSES["cross_entropy"]()}
 _SETTINGS = {"micro_batch", "warmup", "schedule", "weight_decay", "max_grad_norm"}  # that weights depend on
 
 
-class TeacherOptions(BaseModel):
+class TeacherOptions(Checked):
     """How the recipe's model is fine-tuned to become the teacher.
 
     Attributes:
@@ -38,13 +39,12 @@ class TeacherOptions(BaseModel):
         dropout: by default what its configuration says.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     epochs: float | None = Field(default=None, gt=0)
     learning_rate: float = Field(default=5e-5, gt=0)
     dropout: float | None = Field(default=None, ge=0, lt=1)
 
 
-class Baseline(BaseModel):
+class Baseline(Checked):
     """Another model, or another training, that stands in the same table.
 
     Attributes:
@@ -53,7 +53,6 @@ class Baseline(BaseModel):
         learning_rate: peak; the student's by default.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     model: str | None = None
     losses: dict[str, SerializeAsAny[Loss]] = Field(default=_PLAIN, min_length=1)
     learning_rate: float | None = Field(default=None, gt=0)
@@ -120,8 +119,8 @@ class Finetune(TrainingStep):
         names = [value] if isinstance(value, str) else value
         known = {name: {} for name in names} if isinstance(names, list | tuple) else names
         if not isinstance(known, dict):
-            raise KronpressError(f"tasks is {value!r}; give names of {', '.join(TASKS)}, or a mapping from them")
-        return {TASKS[str(name)].name: options or {} for name, options in known.items()}
+            raise KronpressError(f"tasks is {shown(value)}; give names of {', '.join(TASKS)}, or a mapping from them")
+        return {TASKS[name].name: options or {} for name, options in known.items()}
 
     @field_validator("losses", mode="before")
     @classmethod
@@ -131,10 +130,15 @@ class Finetune(TrainingStep):
     @field_validator("baselines", mode="after")
     @classmethod
     def _not_ours(cls, value: dict[str, Baseline]) -> dict[str, Baseline]:
+        taken = ["teacher", "student"]
         for name in value:
-            if name in ("teacher", "student") or "/" in name or name.startswith("."):
-                raise KronpressError(f"a baseline cannot be called '{name}'; choose another name")
+            taken.append(path_name(name, what="a baseline", others=taken))
         return value
+
+    @field_validator("also", mode="after")
+    @classmethod
+    def _known_tasks(cls, value: dict[str, str]) -> dict[str, str]:
+        return {TASKS[name].name: source for name, source in value.items()}
 
     @model_validator(mode="after")
     def _ordered(self) -> Finetune:

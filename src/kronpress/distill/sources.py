@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
+from pydantic import Field, SerializeAsAny, field_validator
 
+from kronpress.data import user_path
 from kronpress.distill.contender import Data
 from kronpress.distill.losses import Loss
 from kronpress.distill.step import parse_losses
 from kronpress.errors import KronpressError
 from kronpress.tasks import TASKS, ClassificationTask, Example, SentenceTask, without
+from kronpress.validation import Checked
 
 
-class TaskOptions(BaseModel):
+class TaskOptions(Checked):
     """What one task does otherwise than the step says.
 
     Attributes:
@@ -31,7 +32,6 @@ class TaskOptions(BaseModel):
         unlabeled: tasks whose training texts are read as well, without their labels, by all that learn from a teacher.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     data: str | None = None
     epochs: float | None = Field(default=None, gt=0)
     learning_rate: float | None = Field(default=None, gt=0)
@@ -99,7 +99,7 @@ class Sources:
         source = self.tasks[name].data or self.data
         if source is None:
             raise KronpressError(f"no data for '{name}'; name a folder or `hub:` under data")
-        task, place = TASKS[name], Path(source).expanduser()
+        task, place = TASKS[name], user_path(source)
         if place.is_file():
             raise KronpressError(f"'{source}' would be training and dev set of '{name}' at once; name a folder of both")
         found, sharing = task.find(source), [other for other, options in self.tasks.items() if options.data is None]

@@ -24,7 +24,7 @@ from kronpress.distill.compiled import compiled_blocks
 from kronpress.distill.distillation import Distillation, head_of, vocabulary_of
 from kronpress.distill.losses import LOSSES, LogitLoss, Loss
 from kronpress.distill.training import Material, TrainingStep
-from kronpress.errors import KronpressError
+from kronpress.errors import KronpressError, shown
 from kronpress.families import family_of, window_of
 from kronpress.precision import computes_in_bfloat16
 from kronpress.step import STEPS, Workbench
@@ -66,6 +66,15 @@ class Distill(TrainingStep):
     compile: bool = False
     cache_teacher: bool = False
     cache_max_bytes: int = Field(default=4 * 2**30, ge=1)
+
+    def unread(self) -> dict[str, str]:
+        """Return what belongs to a validation, a teacher or a cache that the other fields do not ask for."""
+        idle = {
+            "validation_windows": (self.validate_every is None, "set validate_every"),
+            "cache_max_bytes": (not self.cache_teacher, "set cache_teacher: true"),
+            "teacher": (not any(loss.compares for loss in self.losses.values()), "add a loss that compares, as logits"),
+        }
+        return {name: f"{remedy}, or leave it out" for name, (unused, remedy) in idle.items() if unused}
 
     @field_validator("losses", mode="before")
     @classmethod
@@ -233,9 +242,11 @@ def parse_losses(value: Any) -> dict[str, Loss]:
     """
     given = {value: {}} if isinstance(value, str) else value
     if not isinstance(given, dict):
-        raise KronpressError(f"losses is {value!r}; give a mapping of {', '.join(LOSSES)} to their fields")
+        raise KronpressError(f"losses is {shown(value)}; give a mapping of {', '.join(LOSSES)} to their fields")
     losses = {}
     for label, fields in given.items():
         known = {"weight": fields} if isinstance(fields, int | float) else fields or {}
-        losses[str(label)] = parse_named(known, LOSSES, key=f"losses.{label}", default=str(label))
+        losses[str(label)] = parse_named(known, LOSSES, key=f"losses.{shown(label)[1:-1]}", default=str(label))
+    if len({label.replace(".", "_") for label in losses}) < len(losses):
+        raise KronpressError(f"losses has labels that differ in '.' and '_' alone: {', '.join(losses)}; rename one")
     return losses

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -16,8 +15,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kronpress.data import read_json_lines, require_characters
-from kronpress.errors import KronpressError
+from kronpress.data import read_json_lines, require_characters, user_path
+from kronpress.errors import KronpressError, shown
 from kronpress.evaluate.inference import evaluating, require_causal, require_known
 from kronpress.evaluate.perplexity import chunked_nats
 from kronpress.families import position_limit
@@ -70,7 +69,8 @@ class LambadaProtocol:
     where every one of its tokens is the most probable one, given those before it.
 
     Published numbers are on the text as OpenAI detokenized it, with capitals and quotation marks as in the books; on
-    the lowercase, tokenized original they are others.
+    the lowercase, tokenized original they are others. Krony-PT's column LAMBADA is no such number, but the perplexity
+    of whole passages: the protocol `krony-pt-lambada`.
     """
 
     name: str = "lambada-openai"
@@ -120,7 +120,7 @@ def read_lambada(path: str, *, limit: int | None = None) -> list[Passage]:
     """
     if limit is not None and limit < 1:
         raise KronpressError(f"limit={limit} leaves nothing to measure; use 1 or more, or None for all")
-    lines = read_json_lines(Path(path).expanduser(), remedy="name a .jsonl file of LAMBADA")
+    lines = read_json_lines(user_path(path), remedy="name a .jsonl file of LAMBADA")
     found = [_passage(record, place) for place, record in lines][:limit]
     if not found:
         raise KronpressError(f"'{path}' holds no passage; give a .jsonl file with one object {{\"text\": …}} a line")
@@ -136,7 +136,7 @@ def _passage(record: dict[str, Any], place: str) -> Passage:
     context = text.rpartition(" ")[0].rstrip()
     if not context:
         raise KronpressError(
-            f"{place}: '{text}' is not two words with a space between them; "
+            f"{place}: {shown(text)} is not two words with a space between them; "
             "give a passage, or remove the line: the last word is guessed from those before it"
         )
     return Passage(context, text, place)

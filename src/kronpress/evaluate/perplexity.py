@@ -68,7 +68,8 @@ class PerplexityProtocol:
     `weighting`: 'token' averages the nats of all predicted tokens, 'window' averages the means of the windows.
     `rows`: 'as_is' reads the text as it is. The others take its lines for the rows of a Hugging Face data set: 'joined'
     joins those of WikiText (blank lines are empty rows, the others keep their line end) by a blank line,
-    'concatenated' by nothing; 'sentences' joins those of the Penn Treebank (no white space around) by a space.
+    'concatenated' by nothing; 'sentences' joins those of the Penn Treebank (no white space around) by a space;
+    'passages' joins those of LAMBADA by a blank line.
     `text_kind`: the text a protocol is for; another one is refused where it can be told.
     `remainder`: whether the short last window is dropped or kept.
     `stride`: how far the next window starts from the last, `window` by default; a token counts once, in the first
@@ -272,10 +273,10 @@ class _Protocols(Shelf[PerplexityProtocol]):
     """Protocols by name; beside those that were added, each `tokens-N` is one, with windows of N tokens."""
 
     @override
-    def __getitem__(self, name: str) -> PerplexityProtocol:
-        counted = re.fullmatch("tokens-(0|[1-9][0-9]{0,8})", name)
+    def __getitem__(self, name: object) -> PerplexityProtocol:
+        counted = re.fullmatch("tokens-(0|[1-9][0-9]{0,8})", str(name))
         if counted and name not in self:
-            return PerplexityProtocol(name, window=int(counted[1]))
+            return PerplexityProtocol(str(name), window=int(counted[1]))
         try:
             return super().__getitem__(name)
         except KronpressError as error:
@@ -305,6 +306,15 @@ for _protocol in (
         text_kind="wikitext-v1",
         remainder="keep",
         compares="Krony-PT's and TQCompressor's tables",
+    ),
+    PerplexityProtocol(
+        "krony-pt-lambada",
+        window=1024,
+        weighting="window",
+        rows="passages",
+        text_kind="lambada",
+        remainder="keep",
+        compares="Krony-PT's LAMBADA, on the lowercase test set",
     ),
     PerplexityProtocol(
         "gpt2-zero-shot",

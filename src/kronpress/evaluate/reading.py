@@ -1,6 +1,7 @@
 """How the texts of WikiText and the Penn Treebank are read: kinds, rows, pages, detokenizers and counts of words.
 
-WikiText-2 and WikiText-103 differ in their training texts alone; validation and test are the same files. So they share
+The validation and test articles of WikiText-2 and WikiText-103 are the same, and so are their raw files. Those of v1
+are not: the vocabularies have 33,278 and 267,735 words, and whatever is outside of them is `<unk>`. Both share
 protocols, and the name of the text tells which was meant.
 """
 
@@ -10,8 +11,8 @@ import re
 from collections.abc import Callable
 from typing import Literal
 
-TextKind = Literal["any", "wikitext-v1", "wikitext-raw", "ptb"]
-Rows = Literal["as_is", "joined", "concatenated", "sentences"]
+TextKind = Literal["any", "wikitext-v1", "wikitext-raw", "ptb", "lambada"]
+Rows = Literal["as_is", "joined", "concatenated", "sentences", "passages"]
 Documents = Literal["whole", "pages"]
 Detokenizer = Literal["none", "wikitext", "ptb"]
 Normalizer = Literal["token", "word", "word+eos"]
@@ -20,6 +21,7 @@ KIND_NAMES: dict[TextKind, str] = {
     "any": "any text",
     "wikitext-v1": "WikiText v1",
     "wikitext-raw": "raw WikiText",
+    "lambada": "the passages of LAMBADA",
     "ptb": "the Penn Treebank as Mikolov prepared it",
 }
 
@@ -32,8 +34,9 @@ def unfit(kind: TextKind, text: str) -> str | None:
     """Say why `text` is not of this kind, as far as can be seen; None where it may be."""
     if kind == "any":
         return None
-    if kind == "wikitext-raw":
-        return "has '<unk>' in it" if "<unk>" in text else None
+    if kind in ("wikitext-raw", "lambada"):
+        headed = kind == "lambada" and any(map(_is_title, text.split("\n")))
+        return "has '<unk>' in it" if "<unk>" in text else "has headings of WikiText in it" if headed else None
     if "<unk>" not in text:
         return "has no '<unk>' in it"
     upper_case = _UPPER_CASE.search(text)
@@ -51,11 +54,18 @@ def _sentences(text: str) -> str:
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
+def _passages(text: str) -> str:
+    """Join passages by blank lines, as they are where they came as JSON lines; a file may have one a line."""
+    text = text.strip("\n")
+    return text if "\n\n" in text else "\n\n".join(text.split("\n"))
+
+
 ROWS: dict[Rows, Callable[[str], str]] = {
     "as_is": lambda text: text,
     "joined": lambda text: "\n\n".join(_data_set_rows(text)),
     "concatenated": lambda text: "".join(_data_set_rows(text)),
     "sentences": _sentences,
+    "passages": _passages,
 }
 """What becomes of the lines of a file before a model reads them."""
 

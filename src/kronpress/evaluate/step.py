@@ -54,6 +54,12 @@ class Evaluate(Step):
     speed: bool = False
     prompts: tuple[str, ...] = ()
 
+    def unread(self) -> dict[str, str]:
+        """Return what belongs to LAMBADA where there is none."""
+        return (
+            {} if self.lambada is not None else {"max_passages": "name LAMBADA's file under lambada, or leave it out"}
+        )
+
     @field_validator("protocols")
     @classmethod
     def _known(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:

@@ -52,6 +52,11 @@ class CalibratedPruning(Initialization):
     rounds: int = Field(default=32, ge=1)
     epsilon: float = 0.1
 
+    def unread(self) -> dict[str, str]:
+        """Return ε of the other form."""
+        remedy = "a narrow block has no silent half: leave it out, or set form: kronecker"
+        return {} if self.form == "kronecker" else {"epsilon": remedy}
+
     def check(self, bench: Workbench, request: Request) -> None:
         """Check the request, and that the text has a window."""
         self._kept(bench.student, layout(bench.student), request)

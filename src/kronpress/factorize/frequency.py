@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from kronpress.errors import KronpressError
@@ -25,20 +25,19 @@ from kronpress.families import Site
 from kronpress.layers import GroupedEmbedding, KroneckerEmbedding, StructuredLayer, weight_of
 from kronpress.linalg import KroneckerShape, KroneckerSum, nearest_kronecker_sum
 from kronpress.step import Workbench
+from kronpress.validation import Checked
 
 _AROUND = ("cls", "sep", "mask", "bos", "eos")
 _WORDS_PER_TEXT = 100
 
 
-class Group(BaseModel):
+class Group(Checked):
     """Tokens whose rows share factors.
 
     Attributes:
         tokens: how many of them.
         terms: Kronecker products in their sum.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     tokens: int = Field(ge=1)
     terms: int = Field(ge=1)
@@ -61,6 +60,7 @@ class VanLoanFrequency(Initialization):
     """
 
     kind: ClassVar[str] = "van_loan_frequency"
+    reads: ClassVar[frozenset[str]] = frozenset({"left", "right", "terms", "head"})
     groups: tuple[Group, ...] = ()
     tokens: int | None = Field(default=None, ge=1)
     smoothing: float = Field(default=0.5, gt=0)
@@ -86,7 +86,6 @@ class VanLoanFrequency(Initialization):
         for site in sites:
             if not isinstance(model.get_submodule(site.path), nn.Embedding | StructuredLayer):
                 raise KronpressError(f"{self.kind} is for token tables, not {site.path}; set sites: embedding")
-        request.require_plain_sum(self.kind)
         return sites
 
     def _shape(self, layer: nn.Module, site: Site, request: Request) -> KroneckerShape:

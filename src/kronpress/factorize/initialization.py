@@ -11,7 +11,6 @@ from typing import Any, ClassVar, TypeAlias
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
@@ -31,13 +30,18 @@ from kronpress.layers import (
 )
 from kronpress.registry import Shelf
 from kronpress.step import Workbench
+from kronpress.validation import Checked
 
 
-class Initialization(BaseModel, ABC):
-    """A way to choose factors; its fields are its hyperparameters."""
+class Initialization(Checked, ABC):
+    """A way to choose factors; its fields are its hyperparameters.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Attributes:
+        reads: the fields of the request that it takes account of, beside those that choose sites.
+    """
+
     kind: ClassVar[str]
+    reads: ClassVar[frozenset[str]] = frozenset()
 
     def check(self, bench: Workbench, request: Request) -> None:
         """Look for mistakes in the request that the model alone shows.

@@ -32,6 +32,8 @@ from kronpress.step import Workbench
 class KroneckerInitialization(MatrixInitialization):
     """An initialization that writes one matrix as a sum of Kronecker products."""
 
+    reads: ClassVar[frozenset[str]] = frozenset({"left", "right", "terms", "scales", "levels", "permute", "head"})
+
     def check(self, bench: Workbench, request: Request) -> None:
         """Check sites, shapes and what only some layers can do."""
         for site in request.sites_of(bench.student):
@@ -39,8 +41,11 @@ class KroneckerInitialization(MatrixInitialization):
             if isinstance(layer, StructuredLayer):
                 continue
             for share in shares_of(layer, site):
-                request.shape(_size(weight_of(share)), site=site)
+                self._check_shape(request.shape(_size(weight_of(share)), site=site), terms=request.terms)
             self._check_levels(layer, site, request)
+
+    def _check_shape(self, shape: KroneckerShape, *, terms: int) -> None:
+        """Refuse shapes that this initialization can not fill."""
 
     def _check_levels(self, layer: nn.Module, site: Site, request: Request) -> None:
         if request.levels == 1:
@@ -153,15 +158,18 @@ class Pruning(KroneckerInitialization):
     kind: ClassVar[str] = "pruning"
     epsilon: float = Field(default=0.1)
 
-    def approximate(
-        self, weight: Float[Tensor, "out in"], *, shape: KroneckerShape, terms: int
-    ) -> tuple[KroneckerSum, float]:
-        """Return the chosen channels and the row or column [1, ε, …]."""
+    def _check_shape(self, shape: KroneckerShape, *, terms: int) -> None:
         if terms != 1 or 1 not in (shape.m2, shape.n2):
             raise KronpressError(
                 f"pruning takes one term and a right factor that is a row or a column, not {terms} terms of "
                 f"{shape.m2} × {shape.n2}; choose right: [1, 2]"
             )
+
+    def approximate(
+        self, weight: Float[Tensor, "out in"], *, shape: KroneckerShape, terms: int
+    ) -> tuple[KroneckerSum, float]:
+        """Return the chosen channels and the row or column [1, ε, …]."""
+        self._check_shape(shape, terms=terms)
         right = torch.full((1, shape.m2, shape.n2), self.epsilon, dtype=weight.dtype, device=weight.device)
         right[:, 0, 0] = 1.0
         left = weight[:: shape.m2, :: shape.n2][None].clone()

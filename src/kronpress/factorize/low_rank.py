@@ -20,6 +20,7 @@ class Svd(MatrixInitialization):
     """The truncated singular value decomposition, at the rank that keeps `ratio` of the parameters."""
 
     kind: ClassVar[str] = "svd"
+    reads: ClassVar[frozenset[str]] = frozenset({"ratio"})
 
     def fit(
         self, weight: Float[Tensor, "out in"], *, site: Site, request: Request, layer: nn.Module

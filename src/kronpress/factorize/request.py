@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from transformers import PreTrainedModel
 
-from kronpress.errors import KronpressError
-from kronpress.families import Blocks, Site, select_sites
+from kronpress.errors import KronpressError, shown
+from kronpress.families import Blocks, Site, layout, select_sites
 from kronpress.linalg import KroneckerShape
+from kronpress.validation import Checked
 
 Pair = tuple[int, int]
 
 
-class Request(BaseModel):
-    """The part of a factorize step that is the same for each initialization.
+class Request(Checked):
+    """The part of a factorize step that is the same for each initialization, which says what it reads of it.
 
     Attributes:
         sites: a role, a group of roles, a glob or `re:` expression (see `kronpress inspect`).
@@ -34,8 +35,6 @@ class Request(BaseModel):
             one that has weights of its own keeps them (`tied` drops those, which the report tells).
         ratio: parameters to keep, as a fraction, for low-rank factors.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     sites: str = "feed_forward"
     blocks: Blocks = "all"
@@ -79,16 +78,30 @@ class Request(BaseModel):
         except KronpressError as error:
             raise KronpressError(f"{site.path} ({matrix[0]} × {matrix[1]}): {error}") from error
 
-    def require_plain_sum(self, init: str) -> None:
-        """Check that nothing is asked for that an initialization of plain sums of Kronecker products does not know.
+    def require_effect(self, model: PreTrainedModel) -> None:
+        """Check that the model has what `permute` and `head` speak of.
 
         Raises:
-            KronpressError: levels, permute or scales are.
+            KronpressError: it has not.
         """
-        if self.levels > 1 or self.permute != "none" or self.scales:
+        sites = self.sites_of(model)
+        paths, roles = {site.path for site in sites}, {site.role for site in sites}
+        if self.permute == "folded" and not any(
+            side.path in paths for fold in layout(model).folds for side in fold.sides
+        ):
             raise KronpressError(
-                f"{init} knows neither levels, permute nor scales; leave them out or choose init: van_loan"
+                f"permute: folded finds no order that folds into neighbors of {self.sites}; leave it out"
             )
+        if self.head != "tied" and "embedding" not in roles:
+            raise KronpressError(
+                f"head: {self.head} says what becomes of the output head when the embedding is factorized, and sites "
+                f"is {shown(self.sites)}; leave it out, or add embedding to sites"
+            )
+        if model.config.tie_word_embeddings or self.head == "tied":
+            return
+        if (self.head == "dense") == ("head" in roles):
+            remedy = "leave it out of sites" if self.head == "dense" else "add head to sites"
+            raise KronpressError(f"head: {self.head}, but the model's head has its own matrix; {remedy}")
 
     def rank(self, matrix: Pair) -> int:
         """Return the rank whose two factors hold `ratio` of the numbers of the matrix."""

@@ -13,6 +13,8 @@ from kronpress.factorize.request import Request
 from kronpress.step import STEPS, Step, Workbench
 from kronpress.validation import parse_named
 
+_OF_ALL = {"sites", "blocks", "skip_blocks"}
+
 
 @STEPS.register("factorize")
 class Factorize(Step, Request):
@@ -32,8 +34,16 @@ class Factorize(Step, Request):
         return init
 
     def check(self, bench: Workbench) -> None:
-        """Check that the sites exist and that their shapes divide."""
-        self.init.check(bench, self._request())
+        """Check that the sites exist, that their shapes divide, and that no field is without effect."""
+        request = self._request()
+        self.init.check(bench, request)
+        request.require_effect(bench.student)
+
+    def unread(self) -> dict[str, str]:
+        """Return the fields of the request that the initialization takes no account of."""
+        mine = self.init.reads | _OF_ALL
+        remedy = f"init: {self.init.kind} takes {', '.join(sorted(self.init.reads)) or 'the fields of init alone'}"
+        return {name: _remedy(name, remedy) for name in Request.model_fields if name not in mine}
 
     def _request(self) -> Request:
         return Request(**{name: getattr(self, name) for name in Request.model_fields})
@@ -53,3 +63,8 @@ class Factorize(Step, Request):
             "notes": notes,
             "parameters": sum(parameter.numel() for parameter in bench.student.parameters()),
         }
+
+
+def _remedy(name: str, reason: str) -> str:
+    others = [other for other, method in INITIALIZATIONS.items() if name in method.reads]
+    return f"{reason}: leave {name} out, or choose init: {', '.join(others)}"

@@ -86,6 +86,7 @@ class TensorTrainRows(MatrixInitialization):
     """
 
     kind: ClassVar[str] = "tensor_train_rows"
+    reads: ClassVar[frozenset[str]] = frozenset({"head"})
     rank: int = Field(ge=1)
     modes: tuple[int, ...] | None = Field(default=None, min_length=1)
 

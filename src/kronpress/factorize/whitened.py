@@ -106,6 +106,7 @@ class WhitenedSvd(Whitened):
     """The nearest low-rank product on text (SVD-LLM, Wang et al., 2024): the strongest without training."""
 
     kind: ClassVar[str] = "svd_whitened"
+    reads: ClassVar[frozenset[str]] = frozenset({"ratio"})
 
     def fit(
         self, layer: nn.Module, *, site: Site, request: Request, second: Float[Tensor, "n n"]
@@ -124,11 +125,11 @@ class WhitenedVanLoan(Whitened):
     """
 
     kind: ClassVar[str] = "van_loan_whitened"
+    reads: ClassVar[frozenset[str]] = frozenset({"left", "right", "terms"})
 
     def check(self, bench: Workbench, request: Request) -> None:
         """Check also that the shapes divide."""
         super().check(bench, request)
-        request.require_plain_sum(self.kind)
         for site in request.sites_of(bench.student):
             for share in dense_shares(bench.student, site):
                 rows, columns = weight_of(share).shape
@@ -138,7 +139,6 @@ class WhitenedVanLoan(Whitened):
         self, layer: nn.Module, *, site: Site, request: Request, second: Float[Tensor, "n n"]
     ) -> tuple[StructuredLayer, float]:
         """Solve for the factors."""
-        request.require_plain_sum(self.kind)
         weight = weight_of(layer)
         shape = request.shape((weight.shape[0], weight.shape[1]), site=site)
         value = weighted_kronecker_sum(weight, shape=shape, terms=request.terms, second_moment=second)

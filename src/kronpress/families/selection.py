@@ -6,7 +6,7 @@ import fnmatch
 import re
 from typing import Literal
 
-from kronpress.errors import KronpressError
+from kronpress.errors import KronpressError, shown
 from kronpress.families.family import ATTENTION_ROLES, FEED_FORWARD_ROLES
 from kronpress.families.layout import Layout, Site, layout
 from kronpress.families.signatures import PreTrainedModel
@@ -37,8 +37,23 @@ def select_sites(
         and any(_matches(part.strip(), site) for part in pattern.split(","))
     ]
     if not chosen:
-        raise KronpressError(f"the pattern '{pattern}' matches no module of the model; {_offer(plan)}")
+        raise KronpressError(f"the pattern {shown(pattern)} matches no module of the model; {_offer(plan)}")
+    _check_blocks(plan, chosen, blocks, skip_blocks)
     return chosen
+
+
+def _check_blocks(plan: Layout, chosen: list[Site], blocks: Blocks, skip_blocks: tuple[int, ...]) -> None:
+    """Refuse numbers of blocks that say nothing."""
+    named = ([*blocks] if not isinstance(blocks, str) else []) + [*skip_blocks]
+    count = len(plan.block_paths)
+    for block in named:
+        if not 0 <= block < count:
+            raise KronpressError(f"the model has no block {block}; its {count} blocks are numbered from 0")
+    idle = next((block for block in skip_blocks if not _is_in(block, blocks)), None)
+    if idle is not None:
+        raise KronpressError(f"skip_blocks: {idle} is not in blocks: {shown(blocks)} anyway; leave it out")
+    if (blocks != "all" or skip_blocks) and all(site.block is None for site in chosen):
+        raise KronpressError(f"{chosen[0].path} is in no block; leave blocks and skip_blocks out")
 
 
 def _is_in(block: int | None, blocks: Blocks) -> bool:
@@ -58,7 +73,7 @@ def _matches(pattern: str, site: Site) -> bool:
         try:
             return re.search(pattern[3:], site.path) is not None
         except re.error as error:
-            raise KronpressError(f"'{pattern}' is not a regular expression: {error}") from error
+            raise KronpressError(f"{shown(pattern)} is not a regular expression: {error}") from error
     return fnmatch.fnmatchcase(site.path, pattern)
 
 

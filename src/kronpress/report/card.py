@@ -19,6 +19,10 @@ _AUTO_CLASSES = {
     "text-classification": "AutoModelForSequenceClassification",
     "question-answering": "AutoModelForQuestionAnswering",
 }
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")  # the last two turn words around
+_ACTIVE = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])")  # an underscore inside of a word is one
+_ENTITY = re.compile(r"&(?=#?\w+;)")
+_OPENING = re.compile(r"^(\d*)([-+#=>.)])")
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -32,15 +36,22 @@ def _front_matter(summary: RunSummary, *, plain: bool) -> str:
 
 
 def _line(text: str) -> str:
-    """Return `text` on one line, so that it cannot end a heading or a table row."""
-    return " ".join(text.split()).replace("<", "&lt;")
+    """Return Markdown that shows `text` as it is, on one line, which can not end a heading or a table row."""
+    line = " ".join(_CONTROLS.sub(" ", text).split())
+    return _ACTIVE.sub(r"\\\g<0>", _ENTITY.sub("&amp;", line).replace("<", "&lt;"))
+
+
+def _paragraph(text: str) -> str:
+    """Return `text` as `_line` does, where a line begins with it, so that it is no heading, list, quote or rule."""
+    return _OPENING.sub(r"\1\\\2", _line(text))
 
 
 def _table(head: Sequence[str], *, rows: Sequence[Sequence[str]]) -> str:
     if not rows:
         return ""
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    return "\n".join("| " + " | ".join(_line(cell).replace("|", "\\|") for cell in row) + " |" for row in lines) + "\n"
+    shown = [[_line(cell) for cell in row] for row in (head, *rows)]
+    lines = [shown[0], ["---"] + ["---:"] * (len(head) - 1), *shown[1:]]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _numbers(summary: RunSummary) -> str:
@@ -59,7 +70,7 @@ def _stages(summary: RunSummary) -> str:
 
 def _tasks(summary: RunSummary) -> str:
     return "\n".join(
-        f"{_table(grid.head, rows=grid.rows)}\n{_line(grid.caption)}\n" for grid in score_tables(summary.tasks)
+        f"{_table(grid.head, rows=grid.rows)}\n{_paragraph(grid.caption)}\n" for grid in score_tables(summary.tasks)
     )
 
 
@@ -88,7 +99,7 @@ def _limits(summary: RunSummary) -> str:
         "Perplexities compare only under the protocol named beside them. Speed ratios hold for the machine and the "
         "batch they were measured with.",
     ]
-    return "".join(f"- {_line(item)}\n" for item in [*fixed, *summary.notes])
+    return "".join(f"- {_paragraph(item)}\n" for item in [*fixed, *summary.notes])
 
 
 def _sections(summary: RunSummary, *, plain: bool) -> Iterator[tuple[str, str]]:

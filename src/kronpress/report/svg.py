@@ -46,17 +46,22 @@ _SETTINGS: dict[Any, Any] = {
 WIDTH = 5.0  # inches: at natural size on a phone, enlarged on a desk
 
 
+def _own(tag: str, name: str) -> str:
+    """Make ids, colors and font of one tag those of the page; what stands between tags is the user's."""
+    tag = tag.replace("xlink:href", "href")
+    tag = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', tag)
+    tag = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", tag)
+    tag = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--sans, sans-serif)", tag)
+    for color, variable in _VARIABLES.items():
+        tag = tag.replace(color, f"var(--{variable}, {color})")
+    return re.sub(r'="[^"]*"', lambda match: re.sub(r"(\d\.\d\d)\d+", r"\1", match.group()), tag)
+
+
 def _inline(svg: str, *, name: str, label: str) -> str:
     """Turn a whole SVG document into one element whose ids and styles stay its own."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
-    svg = svg.replace("xlink:href", "href")
-    svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
-    svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--sans, sans-serif)", svg)
-    for color, variable in _VARIABLES.items():
-        svg = svg.replace(color, f"var(--{variable}, {color})")
-    svg = re.sub(r'="[^"]*"', lambda match: re.sub(r"(\d\.\d\d)\d+", r"\1", match.group()), svg)
+    svg = re.sub(r"<[^>]*>", lambda tag: _own(tag.group(), name), svg)
     view = re.search(r'viewBox="[^"]*"', svg)
     assert view
     opening = f'<svg xmlns="http://www.w3.org/2000/svg" {view.group()} role="img" aria-label="{label}">'

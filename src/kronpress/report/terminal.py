@@ -18,7 +18,7 @@ def _table(title: str, *, head: Sequence[str], texts: int, rows: Sequence[Sequen
     """Return a table whose first `texts` columns are words and whose other columns are numbers."""
     table = Table(title=title, title_justify="left", title_style="bold")
     for index, name in enumerate(head):
-        table.add_column(name, justify="left" if index < texts else "right")
+        table.add_column(escape(name), justify="left" if index < texts else "right")
     for row in rows:
         table.add_row(*map(escape, row))
     return table

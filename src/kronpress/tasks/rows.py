@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +9,20 @@ from typing import Any, TypeAlias
 
 from tqdm import tqdm
 
-from kronpress.data import neighbors, read_json_lines, read_utf8, require_characters
-from kronpress.errors import KronpressError, did_you_mean
+from kronpress.data import (
+    HUB,
+    hub_arguments,
+    load_from_hub,
+    neighbors,
+    read_json_lines,
+    read_utf8,
+    require_characters,
+    user_path,
+)
+from kronpress.errors import KronpressError, did_you_mean, listed, shown
 
 Value: TypeAlias = str | float | None
 Record: TypeAlias = Mapping[str, Any]
-
-HUB = "hub:"
-"""What sources on the hub begin with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +92,7 @@ def read_rows(source: str, request: Request) -> Iterator[Row]:
     Raises:
         KronpressError: missing, malformed or empty; the message names file, line and remedy.
     """
-    rows = _hub_rows(source, request) if source.startswith(HUB) else _local_rows(Path(source).expanduser(), request)
+    rows = _hub_rows(source, request) if source.startswith(HUB) else _local_rows(user_path(source), request)
     first = next(rows, None)
     if first is None:
         raise KronpressError(f"'{source}' has no rows for '{request.names[0]}'; name a file or split that has some")
@@ -153,7 +158,7 @@ def _tsv_records(path: Path, request: Request) -> Iterator[tuple[str, Record]]:
             continue
         if len(fields) != len(header):
             raise KronpressError(
-                f"{place}: {len(fields)} fields instead of {len(header)} ({', '.join(header)}); "
+                f"{place}: {len(fields)} fields instead of {len(header)} ({listed(header)}); "
                 "give one row a line, with tabs between the fields and none inside of them"
             )
         yield place, dict(zip(header, fields, strict=True))
@@ -188,7 +193,7 @@ def hub_records(source: str, names: Sequence[str], own: tuple[str, ...]) -> Iter
     Raises:
         KronpressError: it can not be loaded, or has no such split.
     """
-    loaded = _load_from_hub(source, _hub_arguments(source, own))
+    loaded = load_from_hub(source, _hub_arguments(source, own))
     split = next((name for name in names if name in loaded), None)
     if split is None:
         raise KronpressError(f"'{source}' has no split '{names[0]}': {did_you_mean(names[0], loaded)}")
@@ -204,28 +209,10 @@ def _hub_rows(source: str, request: Request) -> Iterator[Row]:
 
 def _hub_arguments(source: str, own: tuple[str, ...]) -> tuple[str, ...]:
     """Return the data set and, if any, its configuration."""
-    parts = [part for part in source.removeprefix(HUB).split("/") if part]
-    if not parts and not own:
+    named = hub_arguments(source)
+    if not named and not own:
         raise KronpressError(f"this task has no data set of its own on the hub; name one as '{HUB}OWNER/NAME'")
-    if len(parts) > 3:
-        raise KronpressError(f"'{source}' has {len(parts)} parts; give '{HUB}OWNER/NAME/CONFIGURATION' at most")
-    name = ("/".join(parts[:2]), *parts[2:])
-    return own if not parts or name == own[:1] else name
-
-
-def _load_from_hub(source: str, arguments: tuple[str, ...]) -> Mapping[str, Iterable[Record]]:
-    try:
-        datasets = importlib.import_module("datasets")
-    except ImportError:
-        raise KronpressError(f"'{source}' needs the package datasets; pip install 'kronpress[datasets]'") from None
-    try:
-        loaded: Mapping[str, Iterable[Record]] = datasets.load_dataset(*arguments)
-    except Exception as error:  # of many kinds, some from the packages beneath
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise KronpressError(
-            f"'{source}' can not be loaded ({reason}); check the name, the configuration and the connection"
-        ) from error
-    return loaded
+    return own if not named or named == own[:1] else named
 
 
 def _row(record: Record, request: Request, place: str, number: int) -> Row:
@@ -247,7 +234,7 @@ def _require_columns(present: Iterable[str], request: Request, place: str) -> No
     for names in filter(None, wanted):
         if not set(names) & set(present):
             raise KronpressError(
-                f"{place}: no column '{names[0]}', but {', '.join(present) or 'none at all'}; "
+                f"{place}: no column '{names[0]}', but {listed(present)}; "
                 f"name it {' or '.join(repr(name) for name in names)}"
             )
 
@@ -255,7 +242,7 @@ def _require_columns(present: Iterable[str], request: Request, place: str) -> No
 def _require_different(header: Sequence[str], place: str) -> None:
     twice = next((name for name in header if name and header.count(name) > 1), None)
     if twice is not None:
-        raise KronpressError(f"{place}: more than one column '{twice}'; rename all but one of them")
+        raise KronpressError(f"{place}: more than one column {shown(twice)}; rename all but one of them")
 
 
 def _value(record: Record, names: Sequence[str], place: str) -> Value:
@@ -263,7 +250,7 @@ def _value(record: Record, names: Sequence[str], place: str) -> Value:
     if column is None:
         return None
     value = record[column]
-    if value is not None and not isinstance(value, str | int | float):
+    if value is not None and (isinstance(value, bool) or not isinstance(value, str | int | float)):
         raise KronpressError(f"{place}: '{column}' is a {type(value).__name__}; give a text or a number")
     return value
 
@@ -271,6 +258,6 @@ def _value(record: Record, names: Sequence[str], place: str) -> Value:
 def _text(record: Record, names: Sequence[str], place: str) -> str:
     value = _value(record, names, place)
     if not isinstance(value, str):
-        raise KronpressError(f"{place}: '{names[0]}' is {value!r} and no text; give it in quotes")
+        raise KronpressError(f"{place}: '{names[0]}' is {shown(value)} and no text; give it in quotes")
     require_characters(value, place=place)
     return value

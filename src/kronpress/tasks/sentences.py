@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from kronpress.errors import KronpressError, did_you_mean
+from kronpress.errors import KronpressError, did_you_mean, shown
 from kronpress.tasks.metrics import METRICS, Numbers
 from kronpress.tasks.rows import Columns, Request, Row, read_rows
 from kronpress.tasks.task import DivergedError, Feature, Head, Outputs, Task
@@ -160,7 +160,7 @@ class SentenceTask(Task[Example, float]):
         known = row.label is not None and row.label != _UNLABELED and str(row.label).strip() not in ("", "-1")
         if labeled and not known:
             raise KronpressError(
-                f"{row.place}: no label ({row.label!r}); give one, remove the row, or read the split 'test'"
+                f"{row.place}: no label ({shown(row.label)}); give one, remove the row, or read the split 'test'"
             )
         label = self._label(row.label, row.place) if known and row.label is not None else None
         return Example(row.first, row.second, label, row.name, row.group)
@@ -248,7 +248,8 @@ class ClassificationTask(SentenceTask):
         if index not in range(len(self.labels)):
             numbers = f", or a number below {len(self.labels)}" if not isinstance(value, str) else ""
             raise KronpressError(
-                f"{place}: unknown label '{value}' of '{self.name}': {did_you_mean(str(value), known)}{numbers}"
+                f"{place}: unknown label {shown(str(value))} of '{self.name}': "
+                f"{did_you_mean(str(value), known)}{numbers}"
             )
         return float(index)
 
@@ -289,8 +290,8 @@ class RegressionTask(SentenceTask):
             number = math.nan
         if not self.low <= number <= self.high:
             raise KronpressError(
-                f"{place}: the label '{value}' of '{self.name}' is no number from {self.low:g} to {self.high:g}; "
-                "mend or remove the row"
+                f"{place}: the label {shown(str(value))} of '{self.name}' is no number from {self.low:g} to "
+                f"{self.high:g}; mend or remove the row"
             )
         return number
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
+from kronpress.data import HUB, user_path
 from kronpress.errors import KronpressError
-from kronpress.tasks.rows import HUB
 from kronpress.tasks.squad_files import Question, hub_questions, questions_in
 from kronpress.tasks.squad_scores import best_threshold, breakdown, qualities
 from kronpress.tasks.task import TASKS, Feature, Head, Task
@@ -85,7 +84,7 @@ class SquadTask(Task[Question, Answer]):
         if source.startswith(HUB):
             found = hub_questions(source, split, (self.hub,))
         else:
-            found = questions_in(Path(source).expanduser(), split, self.version)
+            found = questions_in(user_path(source), split, self.version)
         questions = [self._checked(question, place, split) for question, place in found]
         if not questions:
             raise KronpressError(f"'{source}' holds no question; give a file with 'qas' in its paragraphs")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from kronpress.data import parse_json, read_utf8, require_characters
-from kronpress.errors import KronpressError, did_you_mean
+from kronpress.errors import KronpressError, did_you_mean, shown
 from kronpress.tasks.rows import hub_records
 
 T = TypeVar("T")
@@ -47,7 +47,7 @@ def questions_in(source: Path, split: str, version: str) -> Iterator[tuple[Quest
             context = _get(paragraph, "context", str, place=place)
             for k, item in enumerate(_get(paragraph, "qas", list, place=place), start=1):
                 id_ = _get(item, "id", str, place=f"{place}, question {k}")
-                where = f"{place}, question '{id_}'"
+                where = f"{place}, question {shown(id_)}"
                 yield _question(item, id_, context, place=where), where
 
 
@@ -59,7 +59,7 @@ def hub_questions(source: str, split: str, own: tuple[str, ...]) -> Iterator[tup
     """
     for row, record in hub_records(source, ("dev", "validation") if split == "dev" else (split,), own):
         id_ = _get(record, "id", str, place=row)
-        place = f"{row}, question '{id_}'"
+        place = f"{row}, question {shown(id_)}"
         given = _get(record, "answers", dict, place=place)
         texts, starts = (_get(given, key, list, place=place) for key in ("text", "answer_start"))
         if len(texts) != len(starts):
@@ -103,7 +103,9 @@ def _answer(item: object, context: str, place: str) -> tuple[str, int]:
         there = context[max(start, 0) : max(start, 0) + len(text)]
         elsewhere = context.find(text)
         remedy = f"it stands at {elsewhere}" if elsewhere >= 0 else "the context does not hold it"
-        raise KronpressError(f"{place}: '{text}' does not stand at answer_start {start}, but '{there}' does; {remedy}")
+        raise KronpressError(
+            f"{place}: {shown(text)} does not stand at answer_start {start}, but {shown(there)} does; {remedy}"
+        )
     return text, start
 
 

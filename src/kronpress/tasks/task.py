@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from jaxtyping import Float
 from transformers import PreTrainedTokenizerBase
 
+from kronpress.data import user_path
 from kronpress.errors import KronpressError
 from kronpress.registry import Shelf
 
@@ -70,7 +70,7 @@ class Task(ABC, Generic[ExampleT, AnswerT]):
 
     def find(self, source: str) -> str:
         """Return this task's folder inside of a folder with several (`SST-2` for sst-2), else the source itself."""
-        folder, names = Path(source).expanduser(), {_plain(name) for name in (self.name, *self.folders)}
+        folder, names = user_path(source), {_plain(name) for name in (self.name, *self.folders)}
         inside = folder.iterdir() if folder.is_dir() else ()
         return next((str(path) for path in inside if path.is_dir() and _plain(path.name) in names), source)
 

@@ -16,10 +16,12 @@ from kronpress.errors import KronpressError
 from kronpress.pipeline import MANIFEST, Run, execute
 from kronpress.recipe import read_recipe
 from kronpress.report import print_summary
+from kronpress.validation import path_name
 
 
-def run(recipe: str, folder: Path, *, overrides: Sequence[str], fields: dict[str, Any], resume: bool) -> None:
-    """Run a recipe in a folder."""
+def run(recipe: str, out: Path | None, *, overrides: Sequence[str], fields: dict[str, Any], resume: bool) -> None:
+    """Run a recipe in a folder, by default one that is called after it."""
+    folder = out or Path("runs") / path_name(Path(recipe).stem, what="the folder of a run")
     done = execute(read_recipe(recipe, overrides=overrides, fields=fields), folder, resume=resume)
     if processes.is_main():
         print_summary(done.summary())

@@ -6,18 +6,19 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from jaxtyping import Bool, Float, Int
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from kronpress.distill.losses.predictions import Predictions, Teacher
 from kronpress.distill.trace import Reading, Sizes, Trace
 from kronpress.registry import Shelf
+from kronpress.validation import Checked
 
 IGNORED = -100
 """The label of a token at which nothing is to be predicted."""
 
 
-class Loss(BaseModel, ABC):
+class Loss(Checked, ABC):
     """A term of what is minimized; its fields are its hyperparameters.
 
     Attributes:
@@ -26,7 +27,6 @@ class Loss(BaseModel, ABC):
         vanishes: whether it is then zero where the student equals the teacher.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     kind: ClassVar[str]
     compares: ClassVar[bool] = True
     vanishes: ClassVar[bool] = True

@@ -1,0 +1,134 @@
+"""The text of one file, by the ending of its name; what is packed is unpacked up to a bound."""
+
+from __future__ import annotations
+
+import gzip
+import importlib
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from kronpress.data.files import decoded, json_objects, read_utf8, require_characters
+from kronpress.errors import KronpressError, listed
+
+ENDINGS = (".txt", ".md", ".jsonl", ".text", ".raw", ".tokens", ".parquet")
+"""What files of text are called in a folder, where each may be packed as .gz as well, but for .parquet."""
+
+_OTHER = {
+    *(".json", ".csv", ".tsv", ".xml", ".html", ".htm", ".pdf", ".doc", ".docx", ".odt", ".arrow"),
+    *(".zip", ".tar", ".tgz", ".bz2", ".xz", ".zst", ".7z"),
+}
+_BETWEEN_DOCUMENTS = "\n\n"
+_ROWS = 256  # of a Parquet file that are in memory at once
+_LARGEST = 4 * 2**30  # bytes or characters that come out of one packed file
+_UNSUSPECTED = 64 * 2**20  # so many may come out of any
+_HIGHEST_RATIO = 100  # text shrinks to a third or a tenth
+
+
+def is_text(path: Path) -> bool:
+    """Tell whether a file in a folder is one of text."""
+    return path.is_file() and _ending(path) in ENDINGS
+
+
+def read_file(path: Path) -> str:
+    r"""Return the text of a file with `\n` line ends; its name may have any ending that stands for no other format.
+
+    Raises:
+        KronpressError: it is of another kind, not UTF-8, malformed, or grows without measure when it is unpacked.
+    """
+    ending = _ending(path)
+    if ending in _OTHER or (ending == ".parquet" and _is_packed(path)):
+        raise KronpressError(f"'{path}' is not a text that can be read; give it as one of {', '.join(ENDINGS)}")
+    if ending == ".parquet":
+        return join_rows(_parquet_rows(path))
+    text = decoded(_unpacked(path), path) if _is_packed(path) else read_utf8(path)
+    if ending == ".jsonl":
+        return join_documents([_text_of(record, place) for place, record in json_objects(text, path)])
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def join_documents(documents: list[str]) -> str:
+    """Put one blank line between documents, and leave out those that are blank."""
+    if len(documents) == 1:
+        return documents[0]
+    return _BETWEEN_DOCUMENTS.join(document.strip("\n") for document in documents if document.strip()) + "\n"
+
+
+def join_rows(rows: Iterable[tuple[str, Any]]) -> str:
+    """Join the rows of a data set, each with its place: the lines of a text, as in WikiText, or else documents.
+
+    Raises:
+        KronpressError: a row is no text.
+    """
+    texts = [_text_of({"text": text}, place) for place, text in rows]
+    if any(texts) and all(text.find("\n") == len(text) - 1 for text in texts if text.strip(" ")):
+        return "".join(text or "\n" for text in texts)
+    return join_documents(texts)
+
+
+def bounded(parts: Iterable[Any], *, path: Path, size: Callable[[Any], int]) -> Iterator[Any]:
+    """Pass on what comes out of a packed file.
+
+    Raises:
+        KronpressError: it is more than a text can have become when it was packed.
+    """
+    packed, found = path.stat().st_size, 0
+    for part in parts:
+        found += size(part)
+        if found > _LARGEST or found > max(_UNSUSPECTED, _HIGHEST_RATIO * packed):
+            raise KronpressError(
+                f"'{path}' has {packed:,} bytes and becomes more than {found:,} when it is unpacked; "
+                "check that it is a text, unpack it yourself, or cut it into parts"
+            )
+        yield part
+
+
+def _is_packed(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
+
+
+def _ending(path: Path) -> str:
+    return (path.with_suffix("") if _is_packed(path) else path).suffix.lower()
+
+
+def _unpacked(path: Path) -> bytes:
+    try:
+        with gzip.open(path) as stream:
+            return b"".join(bounded(iter(lambda: stream.read(2**20), b""), path=path, size=len))
+    except (OSError, EOFError, zlib.error) as error:
+        raise KronpressError(f"'{path}' can not be unpacked ({error}); give a whole gzip file") from None
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    try:
+        arrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    except ImportError:
+        raise KronpressError(f"'{path}' needs the package pyarrow; pip install 'kronpress[datasets]'") from None
+    try:
+        with parquet.ParquetFile(path) as file:
+            _require_text(file.schema_arrow.names, str(path))
+            batches = file.iter_batches(batch_size=_ROWS, columns=["text"])
+            texts = (text for batch in batches for text in batch.column(0).to_pylist())
+            for number, text in enumerate(bounded(texts, path=path, size=lambda text: 1 + len(str(text)))):
+                yield f"{path}, row {number}", text
+    except (OSError, arrow.lib.ArrowException) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise KronpressError(f"'{path}' can not be read ({reason[:200]}); give a whole Parquet file") from None
+
+
+def _text_of(record: dict[str, Any], place: str) -> str:
+    text = record.get("text")
+    if not isinstance(text, str):
+        if text is None:
+            _require_text(record, place)
+        raise KronpressError(f"{place}: 'text' is a {type(text).__name__} and no string; mend or remove it")
+    require_characters(text, place=place)
+    return text
+
+
+def _require_text(fields: Iterable[str], place: str) -> None:
+    found = list(fields)
+    if "text" not in found:
+        offer = f"the fields {listed(found)}" if found else "no field at all"
+        raise KronpressError(f"{place}: no field 'text' with a string in it, but {offer}; rename the field to 'text'")
