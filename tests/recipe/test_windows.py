@@ -70,6 +70,15 @@ def test_reports_say_which_windows_were_read(tmp_path: Path) -> None:
     assert "tokens-64" in (run.folder / "report.html").read_text()
 
 
+@pytest.mark.parametrize("name", [name for name in shipped() if name.startswith("kroneckerbert")])
+def test_kroneckerbert_reads_512_tokens_and_says_what_its_stage_1_lacks(name: str, tmp_path: Path) -> None:
+    recipe = read_recipe(name, overrides=["distill.tokens=510", "distill.batch=1"])
+    assert "next-sentence prediction" in recipe.description
+    (distill,) = (step for step in recipe.steps if isinstance(step, Distill))
+    report = distill.run(bench(tiny_bert(num_hidden_layers=1, max_position_embeddings=512), tmp_path))
+    assert (report["window"], report["tokens"]) == (510, 510)
+
+
 @pytest.mark.parametrize("init", ["calibrated_pruning", "svd_whitened"])
 def test_a_window_of_calibration_that_the_model_cannot_see_is_refused(init: str, tmp_path: Path) -> None:
     change = f"factorize.init={{name: {init}, window: 65}}"

@@ -36,7 +36,7 @@ class Distill(TrainingStep):
     """Train the student to answer like the teacher, on the recipe's training text.
 
     A decoder predicts the next token. An encoder reads one segment or two, and guesses masked tokens if any loss is of
-    words. AdamW's β are 0.9 and 0.95.
+    words; next-sentence prediction is not learned. AdamW's β are 0.9 and 0.95.
 
     Attributes:
         tokens: training tokens; the text is read again, in another order, where it is shorter.
