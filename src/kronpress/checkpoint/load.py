@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,11 +76,11 @@ def load_with_tokenizer(
     and reads every word as unknown; that counts as none.
     """
     model, options = _open(str(source), dtype, verify)
-    with _plain_errors(str(source)):
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(**options)
-        except (OSError, ValueError, TypeError, AttributeError):
-            tokenizer = None
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(**options)
+    except Exception as error:  # of tokenizers, which derive from Exception alone
+        _require_readable_tokenizer(Path(options["pretrained_model_name_or_path"]), error)
+        tokenizer = None
     if tokenizer is not None and not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
         tokenizer = None
     return model, tokenizer
@@ -145,7 +146,7 @@ def _forget_gguf(model: PreTrainedModel) -> None:
 def _require_sound(folder: Path) -> None:
     if not (folder / "config.json").exists():
         raise KronpressError(f"{folder} has no config.json, so it is not a model folder")
-    files.read_json(folder / "config.json")
+    _require_config(folder)
     weights = sorted(folder.glob("*.safetensors"))
     if not {path.name for path in weights} - {PROBE_FILE}:
         raise KronpressError(f"{folder} holds no *.safetensors file; kronpress never unpickles .bin or .pt weights")
@@ -157,9 +158,31 @@ def _require_sound(folder: Path) -> None:
             raise KronpressError(f"{path} is damaged or cut short ({error}); copy or download it again") from error
 
 
+def _require_config(folder: Path) -> None:
+    """Check what transformers takes on trust in the JSON files of a model; most fields it checks itself."""
+    config = files.read_object(folder / "config.json")
+    names = config.get("architectures")
+    if not isinstance(config.get("model_type", ""), str):
+        wrong, wanted = "model_type", "the name of a model family"
+    elif names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        wrong, wanted = "architectures", "a list with the name of the model class"
+    else:
+        if (folder / "generation_config.json").exists():
+            files.read_object(folder / "generation_config.json")
+        return
+    value = reprlib.repr(config.get(wrong))[:60]
+    raise KronpressError(f"{folder / 'config.json'}: {wrong} is {value}, not {wanted}; restore the file")
+
+
+_SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
+
+
 def _model_class(options: dict[str, Any]) -> Any:
     config = AutoConfig.from_pretrained(**options)
     FAMILIES[config.model_type.removeprefix(PREFIX)]  # an unsupported family stops here
+    for name in _SIZES:
+        if getattr(config, name) < 1:
+            raise KronpressError(f"{name} is {getattr(config, name)} in config.json; it is 1 or more: restore the file")
     if "gguf_file" in options:  # a GGUF file names no class; it holds a language model
         return transformers.AutoModelForCausalLM
     for name in config.architectures or []:
@@ -204,17 +227,47 @@ def _require_complete(source: str, info: dict[str, Any], *, optional: set[str]) 
         )
 
 
-_FOREIGN = (SafetensorError, StrictDataclassError)  # which derive from Exception alone
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+
+
+def _require_readable_tokenizer(folder: Path, error: Exception) -> None:
+    """Stop where the files of a tokenizer are there and `error` came of reading them."""
+    there = [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
+    for path in there:
+        files.read_object(path)
+    if folder / "tokenizer.json" in there:
+        raise KronpressError(
+            f"{folder / 'tokenizer.json'} holds no tokenizer that can be read ({_reason(error)}); "
+            "restore the tokenizer's files, or remove them all to use the model without"
+        ) from error
+
+
+_SENTENCES = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    SafetensorError,
+    StrictDataclassError,
+)  # whose messages say what is wrong
 
 
 @contextmanager
 def _plain_errors(source: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, *_FOREIGN) as error:
-        text = " ".join(str(error).split())
-        reason = text if len(text) < 400 else text[:400] + " …"
-        raise KronpressError(f"cannot open the model '{source}': {reason}") from error
+    except _SENTENCES as error:
+        raise KronpressError(f"cannot open the model '{source}': {_reason(error)}") from error
+    except Exception as error:
+        raise KronpressError(
+            f"cannot open the model '{source}': something in its config.json is not as transformers expects it "
+            f"({_reason(error)}); copy or download it again"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    named = text if isinstance(error, _SENTENCES) else f"{type(error).__name__}: {text}"
+    return named if len(named) < 400 else named[:400] + " …"
 
 
 def verify(folder: str | Path) -> dict[str, float | int]:

@@ -7,6 +7,7 @@ without it transformers would fill the swapped layers with random numbers, and s
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any
 
 from torch import nn
@@ -19,7 +20,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from kronpress.checkpoint.ties import share_tied_factors
 from kronpress.errors import KronpressError
 from kronpress.families import FAMILIES, base_prefix, has_module, replace_module
-from kronpress.layers import StructuredLayer, from_spec
+from kronpress.layers import StructuredLayer, from_spec, parse_spec, require_fit
 
 FORMAT_VERSION = 1
 PREFIX = "kronpress_"
@@ -34,18 +35,24 @@ class KronpressConfig(QuantizationConfigMixin):
         format_version: raised when the meaning of the fields changes.
     """
 
-    def __init__(
-        self, modules: dict[str, dict[str, Any]] | None = None, format_version: int = FORMAT_VERSION, **unknown: Any
-    ) -> None:
+    def __init__(self, modules: Any = None, format_version: Any = FORMAT_VERSION, **unknown: Any) -> None:
         self.quant_method: Any = "kronpress"
-        self.modules = modules or {}
-        self.format_version = format_version
+        self.modules: dict[str, dict[str, Any]] = {} if modules is None else modules
+        self.format_version: int = format_version
         unknown.pop("quant_method", None)
-        if unknown or format_version > FORMAT_VERSION:
+        if unknown or type(format_version) is not int or format_version != FORMAT_VERSION:
+            other = f"{sorted(unknown) or 'no other fields'}"
             raise KronpressError(
-                f"the checkpoint has format version {format_version} with {sorted(unknown) or 'no other fields'}; "
+                f"the checkpoint has format version {format_version!r:.40} with {other:.200}; "
                 f"this kronpress reads version {FORMAT_VERSION}: install a newer kronpress"
             )
+        if not isinstance(self.modules, dict):
+            raise KronpressError(
+                f"quantization_config.modules is {reprlib.repr(modules):.60}, not a mapping of module paths to layers; "
+                "restore config.json, or save the model again"
+            )
+        for path, spec in self.modules.items():
+            parse_spec(spec, place=_place(path))
 
 
 @register_quantizer("kronpress")
@@ -79,13 +86,17 @@ class KronpressQuantizer(HfQuantizer):
 
 def install(model: PreTrainedModel, modules: dict[str, dict[str, Any]]) -> None:
     """Replace the leaves named in `modules` by empty structured layers, on the meta device or in place."""
-    for path, spec in modules.items():
-        here = _path_in(model, path)
-        if here is None:  # a base model opened from a checkpoint with a head
-            continue
+    paths = {path: here for path in modules if (here := _path_in(model, path)) is not None}
+    for path, here in paths.items():  # a base model opened from a checkpoint with a head lacks the head's
+        require_fit(parse_spec(modules[path], place=_place(path)), model.get_submodule(here), place=_place(path))
+    for path, here in paths.items():
         like = next(model.get_submodule(here).parameters())
-        replace_module(model, here, module=from_spec(spec, device=like.device, dtype=like.dtype))
+        replace_module(model, here, module=from_spec(modules[path], device=like.device, dtype=like.dtype))
     share_tied_factors(model)
+
+
+def _place(path: str) -> str:
+    return f"quantization_config.modules['{path[:120]}']"
 
 
 def _path_in(model: PreTrainedModel, path: str) -> str | None:
@@ -137,10 +148,31 @@ def _plugin_class(model_class: type[PreTrainedModel]) -> type[PreTrainedModel]:
 _CLASSES: dict[type[PreTrainedModel], type[PreTrainedModel]] = {}
 
 
+def _own_config(base: Any, model_type: str) -> Any:
+    """Return a config class that checks what a file says of the layers before anything is made of it."""
+
+    def from_dict(cls: Any, /, config_dict: dict[str, Any], **options: Any) -> Any:
+        _require_layers(config_dict.get("quantization_config"))
+        return base.from_dict.__func__(cls, config_dict, **options)
+
+    fields = {"model_type": model_type, "from_dict": classmethod(from_dict)}
+    return type(f"Kronpress{base.__name__}", (base,), fields)
+
+
+def _require_layers(layers: Any) -> None:
+    if isinstance(layers, dict) and layers.get("quant_method") == "kronpress":
+        KronpressConfig(**layers)
+    elif not isinstance(layers, KronpressConfig):
+        raise KronpressError(
+            f"the checkpoint's quantization_config is {reprlib.repr(layers):.60}, which does not say what layers "
+            "kronpress put in; restore config.json, or save the model again"
+        )
+
+
 def _register_family(model_type: str) -> None:
     base_config = CONFIG_MAPPING[model_type]
     own_type = PREFIX + model_type
-    config: Any = type(f"Kronpress{base_config.__name__}", (base_config,), {"model_type": own_type})
+    config: Any = _own_config(base_config, own_type)
     AutoConfig.register(own_type, config)
     for mapping in _auto_mappings():
         if base_config in mapping:

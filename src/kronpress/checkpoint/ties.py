@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedModel
 
+from kronpress.errors import KronpressError
 from kronpress.families import base_prefix, family_of, has_module
 from kronpress.layers import FactoredEmbedding, FactoredHead, StructuredLayer
 
@@ -21,6 +22,11 @@ def share_tied_factors(model: PreTrainedModel) -> None:
     if not model.config.tie_word_embeddings:
         pass
     elif isinstance(embedding, FactoredEmbedding) and isinstance(head, FactoredHead):
+        if head.table.spec() != embedding.spec():
+            raise KronpressError(
+                f"'{family.head}' and '{embedding_path}' are tied, and their factors have other shapes; "
+                "set tie_word_embeddings to false, or give both the same"
+            )
         head.table = embedding
         _declare(model, embedding, path=embedding_path, head=family.head)
     elif isinstance(embedding, StructuredLayer) or isinstance(head, StructuredLayer):

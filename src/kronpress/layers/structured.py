@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from kronpress.errors import KronpressError
+from kronpress.layers.specs import parse_spec
 from kronpress.registry import Shelf
 
 InnerProducts = list[tuple[int, int]]
@@ -67,12 +67,11 @@ def from_spec(
     Raises:
         KronpressError: the kind is not known to this version, or the other fields are not those of the kind.
     """
-    fields = dict(spec)
-    kind: Any = LAYERS[str(fields.pop("kind", None))]
-    try:
-        layer: StructuredLayer = kind(**fields, device=device, dtype=dtype)
-    except TypeError as error:
-        raise KronpressError(f"{fields} does not describe a {kind.kind}: {error}") from error
+    parse_spec(spec, place="the spec")
+    kind: Any = LAYERS[spec["kind"]]
+    layer: StructuredLayer = kind(
+        **{name: value for name, value in spec.items() if name != "kind"}, device=device, dtype=dtype
+    )
     return layer
 
 
