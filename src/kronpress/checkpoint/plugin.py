@@ -17,6 +17,7 @@ from transformers.quantizers.auto import register_quantization_config, register_
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from kronpress.checkpoint.offload import require_orders_in_memory, require_ties_together
 from kronpress.checkpoint.ties import share_tied_factors
 from kronpress.errors import KronpressError
 from kronpress.families import FAMILIES, base_prefix, has_module, replace_module
@@ -61,8 +62,12 @@ class KronpressQuantizer(HfQuantizer):
 
     quantization_config: KronpressConfig
 
-    def _process_model_before_weight_loading(self, model: PreTrainedModel, **_: Any) -> None:
+    def _process_model_before_weight_loading(self, model: PreTrainedModel, device_map: Any = None, **_: Any) -> None:
         install(model, self.quantization_config.modules)
+        require_ties_together(model, device_map)
+
+    def _process_model_after_weight_loading(self, model: PreTrainedModel, **_: Any) -> None:
+        require_orders_in_memory(model)
 
     def is_serializable(self) -> bool:
         """Say that `save_pretrained` works."""
@@ -92,6 +97,8 @@ def install(model: PreTrainedModel, modules: dict[str, dict[str, Any]]) -> None:
     for path, here in paths.items():
         like = next(model.get_submodule(here).parameters())
         replace_module(model, here, module=from_spec(modules[path], device=like.device, dtype=like.dtype))
+    whole = {type(model.get_submodule(here)).__name__ for here in paths.values()}
+    model._no_split_modules = {*(model._no_split_modules or ()), *whole}  # a layer stays on one device
     share_tied_factors(model)
 
 

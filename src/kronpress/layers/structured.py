@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -80,6 +81,11 @@ def built(
 ) -> StructuredLayer:
     """Return the part of a layer that is given as such or by its spec."""
     return from_spec(layer, device=device, dtype=dtype) if isinstance(layer, dict) else layer
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Keep a look-up in the number format of the table; the meta device has no autocast to be turned off."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def empty(*shape: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> nn.Parameter:
