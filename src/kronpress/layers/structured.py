@@ -9,10 +9,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from kronpress.errors import KronpressError
 from kronpress.layers.specs import parse_spec
 from kronpress.registry import Shelf
 
 InnerProducts = list[tuple[int, int]]
+
+
+class NoWeightError(KronpressError, AttributeError):
+    """A dense weight is asked of a layer that has none; `hasattr` takes this for no."""
 
 
 class StructuredLayer(nn.Module, ABC):
@@ -22,6 +27,14 @@ class StructuredLayer(nn.Module, ABC):
     """
 
     kind: ClassVar[str]
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "weight":
+            raise NoWeightError(
+                f"a {type(self).__name__} computes with factors and has no attribute 'weight'; its size is `matrix`, "
+                "and `to_dense()` returns the dense layer that computes the same"
+            )
+        return super().__getattr__(name)
 
     @abstractmethod
     def to_dense(self) -> nn.Module:
