@@ -18,6 +18,7 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from kronpress.checkpoint.offload import require_orders_in_memory, require_ties_together
+from kronpress.checkpoint.overlooked import watchful_train
 from kronpress.checkpoint.resize import guarded_resize
 from kronpress.checkpoint.ties import share_tied_factors
 from kronpress.errors import KronpressError
@@ -196,8 +197,8 @@ def _auto_mappings() -> list[Any]:
 def _subclass(model_class: type[PreTrainedModel], config: type[PreTrainedConfig]) -> type[PreTrainedModel]:
     if model_class not in _CLASSES:
         casts = {"half": nn.Module.half, "float": nn.Module.float}  # which transformers refuses to quantized models
-        resize = {"resize_token_embeddings": guarded_resize(model_class)}
-        fields = {"config_class": config, "__module__": __name__, **casts, **resize}
+        careful = {"resize_token_embeddings": guarded_resize(model_class), "train": watchful_train(model_class)}
+        fields = {"config_class": config, "__module__": __name__, **casts, **careful}
         own = type(f"Kronpress{model_class.__name__}", (model_class,), fields)
         globals()[own.__name__] = own
         _CLASSES[model_class] = own
