@@ -118,7 +118,7 @@ def test_an_enormous_text_file_is_refused(folder: Path, name: str) -> None:
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"hidden_size": ' + "9" * 5000 + "}"], ids=["deep", "digits"])
 def test_a_config_that_python_cannot_parse_is_named(folder: Path, text: str) -> None:
     (folder / "config.json").write_text(text)
-    with pytest.raises(KronpressError, match=r"config\.json is not JSON that can be read"):
+    with pytest.raises(KronpressError, match=r"config\.json is not valid JSON"):
         kronpress.load(folder)
 
 
@@ -198,5 +198,5 @@ def test_a_config_with_which_the_model_cannot_compute_is_named(checkpoint: Path)
 def test_a_tokenizer_that_cannot_be_parsed_is_named(folder: Path) -> None:
     text = (folder / "tokenizer.json").read_text()
     (folder / "tokenizer.json").write_text(text.replace('"normalized"', '"norm!lized"', 1))
-    with pytest.raises(KronpressError, match=r"cannot read the tokenizer of .*theirs"):
+    with pytest.raises(KronpressError, match=r"theirs/tokenizer\.json holds no tokenizer that can be read"):
         kronpress.load_with_tokenizer(folder)

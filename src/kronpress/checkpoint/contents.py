@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -112,7 +111,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         KronpressError: it is not a JSON object.
     """
-    return _read_object(folder / CONFIG)
+    return files.read_object(folder / CONFIG)
 
 
 def read_tensors(folder: Path, names: Iterable[str] | None = None) -> dict[str, StoredTensor]:
@@ -149,22 +148,10 @@ def weight_files(folder: Path, *, named: str | None) -> list[str]:
 
 
 def _shards(index: Path) -> list[str]:
-    shards = _read_object(index).get("weight_map")
+    shards = files.read_object(index).get("weight_map")
     if not isinstance(shards, Mapping) or not shards:
         raise KronpressError(f"{index} does not say which file holds which weight; copy or download it again")
     return sorted({require_inside(name, place=index) for name in shards.values()})
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        value = files.read_json(path)
-    except KronpressError:
-        raise
-    except (RecursionError, ValueError) as error:  # a number of thousands of digits
-        raise KronpressError(f"{path} is not JSON that can be read ({error}); copy or download it again") from error
-    if not isinstance(value, dict):
-        raise KronpressError(f"{path} holds {json.dumps(value)[:40]} where a JSON object belongs; copy it again")
-    return value
 
 
 def _read_header(path: Path) -> Iterator[tuple[str, StoredTensor]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import reprlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,8 +47,20 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise KronpressError(f"{path} does not exist") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number of 5,000 digits, 1,000 brackets
         raise KronpressError(f"{path} is not valid JSON ({error}); restore it or make the checkpoint again") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        KronpressError: the file is missing, not JSON or something else.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise KronpressError(f"{path} holds {reprlib.repr(value):.60}, not a JSON object with settings; restore it")
+    return value
 
 
 def sha256(path: Path) -> str:

@@ -15,6 +15,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
+from kronpress.checkpoint import files
 from kronpress.checkpoint.completeness import (
     keep_pooler,
     missing_pooler,
@@ -45,7 +46,7 @@ from kronpress.checkpoint.hub import require_hub
 from kronpress.checkpoint.plugin import PREFIX
 from kronpress.checkpoint.probe import Probe
 from kronpress.checkpoint.ties import settle_ties
-from kronpress.errors import KronpressError, did_you_mean
+from kronpress.errors import KronpressError, did_you_mean, shown
 from kronpress.families import FAMILIES
 
 
@@ -99,11 +100,11 @@ def load_with_tokenizer(
     and reads every word as unknown; that counts as none.
     """
     model, options = _open(str(source), dtype, verify)
-    with _plain_errors(str(source)):
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(**options)
-        except (OSError, ValueError, TypeError, AttributeError):
-            tokenizer = None
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(**options)
+    except Exception as error:  # of tokenizers, which derive from Exception alone
+        _require_readable_tokenizer(Path(options["pretrained_model_name_or_path"]), error)
+        tokenizer = None
     if tokenizer is not None and not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
         tokenizer = None
     return model, tokenizer
@@ -205,6 +206,7 @@ def _require_sound(folder: Path) -> None:
     require_regular(folder)
     require_model(folder)
     config = read_config(folder)
+    _require_config(config, folder)
     require_unquantized(config, place=str(folder))
     tensors = read_tensors(folder)
     if "quantization_config" not in config:
@@ -212,8 +214,28 @@ def _require_sound(folder: Path) -> None:
     require_possible_sizes(config, tensors=len(tensors), place=folder / CONFIG)
 
 
+def _require_config(config: Mapping[str, Any], folder: Path) -> None:
+    """Check what transformers takes on trust in the JSON files of a model; most fields it checks itself."""
+    names = config.get("architectures")
+    if not isinstance(config.get("model_type", ""), str):
+        wrong, wanted = "model_type", "the name of a model family"
+    elif names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        wrong, wanted = "architectures", "a list with the name of the model class"
+    else:
+        if (folder / "generation_config.json").exists():
+            files.read_object(folder / "generation_config.json")
+        return
+    raise KronpressError(f"{folder / CONFIG}: {wrong} is {shown(config.get(wrong))}, not {wanted}; restore the file")
+
+
+_SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
+
+
 def _model_class(config: Any, tensors: Mapping[str, StoredTensor], *, gguf: bool) -> Any:
     family = FAMILIES[config.model_type.removeprefix(PREFIX)]  # an unsupported family stops here
+    for name in _SIZES:
+        if getattr(config, name) < 1:
+            raise KronpressError(f"{name} is {getattr(config, name)} in config.json; it is 1 or more: restore the file")
     if gguf:  # a GGUF file names no class; it holds a language model
         return transformers.AutoModelForCausalLM
     for name in config.architectures or []:
@@ -248,7 +270,28 @@ _AUTO_CLASSES = (
 )
 
 
-_FOREIGN = (SafetensorError, StrictDataclassError, ArithmeticError, AssertionError, ImportError, MemoryError)
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+
+
+def _require_readable_tokenizer(folder: Path, error: Exception) -> None:
+    """Stop where the files of a tokenizer are there and `error` came of reading them."""
+    there = [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
+    for path in there:
+        files.read_object(path)
+    if folder / "tokenizer.json" in there:
+        raise KronpressError(
+            f"{folder / 'tokenizer.json'} holds no tokenizer that can be read ({_reason(error)}); "
+            "restore the tokenizer's files, or remove them all to use the model without"
+        ) from error
+
+
+_SENTENCES = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    SafetensorError,
+    StrictDataclassError,
+)  # whose messages say what is wrong
 
 
 @contextmanager
@@ -259,13 +302,16 @@ def _plain_errors(source: str) -> Iterator[None]:
         if source in str(error):
             raise
         raise KronpressError(f"cannot open the model '{source}': {error}") from error
-    except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, *_FOREIGN) as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        reason = text if len(text) < 400 else text[:400] + " …"
-        raise KronpressError(f"cannot open the model '{source}': {reason}") from error
+    except _SENTENCES as error:
+        raise KronpressError(f"cannot open the model '{source}': {_reason(error)}") from error
     except Exception as error:
-        if type(error) is not Exception:  # which tokenizers raises
-            raise
         raise KronpressError(
-            f"cannot read the tokenizer of '{source}': {' '.join(str(error).split())[:400]}"
+            f"cannot open the model '{source}': something in its config.json is not as transformers expects it "
+            f"({_reason(error)}); copy or download it again"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    named = text if isinstance(error, _SENTENCES) else f"{type(error).__name__}: {text}"
+    return named if len(named) < 400 else named[:400] + " …"

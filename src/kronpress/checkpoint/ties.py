@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kronpress.checkpoint.notes import note
+from kronpress.errors import KronpressError
 from kronpress.families import base_prefix, family_of, has_module
 from kronpress.layers import FactoredEmbedding, FactoredHead, StructuredLayer
 
@@ -73,6 +74,11 @@ def share_tied_factors(model: PreTrainedModel) -> None:
     if not model.config.tie_word_embeddings:
         pass
     elif isinstance(embedding, FactoredEmbedding) and isinstance(head, FactoredHead):
+        if head.table.spec() != embedding.spec():
+            raise KronpressError(
+                f"'{family.head}' and '{embedding_path}' are tied, and their factors have other shapes; "
+                "set tie_word_embeddings to false, or give both the same"
+            )
         head.table = embedding
         _declare(model, embedding, path=embedding_path, head=family.head)
     elif isinstance(embedding, StructuredLayer) or isinstance(head, StructuredLayer):

@@ -11,7 +11,7 @@ def weight_of(layer: nn.Module) -> Float[Tensor, "out in"]:
     """Return the weight as out × in; GPT-2's `Conv1D` stores in × out and is transposed here, once."""
     weight = layer.weight
     assert isinstance(weight, Tensor)
-    return weight.detach().T if _is_transposed(layer) else weight.detach()
+    return weight.detach().T if is_transposed(layer) else weight.detach()
 
 
 def linear(weight: Float[Tensor, "out in"], *, bias: Float[Tensor, " out"] | None = None) -> nn.Linear:
@@ -26,7 +26,7 @@ def linear(weight: Float[Tensor, "out in"], *, bias: Float[Tensor, " out"] | Non
 
 def narrowed(layer: nn.Module, weight: Float[Tensor, "out in"], *, bias: Tensor | None) -> nn.Module:
     """Return a dense layer of the class of `layer` (so that its checkpoint stays plain) with this weight."""
-    if not _is_transposed(layer):
+    if not is_transposed(layer):
         return linear(weight, bias=bias)
     narrow = type(layer)(weight.shape[0], weight.shape[1])
     narrow.weight = nn.Parameter(weight.detach().T.clone().contiguous())
@@ -34,7 +34,8 @@ def narrowed(layer: nn.Module, weight: Float[Tensor, "out in"], *, bias: Tensor 
     return narrow
 
 
-def _is_transposed(layer: nn.Module) -> bool:
+def is_transposed(layer: nn.Module) -> bool:
+    """Say whether the layer is GPT-2's `Conv1D`."""
     from transformers.pytorch_utils import Conv1D
 
     return isinstance(layer, Conv1D)

@@ -22,8 +22,12 @@ class FactoredEmbedding(StructuredLayer):
     embedding_dim: int
     padding_idx: int | None
 
+    def forward(self, x: Tensor, *, score: bool = False) -> Tensor:
+        """Look up rows, or score vectors; both by a call, which is where tools bring in offloaded factors."""
+        return self.scores(x) if score else self.rows(x)
+
     @abstractmethod
-    def forward(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch dim"]:
+    def rows(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch dim"]:
         """Look the rows up."""
 
     @abstractmethod
@@ -97,7 +101,7 @@ class FactoredHead(StructuredLayer):
 
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocabulary"]:
         """Score every row of the table."""
-        y = self.table.scores(x)
+        y: Tensor = self.table(x, score=True)
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
     def to_dense(self) -> nn.Linear:

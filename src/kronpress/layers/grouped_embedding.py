@@ -56,7 +56,7 @@ class GroupedEmbedding(FactoredEmbedding):
         layer.positions = positions.to(torch.int32)
         return layer
 
-    def forward(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch dim"]:
+    def rows(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch dim"]:
         """Look the rows up, those of a group together."""
         positions, order = self.positions[ids].flatten().sort()
         starts = [0, *accumulate(table.num_embeddings for table in self._tables)]
@@ -67,7 +67,7 @@ class GroupedEmbedding(FactoredEmbedding):
 
     def scores(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocabulary"]:
         """Return x · Wᵀ, group by group."""
-        return torch.cat([table.scores(x) for table in self._tables], dim=-1)[..., self.positions]
+        return torch.cat([table(x, score=True) for table in self._tables], dim=-1)[..., self.positions]
 
     def dense_weight(self) -> Float[Tensor, "vocabulary dim"]:
         """Return the table."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kronpress.layers.embedding import FactoredEmbedding
 from kronpress.layers.kronecker import KroneckerFactors, Orders, inverse_order
-from kronpress.layers.structured import LAYERS, InnerProducts, built, empty
+from kronpress.layers.structured import LAYERS, InnerProducts, built, empty, full_precision
 from kronpress.linalg import KroneckerSum
 
 
@@ -42,11 +42,11 @@ class KroneckerEmbedding(KroneckerFactors, FactoredEmbedding):
         layer.fill(value, scales=scales, orders=orders or {})
         return layer
 
-    def forward(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch dim"]:
+    def rows(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch dim"]:
         """Look the rows up."""
         left, right = self.factors()
         ids = ids if self.row_order is None else self.row_order[ids]
-        with torch.autocast(ids.device.type, enabled=False):  # a look-up keeps the precision of the table
+        with full_precision(ids.device):
             if self.shape.m2 == 1:  # one right factor for all ids, not a copy for each
                 rows = torch.einsum("t...i,tj->...ij", left[:, ids], right[:, 0]).flatten(-2)
             else:
@@ -126,10 +126,10 @@ class NestedKroneckerEmbedding(FactoredEmbedding):
             layer.column_order = column_order.to(right.device, torch.int32)
         return layer
 
-    def forward(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch dim"]:
+    def rows(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch dim"]:
         """Look the rows up."""
         m2 = len(self.right)
-        with torch.autocast(ids.device.type, enabled=False):
+        with full_precision(ids.device):
             rows: Tensor = (self.inner(ids // m2)[..., None] * self.right[ids % m2][..., None, :]).flatten(-2)
         return rows if self.column_order is None else rows[..., inverse_order(self.column_order)]
 
@@ -137,7 +137,7 @@ class NestedKroneckerEmbedding(FactoredEmbedding):
         """Return x · Wᵀ: the right factor first, then the scores of the inner table."""
         x = x if self.column_order is None else x[..., self.column_order]
         folded = x.unflatten(-1, (self.inner.embedding_dim, self.right.shape[1])) @ self.right.T  # … n1 m2
-        scores: Tensor = self.inner.scores(folded.transpose(-1, -2))  # … m2 rows/m2
+        scores: Tensor = self.inner(folded.transpose(-1, -2), score=True)  # … m2 rows/m2
         return scores.transpose(-1, -2).flatten(-2)
 
     def dense_weight(self) -> Float[Tensor, "vocabulary dim"]:

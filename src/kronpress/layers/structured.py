@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from kronpress.errors import KronpressError
+from kronpress.layers.specs import parse_spec
 from kronpress.registry import Shelf
 
 InnerProducts = list[tuple[int, int]]
+
+
+class NoWeightError(KronpressError, AttributeError):
+    """A dense weight is asked of a layer that has none; `hasattr` takes this for no."""
 
 
 class StructuredLayer(nn.Module, ABC):
@@ -21,6 +27,14 @@ class StructuredLayer(nn.Module, ABC):
     """
 
     kind: ClassVar[str]
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "weight":
+            raise NoWeightError(
+                f"a {type(self).__name__} computes with factors and has no attribute 'weight'; its size is `matrix`, "
+                "and `to_dense()` returns the dense layer that computes the same"
+            )
+        return super().__getattr__(name)
 
     @abstractmethod
     def to_dense(self) -> nn.Module:
@@ -67,12 +81,11 @@ def from_spec(
     Raises:
         KronpressError: the kind is not known to this version, or the other fields are not those of the kind.
     """
-    fields = dict(spec)
-    kind: Any = LAYERS[str(fields.pop("kind", None))]
-    try:
-        layer: StructuredLayer = kind(**fields, device=device, dtype=dtype)
-    except TypeError as error:
-        raise KronpressError(f"{fields} does not describe a {kind.kind}: {error}") from error
+    parse_spec(spec, place="the spec")
+    kind: Any = LAYERS[spec["kind"]]
+    layer: StructuredLayer = kind(
+        **{name: value for name, value in spec.items() if name != "kind"}, device=device, dtype=dtype
+    )
     return layer
 
 
@@ -81,6 +94,11 @@ def built(
 ) -> StructuredLayer:
     """Return the part of a layer that is given as such or by its spec."""
     return from_spec(layer, device=device, dtype=dtype) if isinstance(layer, dict) else layer
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Keep a look-up in the number format of the table; the meta device has no autocast to be turned off."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def empty(*shape: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> nn.Parameter:

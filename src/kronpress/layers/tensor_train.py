@@ -13,10 +13,20 @@ from torch import Tensor, nn
 from kronpress.errors import KronpressError
 from kronpress.layers import dense
 from kronpress.layers.embedding import FactoredEmbedding
-from kronpress.layers.structured import LAYERS, InnerProducts, StructuredLayer, empty
+from kronpress.layers.structured import LAYERS, InnerProducts, StructuredLayer, empty, full_precision
 from kronpress.linalg import TensorTrainMatrix, TensorTrainTable, expand_rows, expand_train
 
 _CHUNK_ELEMENTS = 2**22
+
+
+class Cores(nn.ParameterList):
+    """Cores that are read by a call, which is where tools bring offloaded parameters in."""
+
+    __call__ = nn.Module.__call__  # a ParameterList has none
+
+    def forward(self) -> tuple[Tensor, ...]:
+        """Return the cores."""
+        return tuple(self)
 
 
 @LAYERS.register("tensor_train_linear")
@@ -52,14 +62,14 @@ class TensorTrainLinear(StructuredLayer):
         ascending = tuple(range(len(modes)))
         self.order = min(ascending, ascending[::-1], key=lambda order: sum(a * b for a, b in self._products(order)))
         shapes = zip(self.ranks, self.modes, self.ranks[1:], strict=False)
-        self.cores = nn.ParameterList(empty(r, m, n, s, device=device, dtype=dtype) for r, (m, n), s in shapes)
+        self.cores = Cores(empty(r, m, n, s, device=device, dtype=dtype) for r, (m, n), s in shapes)
         self.bias = empty(self.out_features, device=device, dtype=dtype) if bias else None
 
     @classmethod
     def of(cls, value: TensorTrainMatrix, *, bias: Float[Tensor, " m"] | None = None) -> TensorTrainLinear:
         """Return a layer that computes with the cores of `value`."""
         layer = cls(modes=value.modes, ranks=value.ranks, bias=bias is not None, device="meta")
-        layer.cores = nn.ParameterList(core.contiguous() for core in value.cores)
+        layer.cores = Cores(core.contiguous() for core in value.cores)
         if bias is not None:
             layer.bias = nn.Parameter(bias.detach().clone())
         return layer
@@ -73,9 +83,9 @@ class TensorTrainLinear(StructuredLayer):
 
     def _chain(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
         y = x.reshape(-1, *(n for _, n in self.modes), 1)  # batch n1 n2 … rank
+        cores = self.cores()
         for k in self.order:
-            core = self.cores[k]
-            y = _contract(y, core if self.order[0] == 0 else core.transpose(0, 3), axis=k + 1)
+            y = _contract(y, cores[k] if self.order[0] == 0 else cores[k].transpose(0, 3), axis=k + 1)
         return y.reshape(*x.shape[:-1], self.out_features)
 
     def _pays_to_form(self, inputs: int) -> bool:
@@ -86,7 +96,7 @@ class TensorTrainLinear(StructuredLayer):
 
     def dense_weight(self) -> Float[Tensor, "m n"]:
         """Return the cores multiplied out."""
-        return expand_train(tuple(self.cores))
+        return expand_train(self.cores())
 
     def to_dense(self) -> nn.Linear:
         """Return the linear layer with the cores multiplied out."""
@@ -151,30 +161,30 @@ class TensorTrainEmbedding(FactoredEmbedding):
         self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, math.prod(modes), padding_idx
         self.modes, self.ranks = tuple(modes), _all_ranks(ranks, cores=len(modes))
         shapes = zip(self.ranks, self.modes, self.ranks[1:], strict=False)
-        self.cores = nn.ParameterList(empty(num_embeddings, *shape, device=device, dtype=dtype) for shape in shapes)
+        self.cores = Cores(empty(num_embeddings, *shape, device=device, dtype=dtype) for shape in shapes)
 
     @classmethod
     def of(cls, value: TensorTrainTable, *, padding_idx: int | None = None) -> TensorTrainEmbedding:
         """Return a table that computes with the cores of `value`."""
         rows = len(value.cores[0])
         layer = cls(num_embeddings=rows, modes=value.modes, ranks=value.ranks, padding_idx=padding_idx, device="meta")
-        layer.cores = nn.ParameterList(core.contiguous() for core in value.cores)
+        layer.cores = Cores(core.contiguous() for core in value.cores)
         return layer
 
-    def forward(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch dim"]:
+    def rows(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch dim"]:
         """Look the rows up."""
         chosen = ids.flatten()
-        return _rows([core[chosen] for core in self.cores]).view(*ids.shape, self.embedding_dim)
+        return _rows([core[chosen] for core in self.cores()]).view(*ids.shape, self.embedding_dim)
 
     def scores(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocabulary"]:
         """Return x · Wᵀ, forming some rows at a time, once for all of x."""
         size = max(1, _CHUNK_ELEMENTS // self.embedding_dim)
-        chunks = zip(*(core.split(size) for core in self.cores), strict=True)
+        chunks = zip(*(core.split(size) for core in self.cores()), strict=True)
         return torch.cat([x @ _rows(chunk).T for chunk in chunks], dim=-1)
 
     def dense_weight(self) -> Float[Tensor, "vocabulary dim"]:
         """Return the table."""
-        return expand_rows(tuple(self.cores))
+        return expand_rows(self.cores())
 
     def spec(self) -> dict[str, Any]:
         """Return kind, sizes, the ranks between the cores and the padding index."""
@@ -214,5 +224,5 @@ def _contract(x: Float[Tensor, "*axes r"], core: Float[Tensor, "r m n s"], *, ax
 
 
 def _rows(cores: Sequence[Tensor]) -> Float[Tensor, "rows dim"]:
-    with torch.autocast(cores[0].device.type, enabled=False):  # a look-up keeps the precision of the table
+    with full_precision(cores[0].device):
         return expand_rows(tuple(cores))
