@@ -2,16 +2,18 @@
 
 from kronpress.data.files import neighbors, parse_json, read_json_lines, read_utf8, require_characters
 from kronpress.data.text import Corpus, read_text, split_held_out
-from kronpress.data.tokens import tokenize, windows
+from kronpress.data.tokens import knows_more, require_known, tokenize, windows
 
 __all__ = [
     "Corpus",
+    "knows_more",
     "neighbors",
     "parse_json",
     "read_json_lines",
     "read_text",
     "read_utf8",
     "require_characters",
+    "require_known",
     "split_held_out",
     "tokenize",
     "windows",

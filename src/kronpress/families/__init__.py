@@ -13,6 +13,7 @@ from kronpress.families.layout import (
     layout,
     position_limit,
     replace_module,
+    vocabulary_size,
 )
 from kronpress.families.selection import Blocks, select_sites
 
@@ -33,4 +34,5 @@ __all__ = [
     "position_limit",
     "replace_module",
     "select_sites",
+    "vocabulary_size",
 ]
