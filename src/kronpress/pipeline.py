@@ -223,6 +223,7 @@ class _Bench:
     def check(self) -> None:
         """Let every step look for mistakes before the first one runs."""
         if not self.manifest["steps"]:
+            self.bench.require_known_texts()
             for step in self.run.recipe.steps:
                 step.check(self.bench)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kronpress.checkpoint.files import read_json, write_json
-from kronpress.data import Corpus, tokenize, windows
+from kronpress.data import Corpus, knows_more, require_known, tokenize, windows
 from kronpress.registry import Shelf
 from kronpress.validation import Checked
 
@@ -54,11 +54,26 @@ class Workbench:
     def training_windows(self, *, size: int, tokens: int | None = None) -> Int[Tensor, "windows size"]:
         """Return the training text, or about its first `tokens` tokens, as windows of ids in the order of the text."""
         limit = None if tokens is None else max(size, tokens)
-        return windows(tokenize(self.train, self.tokenizer, limit=limit), size=size, name=self.train.name)
+        return windows(self._ids(self.train, limit=limit), size=size, name=self.train.name)
 
     def held_out_windows(self, *, size: int, count: int) -> Int[Tensor, "windows size"]:
         """Return the first `count` windows of the held-out text, or as many as it has."""
-        return windows(tokenize(self.held_out, self.tokenizer, limit=size * count), size=size, name=self.held_out.name)
+        return windows(self._ids(self.held_out, limit=size * count), size=size, name=self.held_out.name)
+
+    def require_known_texts(self) -> None:
+        """Look for tokens that the model does not know in the whole of both texts, before hours are spent on a part.
+
+        Raises:
+            KronpressError: there are some.
+        """
+        if knows_more(self.tokenizer, model=self.student):
+            for text in (self.train, self.held_out):
+                self._ids(text, limit=None)
+
+    def _ids(self, text: Corpus, *, limit: int | None) -> Int[Tensor, " tokens"]:
+        ids = tokenize(text, self.tokenizer, limit=limit)
+        require_known(ids, self.tokenizer, model=self.student)
+        return ids
 
 
 class Step(Checked, ABC):

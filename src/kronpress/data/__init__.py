@@ -10,12 +10,13 @@ from kronpress.data.files import (
 )
 from kronpress.data.hub import HUB, hub_arguments, load_from_hub
 from kronpress.data.text import Corpus, read_text, split_held_out
-from kronpress.data.tokens import tokenize, windows
+from kronpress.data.tokens import knows_more, require_known, tokenize, windows
 
 __all__ = [
     "HUB",
     "Corpus",
     "hub_arguments",
+    "knows_more",
     "load_from_hub",
     "neighbors",
     "parse_json",
@@ -23,6 +24,7 @@ __all__ = [
     "read_text",
     "read_utf8",
     "require_characters",
+    "require_known",
     "split_held_out",
     "tokenize",
     "user_path",

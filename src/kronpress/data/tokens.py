@@ -8,10 +8,11 @@ from collections.abc import Iterator
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kronpress.data.text import Corpus
 from kronpress.errors import KronpressError
+from kronpress.families import vocabulary_size
 
 _CHUNK = 1 << 18  # characters: about 65,000 tokens, a few tens of megabytes inside a tokenizer
 _BOUNDARY = re.compile(r"(?<=\S\n)(?=\S)|(?= \S)")
@@ -36,6 +37,28 @@ def tokenize(
         pieces.append(_ids(chunk, tokenizer))
         found += len(pieces[-1])
     return torch.cat([torch.empty(0, dtype=torch.long), *pieces])[:limit]
+
+
+def require_known(ids: Int[Tensor, "*any"], tokenizer: PreTrainedTokenizerBase, *, model: PreTrainedModel) -> None:
+    """Check that the model has a row for each of `ids`.
+
+    A tokenizer may know more tokens than the model, as long as no text has them in it.
+
+    Raises:
+        KronpressError: it has not.
+    """
+    highest, rows = int(ids.max()) if ids.numel() else 0, vocabulary_size(model)
+    if highest >= rows:
+        raise KronpressError(
+            f"the tokenizer gives id {highest} ('{tokenizer.convert_ids_to_tokens(highest)!s:.40}') and "
+            f"{type(model).__name__} knows {rows} ids; load the tokenizer that was saved beside the model, or, where "
+            f"tokens were added to it, make room by model.resize_token_embeddings({highest + 1}) or remove them"
+        )
+
+
+def knows_more(tokenizer: PreTrainedTokenizerBase, *, model: PreTrainedModel) -> bool:
+    """Say whether the tokenizer has ids that the model does not know, so that a text may have them in it."""
+    return max(tokenizer.get_vocab().values(), default=0) >= vocabulary_size(model)
 
 
 def windows(ids: Int[Tensor, " tokens"], *, size: int, name: str = "the text") -> Int[Tensor, "windows size"]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from kronpress.data import require_known
 from kronpress.distill.cache import TeacherCache
 from kronpress.distill.losses import IGNORED
 from kronpress.errors import KronpressError
@@ -67,6 +68,7 @@ class Frame:
         before, after, mask = (getattr(tokenizer, f"{name}_token_id") for name in ("cls", "sep", "mask"))
         if None in (before, after, mask):
             raise KronpressError("the tokenizer has no [CLS], [SEP] or [MASK], which an encoder reads around its text")
+        require_known(torch.tensor([before, after, mask]), tokenizer, model=model)
         config = model.config.get_text_config()
         special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
         ordinary = set(tokenizer.get_vocab().values()) - special - set(tokenizer.all_special_ids)

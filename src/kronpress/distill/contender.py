@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
+from kronpress.data import knows_more, require_known
 from kronpress.distill.digests import weights_digest
 from kronpress.distill.losses import IGNORED, LayerLoss, Loss
 from kronpress.distill.trace import Reading
@@ -104,6 +106,17 @@ class Data:
             for each in self.features(self.unlabeled, contender)
         ]
 
+    def require_known(self, contender: Contender) -> None:
+        """Look for tokens that a contender's model does not know in all that it will read, before hours are spent.
+
+        Raises:
+            KronpressError: there are some.
+        """
+        if knows_more(contender.tokenizer, model=contender.model):
+            self.training_features(contender)
+            for name, examples in self.also.items():
+                self.features(examples, contender, task=TASKS[name])
+
     def features(
         self, examples: Sequence[Any], contender: Contender, *, task: Task[Any, Any] | None = None
     ) -> list[Feature]:
@@ -113,7 +126,11 @@ class Data:
         task = task or self.task
         length = self.max_length or task.max_length
         known = position_limit(contender.model)
-        return task.features(examples, contender.tokenizer, max_length=length if known is None else min(length, known))
+        length = length if known is None else min(length, known)
+        features = task.features(examples, contender.tokenizer, max_length=length)
+        highest = torch.tensor([max(feature.ids) for feature in features], dtype=torch.long)
+        require_known(highest, contender.tokenizer, model=contender.model)
+        return features
 
     def digest(self) -> str:
         """Return what tells these examples from others."""

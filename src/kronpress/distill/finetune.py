@@ -193,6 +193,7 @@ class Finetune(TrainingStep):
         for contender in self._contenders(bench):
             student = with_head(contender.model, data.task, contender.tokenizer)
             data.features(data.dev, contender)
+            data.require_known(contender)
             TaskDistillation(student, teacher if contender.compares else None, contender.losses)
 
     def run(self, bench: Workbench) -> dict[str, Any]:

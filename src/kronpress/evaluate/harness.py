@@ -12,9 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from kronpress.data import knows_more, require_known
 from kronpress.errors import KronpressError
 from kronpress.evaluate.inference import evaluating, require_causal
 
@@ -96,6 +98,10 @@ class Harness:
                     limit=self.limit,
                     log_samples=False,
                 )
+            except IndexError:
+                if knows_more(tokenizer, model=model):
+                    require_known(torch.tensor([*tokenizer.get_vocab().values()]), tokenizer, model=model)
+                raise
             except _TASK_FAULTS as error:
                 raise KronpressError(
                     f"lm-eval could not do {', '.join(self.tasks)}: {type(error).__name__}: {error}; "

@@ -36,22 +36,3 @@ def require_causal(model: PreTrainedModel, *, what: str) -> None:
             f"{what} needs a causal language model with its head, and {type(model).__name__} is none; "
             "load a decoder with AutoModelForCausalLM, or measure an encoder by a task and its footprint"
         )
-
-
-def vocabulary_size(model: PreTrainedModel) -> int:
-    """Return how many token ids the model knows."""
-    return int(model.config.get_text_config().vocab_size)
-
-
-def require_known(highest: int, model: PreTrainedModel) -> None:
-    """Stop where a tokenizer gives ids that the model does not know; `highest` is the largest of them.
-
-    Raises:
-        KronpressError: the tokenizer is another model's.
-    """
-    known = vocabulary_size(model)
-    if highest >= known:
-        raise KronpressError(
-            f"the tokenizer gives id {highest} and {type(model).__name__} knows {known} ids; "
-            "load the tokenizer that was saved beside the model"
-        )

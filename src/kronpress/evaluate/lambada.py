@@ -15,9 +15,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kronpress.data import read_json_lines, require_characters, user_path
+from kronpress.data import read_json_lines, require_characters, require_known, user_path
 from kronpress.errors import KronpressError, shown
-from kronpress.evaluate.inference import evaluating, require_causal, require_known
+from kronpress.evaluate.inference import evaluating, require_causal
 from kronpress.evaluate.perplexity import chunked_nats
 from kronpress.families import position_limit
 
@@ -158,7 +158,7 @@ def _riddles(
     encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
     wholes, contexts = encoded[: len(passages)], encoded[len(passages) :]
     limit = position_limit(model)
-    require_known(max((max(ids, default=0) for ids in wholes), default=0), model)
+    require_known(torch.tensor([max(ids, default=0) for ids in wholes]), tokenizer, model=model)
     riddles: list[_Riddle] = []
     cut = 0
     for passage, ids, context in zip(passages, wholes, contexts, strict=True):

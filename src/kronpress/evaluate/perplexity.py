@@ -17,9 +17,9 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import override
 
-from kronpress.data import tokenize
+from kronpress.data import require_known, tokenize
 from kronpress.errors import KronpressError
-from kronpress.evaluate.inference import evaluating, require_causal, require_known
+from kronpress.evaluate.inference import evaluating, require_causal
 from kronpress.evaluate.reading import (
     DOCUMENTS,
     KIND_NAMES,
@@ -139,7 +139,8 @@ class PerplexityProtocol:
         documents = [self._ids(each, tokenizer, max_windows=max_windows) for each in DOCUMENTS[self.documents](text)]
         windows = list(itertools.islice(self._windows(documents, tokenizer), max_windows))
         self._check_length(sum(map(len, documents)), windows, name=name)
-        require_known(max(max(int(window.reads.max()), int(window.targets.max())) for window in windows), model)
+        read = torch.tensor([max(int(window.reads.max()), int(window.targets.max())) for window in windows])
+        require_known(read, tokenizer, model=model)
         nats = _window_nats(model, windows, progress=progress)
         predicted = torch.tensor([len(window.targets) for window in windows], dtype=torch.float64)
         words = self._words(text)

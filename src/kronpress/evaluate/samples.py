@@ -10,6 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from kronpress.data import require_known
 from kronpress.errors import KronpressError
 from kronpress.evaluate.inference import evaluating, require_causal
 from kronpress.families import position_limit
@@ -52,6 +53,7 @@ def _prompt_ids(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, max_new_tokens: int
 ) -> Int[Tensor, "1 tokens"]:
     ids = torch.tensor([tokenizer(prompt, verbose=False)["input_ids"]], dtype=torch.long)
+    require_known(ids, tokenizer, model=model)
     limit, count = position_limit(model), ids.shape[1]
     if count == 0:
         raise KronpressError(f"the prompt '{prompt}' has no tokens; write at least one word")

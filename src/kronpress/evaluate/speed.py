@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kronpress.errors import KronpressError
-from kronpress.evaluate.inference import evaluating, vocabulary_size
-from kronpress.families import is_causal, position_limit
+from kronpress.evaluate.inference import evaluating
+from kronpress.families import is_causal, position_limit, vocabulary_size
 
 _PROMPT, _NEW = 256, 32  # tokens, where the models have room for them
 Rates = dict[str, float]  # tokens per second by phase

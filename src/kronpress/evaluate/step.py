@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kronpress.data import Corpus, read_text, tokenize, windows
+from kronpress.data import Corpus, read_text, require_known, tokenize, windows
 from kronpress.evaluate.fidelity import fidelity
 from kronpress.evaluate.lambada import LAMBADA, read_lambada
 from kronpress.evaluate.perplexity import PROTOCOLS, longest_protocol
@@ -145,6 +145,7 @@ class Evaluate(Step):
     def _windows(self, bench: Workbench, corpus: Corpus) -> Int[Tensor, "windows tokens"]:
         size = min(_FIDELITY_SIZE, position_limit(bench.student) or _FIDELITY_SIZE)
         ids = tokenize(corpus, bench.tokenizer, limit=size * _FIDELITY_WINDOWS)
+        require_known(ids, bench.tokenizer, model=bench.student)
         return windows(ids, size=size, name=corpus.name)
 
     def _samples(self, bench: Workbench) -> list[dict[str, str]]:

@@ -127,7 +127,7 @@ class VanLoanFrequency(Initialization):
         ids = bench.training_windows(size=1, tokens=self.tokens)
         counts = torch.bincount(ids.flatten(), minlength=rows).double() + self.smoothing
         around = [getattr(bench.tokenizer, f"{name}_token_id") for name in _AROUND]
-        counts[[id_ for id_ in around if id_ is not None]] += ids.numel() / _WORDS_PER_TEXT
+        counts[[id_ for id_ in around if id_ is not None and id_ < rows]] += ids.numel() / _WORDS_PER_TEXT
         return counts
 
 

@@ -13,6 +13,7 @@ from kronpress.families.layout import (
     layout,
     position_limit,
     replace_module,
+    vocabulary_size,
     window_of,
 )
 from kronpress.families.selection import Blocks, select_sites
@@ -34,5 +35,6 @@ __all__ = [
     "position_limit",
     "replace_module",
     "select_sites",
+    "vocabulary_size",
     "window_of",
 ]

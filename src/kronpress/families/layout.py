@@ -95,6 +95,11 @@ def window_of(model: PreTrainedModel, wanted: int | None = None, *, special: int
     return wanted
 
 
+def vocabulary_size(model: PreTrainedModel) -> int:
+    """Return how many token ids the model knows."""
+    return int(model.config.get_text_config().vocab_size)
+
+
 def base_prefix(model: PreTrainedModel) -> str:
     """Return the path prefix of the base model inside `model`: `model.` in a Llama with a head, else empty."""
     name = model.base_model_prefix

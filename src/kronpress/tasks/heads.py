@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from kronpress.checkpoint.plugin import PREFIX
+from kronpress.data import require_known
 from kronpress.errors import KronpressError
 from kronpress.tasks.sentences import ClassificationTask
 from kronpress.tasks.task import Task
@@ -50,6 +51,7 @@ def with_head(
     own_type = str(model.config.model_type).removeprefix(PREFIX)
     config = _plain(mine.config, own_type)
     pad(tokenizer)
+    require_known(torch.tensor([tokenizer.pad_token_id]), tokenizer, model=model)
     mapping = _AUTO[task.head]._model_mapping
     if type(config) not in mapping:
         raise KronpressError(
