@@ -98,6 +98,11 @@ def with_more_rows(model: PreTrainedModel, larger: Any) -> Any:
     return larger
 
 
+def weights_files(folder: Path) -> list[Path]:
+    """The files with weights below a folder; those with structured layers have a name of their own."""
+    return [path for path in sorted(folder.rglob("*.safetensors")) if path.stem in ("model", "kronpress")]
+
+
 def some_ids(*, batch: int = 2, tokens: int = 12) -> torch.Tensor:
     """Token ids spread over the whole vocabulary, (batch, tokens)."""
     return torch.linspace(0, VOCABULARY - 1, batch * tokens).long().view(batch, tokens)

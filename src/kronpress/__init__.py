@@ -34,3 +34,4 @@ def __dir__() -> list[str]:
 
 
 when_imported("transformers", lambda: import_module("kronpress.checkpoint.plugin"))
+when_imported("transformers.trainer", lambda: import_module("kronpress.checkpoint.trainer"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from itertools import dropwhile
@@ -48,9 +48,7 @@ class _Finder(MetaPathFinder):
     def __init__(self, name: str, action: Callable[[], object]) -> None:
         self.name, self.action = name, action
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
         if fullname != self.name:
             return None
         for finder in list(dropwhile(lambda finder: finder is not self, list(sys.meta_path)))[1:]:

@@ -10,6 +10,8 @@ from transformers import PreTrainedModel
 
 from kronpress.checkpoint import save
 from kronpress.factorize import CalibratedPruning, Factorize
+from kronpress.families import FAMILIES
+from tests.conformance.test_families import build
 from tests.tiny import bench, factorized, tiny_bert, tiny_gpt2, tiny_llama, tiny_tokenizer
 
 BUILDERS: dict[str, Callable[[], PreTrainedModel]] = {
@@ -42,3 +44,14 @@ def narrow(dense: PreTrainedModel, tmp_path: Path) -> PreTrainedModel:
 def checkpoint(tmp_path: Path) -> Path:
     """A folder with a tied Llama of which every matrix is factored, and its tokenizer."""
     return save(factorized(tiny_llama(), tmp_path), tmp_path / "checkpoint", tokenizer=tiny_tokenizer())
+
+
+@pytest.fixture(scope="session")
+def families(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A folder for each model type, with factors in the blocks, in the embedding and in the head."""
+    folder = tmp_path_factory.mktemp("families")
+    work = folder / "work"
+    return {
+        name: save(factorized(build(name), work, sites="up,embedding,head"), folder / name, tokenizer=tiny_tokenizer())
+        for name in FAMILIES
+    }

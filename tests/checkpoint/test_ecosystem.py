@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from transformers import (
 )
 
 import kronpress
+from kronpress import KronpressError
 from kronpress.checkpoint import structured_layers
-from tests.tiny import factorized, logits, tiny_bert
+from tests.tiny import factorized, logits, tiny_bert, tiny_llama
 
 
 class Sentences(Dataset[dict[str, torch.Tensor]]):
@@ -35,7 +37,7 @@ def trainer(model: PreTrainedModel, folder: Path, **options: Any) -> Trainer:
     fixed = {"use_cpu": True, "report_to": "none", "logging_steps": 1, "disable_tqdm": True}
     quiet = {"dataloader_pin_memory": False}
     arguments = TrainingArguments(output_dir=str(folder), **(fields | fixed | quiet | options))
-    return Trainer(model=model, args=arguments, train_dataset=Sentences())
+    return Trainer(model=model, args=arguments, train_dataset=Sentences(), eval_dataset=Sentences())
 
 
 def test_the_trainer_trains_it_and_resumes(checkpoint: Path, tmp_path: Path) -> None:
@@ -62,6 +64,35 @@ def test_what_the_trainer_saves_opens(checkpoint: Path, tmp_path: Path) -> None:
     expected = logits(run.model)
     assert torch.equal(logits(kronpress.load(tmp_path / "final")), expected)
     assert torch.equal(logits(kronpress.load(tmp_path / "run" / "checkpoint-4")), expected)
+
+
+@pytest.mark.parametrize("shard", ["50GB", "8KB"])
+def test_the_trainer_returns_to_the_best_weights(
+    shard: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    save = partialmethod(type(model).save_pretrained, max_shard_size=shard)
+    monkeypatch.setattr(type(model), "save_pretrained", save)
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    options = {"eval_strategy": "steps", "eval_steps": 1, "save_steps": 1, "max_steps": 3, "learning_rate": 1.0}
+    run = trainer(model, tmp_path / "run", load_best_model_at_end=True, **options)
+    run.train()  # each step makes it worse
+    best = kronpress.load(str(run.state.best_model_checkpoint))
+    assert run.state.best_global_step < 3
+    assert not torch.equal(model.state_dict()["model.norm.weight"], start["model.norm.weight"])
+    for name, value in model.state_dict().items():
+        assert torch.equal(best.state_dict()[name], value), name
+    assert model.lm_head.table is model.model.embed_tokens
+
+
+def test_the_trainer_does_not_resume_from_another_model(checkpoint: Path, tmp_path: Path) -> None:
+    run = trainer(AutoModelForCausalLM.from_pretrained(checkpoint), tmp_path / "run")
+    run.train()
+    other = factorized(tiny_llama(), tmp_path, sites="up")
+    kronpress.save(other, tmp_path / "other")
+    again = trainer(AutoModelForCausalLM.from_pretrained(tmp_path / "other"), tmp_path / "run")
+    with pytest.raises(KronpressError, match=r"checkpoint-2 (lacks|has) the weight"):
+        again.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
 
 
 def test_it_can_be_cast_after_it_was_opened(checkpoint: Path) -> None:

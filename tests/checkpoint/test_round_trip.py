@@ -33,7 +33,7 @@ def config_of(folder: Path) -> dict[str, object]:
 
 
 def stored(folder: Path) -> int:
-    with safe_open(folder / "model.safetensors", framework="pt") as stream:
+    with safe_open(folder / "kronpress.safetensors", framework="pt") as stream:
         return sum(stream.get_tensor(name).numel() for name in list(stream.keys()))
 
 
@@ -164,7 +164,7 @@ def test_a_number_format_can_be_asked_for_and_is_kept(checkpoint: Path, dtype: t
     again = kronpress.load(kronpress.save(half, tmp_path / "half"))
     assert {parameter.dtype for parameter in again.parameters()} == {dtype}
     assert torch.equal(logits(again), logits(half))
-    weights = [(folder / "model.safetensors").stat().st_size for folder in (checkpoint, tmp_path / "half")]
+    weights = [(folder / "kronpress.safetensors").stat().st_size for folder in (checkpoint, tmp_path / "half")]
     assert weights[1] < 0.7 * weights[0]  # a part of the file is names
 
 
@@ -191,7 +191,7 @@ def test_a_hub_style_folder_of_a_user_opens(tmp_path: Path) -> None:
 def test_the_config_names_every_swapped_module(checkpoint: Path) -> None:
     quantization = config_of(checkpoint)["quantization_config"]
     assert quantization["quant_method"] == "kronpress"
-    assert quantization["format_version"] == 1
+    assert quantization["format_version"] == 2
     model = kronpress.load(checkpoint)
     assert set(quantization["modules"]) == set(structured_layers(model))
     assert quantization["modules"]["model.layers.0.mlp.up_proj"] == {

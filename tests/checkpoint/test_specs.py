@@ -124,7 +124,10 @@ PLACES: dict[str, tuple[Change, str]] = {
         lambda c: modules(c).update({ACTIVATION: modules(c)[UP]}),
         "has a SiLUActivation there",
     ),
-    "a layer for the model": (lambda c: modules(c).update({"": modules(c)[UP]}), "KronpressLlamaForCausalLM there"),
+    "a layer for the model": (
+        lambda c: modules(c).update({"": modules(c)[UP]}),
+        "module '', and this .* has none there",
+    ),
     "a tied head over other factors": (
         lambda c: modules(c)[HEAD]["table"].update(left=[66, 8], right=[4, 2]),
         "'lm_head' and 'model.embed_tokens' are tied, and their factors have other shapes",

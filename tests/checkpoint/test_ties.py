@@ -24,7 +24,18 @@ from kronpress.families import family_of
 from kronpress.pipeline import execute
 from kronpress.recipe import Recipe
 from tests.conformance.test_families import build
-from tests.tiny import DIM, TEXT, VOCABULARY, bench, logits, save_tiny, tiny_gpt2, tiny_llama, tiny_tokenizer
+from tests.tiny import (
+    DIM,
+    TEXT,
+    VOCABULARY,
+    bench,
+    logits,
+    save_tiny,
+    tiny_gpt2,
+    tiny_llama,
+    tiny_tokenizer,
+    weights_files,
+)
 
 MODEL_TYPES = ["llama", "gpt2", "bert", "roberta", "distilbert"]
 
@@ -41,7 +52,7 @@ def with_own_head(folder: Path, model: PreTrainedModel) -> Path:
 
 
 def stored(folder: Path) -> int:
-    with safe_open(folder / "model.safetensors", framework="pt") as stream:
+    with safe_open(weights_files(folder)[0], framework="pt") as stream:
         return sum(stream.get_tensor(name).numel() for name in list(stream.keys()))
 
 

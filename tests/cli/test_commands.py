@@ -35,7 +35,7 @@ def test_the_tour_of_the_readme(
     assert call(monkeypatch, "inspect", model) == 0
     assert "mistral" in capsys.readouterr().out
     assert call(monkeypatch, "compress", model, "--out", out, *recipe) == 0
-    assert {"config.json", "model.safetensors", "tokenizer.json", "README.md", "report.html"} <= names(out)
+    assert {"config.json", "kronpress.safetensors", "tokenizer.json", "README.md", "report.html"} <= names(out)
     assert not (out / "run" / "checkpoint").exists()
     AutoModelForCausalLM.from_pretrained(out)
     AutoTokenizer.from_pretrained(out)

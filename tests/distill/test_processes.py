@@ -19,7 +19,7 @@ from kronpress.distill.checkpoints import MARK
 from kronpress.errors import KronpressError
 from kronpress.pipeline import execute
 from kronpress.recipe import read_recipe
-from tests.tiny import TEXT, bench, save_tiny, tiny_llama
+from tests.tiny import TEXT, bench, save_tiny, tiny_llama, weights_files
 
 RECIPE = """
 model: {folder}/model
@@ -87,7 +87,7 @@ def test_two_processes_killed_and_resumed_train_like_one(recipe: Path, tmp_path:
             losses = [point["loss"] for point in theirs[key]]
             assert [point["loss"] for point in ours[key]] == pytest.approx(losses, rel=1e-4)
         assert ours["parts"] == pytest.approx(theirs["parts"], rel=1e-4)
-    first, second = (load_file(folder / "checkpoint" / "model.safetensors") for folder in (one, tmp_path / "two"))
+    first, second = (load_file(*weights_files(folder / "checkpoint")) for folder in (one, tmp_path / "two"))
     assert all((first[name] - second[name]).abs().max() <= 1e-4 for name in first)
     assert [line["step"] for line in read_log(tmp_path / "two/steps/02-distill/train.jsonl")] == [2, 4, 6, 8, 10]
 

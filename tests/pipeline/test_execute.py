@@ -19,7 +19,7 @@ from kronpress.export import export_dense
 from kronpress.families import is_causal
 from kronpress.pipeline import Run, execute
 from kronpress.recipe import Recipe, read_recipe, shipped
-from tests.tiny import save_tiny, tiny_bert, tiny_gpt2, tiny_llama
+from tests.tiny import save_tiny, tiny_bert, tiny_gpt2, tiny_llama, weights_files
 
 TEXT = "".join(f"The {i}th line of a short story about {i % 7} rabbits and a fox.\n" for i in range(200))
 PROTOCOL_WINDOW = 512
@@ -66,7 +66,7 @@ def llama(folder: Path) -> Path:
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
-    return load_file(run.checkpoint / "model.safetensors")
+    return load_file(*weights_files(run.checkpoint))
 
 
 def assert_same(a: Run, b: Run) -> None:
@@ -105,9 +105,9 @@ def test_every_shipped_recipe_runs_and_reopens(name: str, tmp_path: Path, text: 
     parity = export_dense(kronpress.load(run.checkpoint), tmp_path / "dense").parity
     assert parity.as_run <= 1e-4, "scales, orders and padding included"
     assert not list(run.folder.rglob("trainer")), "training checkpoints are removed"
-    fine_tuned = len(list(run.folder.glob("steps/*-finetune/sst-2/*/model.safetensors")))
+    fine_tuned = len([path for path in weights_files(run.folder / "steps") if path.parts[-4].endswith("-finetune")])
     assert fine_tuned == (2 if "finetune" in {step.kind for step in run.recipe.steps} else 0)
-    assert len(list(run.folder.rglob("model*.safetensors"))) == 1 + fine_tuned
+    assert len(weights_files(run.folder)) == 1 + fine_tuned
 
 
 @pytest.mark.parametrize(

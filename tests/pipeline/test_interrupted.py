@@ -25,7 +25,7 @@ from kronpress.evaluate import Evaluate
 from kronpress.factorize import Factorize
 from kronpress.pipeline import Run, execute
 from kronpress.recipe import Recipe, read_recipe
-from tests.tiny import TEXT, save_tiny, tiny_gpt2
+from tests.tiny import TEXT, save_tiny, tiny_gpt2, weights_files
 
 RECIPE = """
 steps:
@@ -56,7 +56,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def weights(run: Run) -> bytes:
-    return (run.checkpoint / "model.safetensors").read_bytes()
+    return weights_files(run.checkpoint)[0].read_bytes()
 
 
 def stopping(original: Callable[..., Any], *, at: int) -> Callable[..., Any]:

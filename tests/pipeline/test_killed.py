@@ -15,7 +15,7 @@ import pytest
 from kronpress import cli
 from kronpress.checkpoint import files
 from kronpress.distill import read_log
-from tests.tiny import TEXT, save_tiny, tiny_gpt2
+from tests.tiny import TEXT, save_tiny, tiny_gpt2, weights_files
 
 KILLS = 8
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -72,7 +72,7 @@ def outcome(folder: Path) -> tuple[bytes, list[dict[str, Any]], dict[str, Any], 
     lines = [{key: value for key, value in line.items() if key not in clock} for line in read_log(step / "train.jsonl")]
     report = {key: value for key, value in files.read_json(step / "report.json").items() if key not in clock}
     names = {str(path.relative_to(folder)) for path in folder.rglob("*")}
-    return (folder / "checkpoint" / "model.safetensors").read_bytes(), lines, report, names
+    return weights_files(folder / "checkpoint")[0].read_bytes(), lines, report, names
 
 
 def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(

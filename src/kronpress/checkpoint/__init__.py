@@ -1,8 +1,11 @@
 """How a compressed model is saved and opened again; importing this registers the transformers plug-in."""
 
+import transformers  # noqa: F401  (first: right after it the plug-in is imported, with what it needs of this room)
+
+from kronpress.checkpoint.config import KronpressConfig
 from kronpress.checkpoint.load import BUNDLED, load, load_with_tokenizer
 from kronpress.checkpoint.notes import note, notes_of
-from kronpress.checkpoint.plugin import KronpressConfig, adopt, structured_layers
+from kronpress.checkpoint.plugin import adopt, structured_layers
 from kronpress.checkpoint.probe import Probe, take_probe
 from kronpress.checkpoint.save import save, write_manifest
 from kronpress.checkpoint.ties import settle_ties

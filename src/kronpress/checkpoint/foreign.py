@@ -9,8 +9,8 @@ from typing import Any
 
 from transformers.utils.hub import cached_file
 
+from kronpress.checkpoint.config import PREFIX
 from kronpress.checkpoint.contents import CONFIG, FLOATS, StoredTensor
-from kronpress.checkpoint.plugin import PREFIX
 from kronpress.checkpoint.probe import FILE as PROBE_FILE
 from kronpress.errors import KronpressError
 

@@ -25,6 +25,7 @@ from kronpress.checkpoint.completeness import (
     require_complete,
     require_float_parameters,
 )
+from kronpress.checkpoint.config import PREFIX
 from kronpress.checkpoint.contents import (
     CONFIG,
     MANIFEST,
@@ -43,7 +44,6 @@ from kronpress.checkpoint.foreign import (
     require_unquantized,
 )
 from kronpress.checkpoint.hub import require_hub
-from kronpress.checkpoint.plugin import PREFIX
 from kronpress.checkpoint.probe import Probe
 from kronpress.checkpoint.ties import settle_ties
 from kronpress.errors import KronpressError, did_you_mean, shown

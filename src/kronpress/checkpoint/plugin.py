@@ -1,78 +1,64 @@
 """The transformers plug-in: makes `from_pretrained` open checkpoints with structured layers.
 
 A checkpoint keeps the module paths of its base model; only leaves are swapped, and `config.json` says
-how under `quantization_config`. Its `model_type` is `kronpress_<base>`, which only this plug-in knows:
-without it transformers would fill the swapped layers with random numbers, and so it stops instead.
+how under `quantization_config`. Its `model_type` is `kronpress_<base>`, which only this plug-in knows, and its weights
+have a name of their own: without the plug-in transformers would fill the swapped layers with random numbers, and so it
+stops instead.
+
+Whatever class builds a model from such a config (`AutoModelForCausalLM`, `LlamaForCausalLM`, …), the model is of the
+class that this module derives from it, which knows how to save it again.
 """
 
 from __future__ import annotations
 
-import reprlib
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import transformers
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto import auto_factory, modeling_auto
-from transformers.quantizers.auto import register_quantization_config, register_quantizer
+from transformers.quantizers.auto import register_quantizer
 from transformers.quantizers.base import HfQuantizer
-from transformers.utils.quantization_config import QuantizationConfigMixin
+from typing_extensions import override
 
+from kronpress.checkpoint import fresh, weights
+from kronpress.checkpoint.config import METHOD, PREFIX, KronpressConfig, layers_of, place_of, require_layers
 from kronpress.checkpoint.contents import require_one_folder
+from kronpress.checkpoint.loaded import require_whole
 from kronpress.checkpoint.offload import require_orders_in_memory, require_ties_together
 from kronpress.checkpoint.overlooked import watchful_train
 from kronpress.checkpoint.resize import guarded_resize
 from kronpress.checkpoint.ties import share_tied_factors
 from kronpress.errors import KronpressError
-from kronpress.families import FAMILIES, base_prefix, has_module, replace_module
+from kronpress.families import FAMILIES, base_prefix, family_of, has_module, replace_module
 from kronpress.layers import StructuredLayer, from_spec, parse_spec, require_fit
 
-FORMAT_VERSION = 1
-PREFIX = "kronpress_"
 
-
-@register_quantization_config("kronpress")
-class KronpressConfig(QuantizationConfigMixin):
-    """The `quantization_config` of a checkpoint: what stands at each swapped module path.
-
-    Attributes:
-        modules: path → the layer's `spec()`.
-        format_version: raised when the meaning of the fields changes.
-    """
-
-    def __init__(self, modules: Any = None, format_version: Any = FORMAT_VERSION, **unknown: Any) -> None:
-        self.quant_method: Any = "kronpress"
-        self.modules: dict[str, dict[str, Any]] = {} if modules is None else modules
-        self.format_version: int = format_version
-        unknown.pop("quant_method", None)
-        if unknown or type(format_version) is not int or format_version != FORMAT_VERSION:
-            other = f"{sorted(unknown) or 'no other fields'}"
-            raise KronpressError(
-                f"the checkpoint has format version {format_version!r:.40} with {other:.200}; "
-                f"this kronpress reads version {FORMAT_VERSION}: install a newer kronpress"
-            )
-        if not isinstance(self.modules, dict):
-            raise KronpressError(
-                f"quantization_config.modules is {reprlib.repr(modules):.60}, not a mapping of module paths to layers; "
-                "restore config.json, or save the model again"
-            )
-        for path, spec in self.modules.items():
-            parse_spec(spec, place=_place(path))
-
-
-@register_quantizer("kronpress")
+@register_quantizer(METHOD)
 class KronpressQuantizer(HfQuantizer):
-    """Swaps the structured layers in before the weights are loaded."""
+    """Tells transformers that the weights are stored as they are, and may be saved, trained and compiled."""
 
     quantization_config: KronpressConfig
+
+    @override
+    def update_attn_implementation(self, config: PreTrainedConfig) -> PreTrainedConfig:
+        """Take over a config that a class of transformers has read, before the weights are looked for."""
+        _claim(config)
+        return config
 
     def _process_model_before_weight_loading(
         self, model: PreTrainedModel, device_map: Any = None, **options: Any
     ) -> None:
         require_one_folder(options.get("checkpoint_files") or ())
-        install(model, self.quantization_config.modules)
         require_ties_together(model, device_map)
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **_: Any) -> None:
+        adopt(model)
         require_orders_in_memory(model)
 
     def is_serializable(self) -> bool:
@@ -95,27 +81,118 @@ class KronpressQuantizer(HfQuantizer):
         return True
 
 
+class KronpressModel(PreTrainedModel):
+    """What a model class of transformers gets when its leaves are swapped; see `model_class`."""
+
+    def __init__(self, config: PreTrainedConfig, *args: Any, **options: Any) -> None:
+        layers = layers_of(config)
+        if layers is None:
+            raise KronpressError(
+                f"the config of a {type(self).__name__} names no structured layers; give it that of a checkpoint"
+            )
+        with _plain(config):
+            super().__init__(config, *args, **options)
+        config.quantization_config = layers
+        install(self, layers.modules)
+        whole: Any = adopt(self)
+        whole.init_weights()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, StructuredLayer):
+            fresh.fill(module, deviation=getattr(self.config, "initializer_range", None) or 0.02)
+        else:
+            parent: Any = super()
+            parent._init_weights(module)
+
+    def mark_tied_weights_as_initialized(self, loading_info: Any) -> None:
+        """Mark them, but keep in mind those of which no copy is stored: a head and its table are one object."""
+        missing = set(loading_info.missing_keys)
+        parent: Any = super()
+        parent.mark_tied_weights_as_initialized(loading_info)
+        tied = self.all_tied_weights_keys.items()
+        loading_info.missing_keys |= {source for target, source in tied if {source, target} <= missing}
+
+    def _adjust_missing_and_unexpected_keys(self, loading_info: Any) -> None:
+        super()._adjust_missing_and_unexpected_keys(loading_info)
+        require_whole(self, loading_info, structured=list(structured_layers(self)))
+
+    @override
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        is_main_process: bool = True,
+        state_dict: dict[str, Any] | None = None,
+        push_to_hub: bool = False,
+        max_shard_size: int | str = "50GB",
+        variant: str | None = None,
+        *more: Any,
+        **options: Any,
+    ) -> None:
+        """Save as transformers does, the weights under their own name; what was swapped is written as it is now."""
+        if variant is not None:
+            raise KronpressError("a model with structured layers is saved without a variant; leave `variant` out")
+        adapters = getattr(self, "_hf_peft_config_loaded", False)  # which are saved alone
+        name = None if adapters else weights.VARIANT
+        recorded = getattr(self.config, "quantization_config", None)
+        try:
+            adopt(self)
+            super().save_pretrained(
+                save_directory, is_main_process, state_dict, False, max_shard_size, name, *more, **options
+            )
+        finally:
+            self.config.quantization_config = recorded  # a model around this one has other paths
+        if is_main_process and not adapters:
+            weights.settle(Path(save_directory))
+        if push_to_hub:
+            sent = {name: options[name] for name in _HUB_OPTIONS if name in options}
+            self.push_to_hub(options.get("repo_id", Path(save_directory).name), max_shard_size=max_shard_size, **sent)
+
+    def take_weights(self, tensors: dict[str, Any], *, place: str) -> None:
+        """Load the tensors of a checkpoint folder.
+
+        Raises:
+            KronpressError: one of them is missing or not read.
+        """
+        missing, unread = self.load_state_dict(tensors, strict=False)
+        shared = {*self.all_tied_weights_keys, *(self._keys_to_ignore_on_save or ())}
+        faults = [f"lacks the weight '{key}'" for key in missing if key not in shared]
+        faults += [f"has the weight '{key}', which the model has not" for key in unread]
+        if faults:
+            raise KronpressError(f"{place} {faults[0]}; it is not a checkpoint of this model: name one that is")
+
+
+_HUB_OPTIONS = ("commit_message", "commit_description", "private", "token", "revision", "create_pr", "tags")
+
+
 def install(model: PreTrainedModel, modules: dict[str, dict[str, Any]]) -> None:
-    """Replace the leaves named in `modules` by empty structured layers, on the meta device or in place."""
-    paths = {path: here for path in modules if (here := _path_in(model, path)) is not None}
-    for path, here in paths.items():  # a base model opened from a checkpoint with a head lacks the head's
-        require_fit(parse_spec(modules[path], place=_place(path)), model.get_submodule(here), place=_place(path))
-    for path, here in paths.items():
+    """Replace the leaves named in `modules` by empty structured layers, on the meta device or in place.
+
+    Raises:
+        KronpressError: the model has no such leaf, or the layer does not fit it. A model without a head
+            may lack that.
+    """
+    places = {path: here for path in modules if (here := _path_in(model, path)) is not None}
+    for path in modules.keys() - places.keys() - {family_of(model).head}:
+        raise KronpressError(
+            f"quantization_config names the module '{path[:120]}', and this {type(model).__name__} has none there; "
+            "restore config.json, or save the model again"
+        )
+    if len(set(places.values())) < len(places):
+        raise KronpressError("quantization_config names a module twice; restore config.json, or save the model again")
+    for path, here in places.items():
+        require_fit(parse_spec(modules[path], place=place_of(path)), model.get_submodule(here), place=place_of(path))
+    for path, here in places.items():
         like = next(model.get_submodule(here).parameters())
         replace_module(model, here, module=from_spec(modules[path], device=like.device, dtype=like.dtype))
-    whole = {type(model.get_submodule(here)).__name__ for here in paths.values()}
+    whole = {type(model.get_submodule(here)).__name__ for here in places.values()}
     model._no_split_modules = {*(model._no_split_modules or ()), *whole}  # a layer stays on one device
     share_tied_factors(model)
-
-
-def _place(path: str) -> str:
-    return f"quantization_config.modules['{path[:120]}']"
 
 
 def _path_in(model: PreTrainedModel, path: str) -> str | None:
     prefix = f"{model.base_model_prefix}."
     for candidate in (path, path.removeprefix(prefix), base_prefix(model) + path):
-        if has_module(model, candidate):
+        if candidate and has_module(model, candidate):
             return candidate
     return None
 
@@ -138,81 +215,139 @@ def adopt(model: PreTrainedModel) -> PreTrainedModel:
     if not layers:
         return model
     share_tied_factors(model)
+    for part in model.modules():  # the base model inside of it can be saved too
+        if isinstance(part, PreTrainedModel) and structured_layers(part):
+            part.__class__ = model_class(type(part))
     adopted: Any = model
-    adopted.__class__ = _plugin_class(type(model))
-    adopted.config.__class__ = adopted.config_class
-    adopted.config.model_type = adopted.config_class.model_type
     config = KronpressConfig({path: layer.spec() for path, layer in layers.items()})
-    adopted.config.quantization_config = config
+    _claim(adopted.config).quantization_config = config
     adopted.hf_quantizer = KronpressQuantizer(config)
     adopted.is_quantized = True
-    adopted.quantization_method = "kronpress"
+    adopted.quantization_method = METHOD
     return model
 
 
-def _plugin_class(model_class: type[PreTrainedModel]) -> type[PreTrainedModel]:
-    if model_class.__name__.startswith("Kronpress"):
-        return model_class
-    if model_class not in _CLASSES:
-        raise KronpressError(f"{model_class.__name__} is not a model class that kronpress can save")
-    return _CLASSES[model_class]
+def model_class(base: type[PreTrainedModel]) -> type[PreTrainedModel]:
+    """Return the class of the models of the class `base` of transformers whose leaves are swapped.
+
+    Raises:
+        KronpressError: `base` is not of a supported family, or not a class of transformers.
+    """
+    if issubclass(base, KronpressModel):
+        return base
+    name = f"Kronpress{base.__name__}"
+    if base.config_class not in _CONFIGS or getattr(transformers, base.__name__, None) is not base:
+        raise KronpressError(
+            f"{base.__name__} is not a model class that kronpress can open or save; take one that transformers has for "
+            f"{', '.join(FAMILIES)}"
+        )
+    if name not in globals():
+        casts = {"half": nn.Module.half, "float": nn.Module.float}  # which transformers refuses to quantized models
+        careful = {"resize_token_embeddings": guarded_resize(base), "train": watchful_train(base)}
+        fields = {"config_class": _CONFIGS[base.config_class], "__module__": __name__, **casts, **careful}
+        globals()[name] = type(name, (KronpressModel, base), fields)
+    own: type[PreTrainedModel] = globals()[name]
+    return own
 
 
-_CLASSES: dict[type[PreTrainedModel], type[PreTrainedModel]] = {}
+_CONFIGS: dict[Any, Any] = {}  # the config class of transformers → the one for checkpoints with structured layers
+_WITH_MODELS: set[Any] = set()
 
 
-def _own_config(base: Any, model_type: str) -> Any:
-    """Return a config class that checks what a file says of the layers before anything is made of it."""
+def _base_of(own: Any) -> Any:
+    return next(base for base, derived in _CONFIGS.items() if derived is own)
+
+
+def _claim(config: Any) -> Any:
+    """Make a config of transformers one of the family's `kronpress_<base>`."""
+    if type(config) not in _CONFIGS.values():
+        if type(config) not in _CONFIGS:
+            raise KronpressError(f"a {type(config).__name__} cannot describe a model with structured layers")
+        own = _CONFIGS[type(config)]
+        if str(config.model_type).startswith(PREFIX) and config.model_type != own.model_type:
+            raise KronpressError(
+                f"the checkpoint holds a {config.model_type} model, which no {type(config).__name__} describes; "
+                "open it with AutoModelForCausalLM or another Auto class"
+            )
+        _register_models(own)
+        config.__class__ = own
+        config.model_type = own.model_type
+    return config
+
+
+@contextmanager
+def _plain(config: Any) -> Iterator[None]:
+    """Let a config be one without structured layers for a while, so that the models inside are built as they are."""
+    own, layers = type(_claim(config)), config.quantization_config
+    config.__class__ = _base_of(own)
+    del config.quantization_config
+    try:
+        yield
+    finally:
+        config.__class__ = own
+        config.quantization_config = layers
+
+
+def _register_config(model_type: str) -> None:
+    def new(cls: Any, *_: Any, **__: Any) -> Any:
+        _register_models(cls)
+        return object.__new__(cls)
+
+    def weights_file(config: Any) -> str | None:
+        layers = layers_of(config)
+        return None if layers is not None and layers.format_version == 1 else weights.INDEX
 
     def from_dict(cls: Any, /, config_dict: dict[str, Any], **options: Any) -> Any:
-        _require_layers(config_dict.get("quantization_config"))
+        require_layers(config_dict.get("quantization_config"))
         return base.from_dict.__func__(cls, config_dict, **options)
 
-    fields = {"model_type": model_type, "from_dict": classmethod(from_dict)}
-    return type(f"Kronpress{base.__name__}", (base,), fields)
-
-
-def _require_layers(layers: Any) -> None:
-    if isinstance(layers, dict) and layers.get("quant_method") == "kronpress":
-        KronpressConfig(**layers)
-    elif not isinstance(layers, KronpressConfig):
-        raise KronpressError(
-            f"the checkpoint's quantization_config is {reprlib.repr(layers):.60}, which does not say what layers "
-            "kronpress put in; restore config.json, or save the model again"
-        )
-
-
-def _register_family(model_type: str) -> None:
-    base_config = CONFIG_MAPPING[model_type]
+    base: Any = CONFIG_MAPPING[model_type]
     own_type = PREFIX + model_type
-    config: Any = _own_config(base_config, own_type)
-    AutoConfig.register(own_type, config)
-    for mapping in _auto_mappings():
-        if base_config in mapping:
-            model_class = mapping[base_config]
-            if isinstance(model_class, type):
-                mapping.register(config, _subclass(model_class, config))
+    names = {"model_type": own_type, "transformers_weights": property(weights_file)}
+    fields = {**names, "__new__": new, "from_dict": classmethod(from_dict)}
+    own: Any = type(f"Kronpress{base.__name__}", (base,), {"__module__": __name__, **fields})
+    globals()[own.__name__] = _CONFIGS[base] = own
+    AutoConfig.register(own_type, own)
 
 
-def _auto_mappings() -> list[Any]:
-    return [value for value in vars(modeling_auto).values() if isinstance(value, auto_factory._LazyAutoMapping)]
+def _register_models(config: Any) -> None:
+    """Tell the Auto classes of the models of a family, whose modules are loaded by that."""
+    if config not in _WITH_MODELS:
+        _WITH_MODELS.add(config)
+        base = _base_of(config)
+        for mapping in (value for value in vars(modeling_auto).values() if isinstance(value, _Mapping)):
+            found: Any = mapping.get(base, None)
+            if getattr(found, "config_class", None) is base:  # some mappings hold models of other families as well
+                own: Any = model_class(found)
+                mapping.register(config, own)
 
 
-def _subclass(model_class: type[PreTrainedModel], config: type[PreTrainedConfig]) -> type[PreTrainedModel]:
-    if model_class not in _CLASSES:
-        casts = {"half": nn.Module.half, "float": nn.Module.float}  # which transformers refuses to quantized models
-        careful = {"resize_token_embeddings": guarded_resize(model_class), "train": watchful_train(model_class)}
-        fields = {"config_class": config, "__module__": __name__, **casts, **careful}
-        own = type(f"Kronpress{model_class.__name__}", (model_class,), fields)
-        globals()[own.__name__] = own
-        _CLASSES[model_class] = own
-    return _CLASSES[model_class]
+_Mapping = auto_factory._LazyAutoMapping
 
 
-def register_families() -> None:
-    """Tell transformers' Auto classes of `kronpress_<base>` for each family; called once at import."""
-    for model_type in FAMILIES:
-        _register_family(model_type)
+def _new_model(cls: type[PreTrainedModel], *args: Any, **options: Any) -> PreTrainedModel:
+    """Make an object of the derived class where the config names structured layers."""
+    config = options.get("config", args[0] if args else None)
+    ours = type(config) in _CONFIGS.values()
+    structured = ours or (isinstance(config, PreTrainedConfig) and layers_of(config) is not None)
+    model: PreTrainedModel = object.__new__(model_class(cls) if structured else cls)
+    return model
 
 
-register_families()
+def __getattr__(name: str) -> Any:
+    """Find a derived class by its name, as unpickling does."""
+    base: Any = getattr(transformers, name.removeprefix("Kronpress"), None) if name.startswith("Kronpress") else None
+    if getattr(base, "config_class", None) not in _CONFIGS:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return model_class(base)
+
+
+def _is_true(record: logging.LogRecord) -> bool:
+    """Say whether transformers is right to warn that a `kronpress_llama` is opened by a class for `llama`."""
+    return f"model of type `{PREFIX}" not in record.getMessage()
+
+
+logging.getLogger("transformers.configuration_utils").addFilter(_is_true)
+for _model_type in FAMILIES:
+    _register_config(_model_type)
+setattr(PreTrainedModel, "__new__", staticmethod(_new_model))  # noqa: B010  (typed as a method)

@@ -86,7 +86,10 @@ def _loading(summary: RunSummary, *, plain: bool) -> str:
         "The checkpoint is a plain one: nothing but transformers is needed."
         if plain
         else (
-            "Install kronpress and import it before loading; without it, transformers stops with an unknown model type."
+            "Install kronpress and import it before loading; without it, transformers stops, whatever class is used: "
+            "it knows neither the model type nor the name of the weights, `kronpress.safetensors`. Do not rename that "
+            "file to `model.safetensors`: `LlamaForCausalLM` and the like would then open it, with random numbers in "
+            "the compressed layers."
         )
     )
     return f"{word}\n\n```python\n{code}```\n"

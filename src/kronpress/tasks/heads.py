@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from kronpress.checkpoint.plugin import PREFIX
+from kronpress.checkpoint.config import PREFIX
 from kronpress.data import require_known
 from kronpress.errors import KronpressError
 from kronpress.tasks.sentences import ClassificationTask
