@@ -50,7 +50,7 @@ def require_known(ids: Int[Tensor, "*any"], tokenizer: PreTrainedTokenizerBase, 
     highest, rows = int(ids.max()) if ids.numel() else 0, vocabulary_size(model)
     if highest >= rows:
         raise KronpressError(
-            f"the tokenizer gives id {highest} ('{tokenizer.convert_ids_to_tokens(highest)!s:.40}') and "
+            f"the tokenizer gives id {highest} ({tokenizer.convert_ids_to_tokens(highest)!r:.40}) and "
             f"{type(model).__name__} knows {rows} ids; load the tokenizer that was saved beside the model, or, where "
             f"tokens were added to it, make room by model.resize_token_embeddings({highest + 1}) or remove them"
         )

@@ -68,6 +68,10 @@ def _prompt_ids(
 def _greedy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int) -> GenerationConfig:
     own = model.generation_config.eos_token_id
     end = tokenizer.eos_token_id if own is None else own
+    if not all(isinstance(id_, int | None) for id_ in (end if isinstance(end, list) else [end])):
+        raise KronpressError(
+            f"eos_token_id is {end!r:.60}, not a token id or a list of them; mend generation_config.json"
+        )
     last = end[0] if isinstance(end, list) and end else end
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else last
     return GenerationConfig(

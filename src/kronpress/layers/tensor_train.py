@@ -89,7 +89,7 @@ class TensorTrainLinear(StructuredLayer):
         return y.reshape(*x.shape[:-1], self.out_features)
 
     def _pays_to_form(self, inputs: int) -> bool:
-        sizes = [math.prod(m * n for m, n in self.modes[: k + 1]) for k in range(len(self.modes))]
+        sizes = [math.prod([m * n for m, n in self.modes[: k + 1]]) for k in range(len(self.modes))]
         forming = sum(size * r * s for size, r, s in zip(sizes[1:], self.ranks[1:], self.ranks[2:], strict=False))
         chain = sum(length * count for length, count in self.inner_products)
         return inputs * chain > forming + inputs * self.in_features * self.out_features
