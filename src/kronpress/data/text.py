@@ -14,7 +14,7 @@ from kronpress.data.formats import ENDINGS, is_text, join_documents, read_file
 from kronpress.data.hub import HUB, hub_text
 from kronpress.errors import KronpressError, did_you_mean, shown
 
-_CONTROLS = [chr(code) for code in range(32) if chr(code) not in "\t\n\v\f\r"]
+_CONTROLS = bytes(code for code in range(32) if chr(code) not in "\t\n\v\f\r")
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,8 @@ def _read_source(source: str) -> str:
         text = hub_text(source) if source.startswith(HUB) else _read_path(user_path(source))
     if not text.strip():
         raise KronpressError(f"the text {shown(source)} is empty; name a file or folder with text in it")
-    if sum(map(text.count, _CONTROLS)) > len(text) / 10:
+    raw = text.encode()
+    if len(raw.translate(None, _CONTROLS)) < 0.9 * len(raw):
         raise KronpressError(f"the text {shown(source)} is full of control characters such as NUL; give plain text")
     return text
 
