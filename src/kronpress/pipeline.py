@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import platform
-import shutil
 import time
-from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -19,56 +19,28 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, set_seed
 
 from kronpress import processes
-from kronpress.checkpoint import files, load, load_with_tokenizer, notes_of, save, structured_layers, write_manifest
+from kronpress.checkpoint import (
+    bytes_of,
+    files,
+    load,
+    load_with_tokenizer,
+    notes_of,
+    save,
+    structured_layers,
+    write_manifest,
+)
 from kronpress.data import Corpus, read_text, split_held_out
+from kronpress.distill.digests import weights_digest
 from kronpress.errors import KronpressError
 from kronpress.evaluate import footprint
+from kronpress.lock import locked
 from kronpress.memory import keep_freed_memory, peak_rss_bytes
 from kronpress.precision import NumberFormat, choose, computing_in, number_format
 from kronpress.recipe import Recipe
-from kronpress.report import RunSummary, model_card, write_report
+from kronpress.report import model_card, write_report
+from kronpress.run_folder import Run, recipe_digest
 from kronpress.step import Workbench
-from kronpress.summary import pipeline_tag, summarize
-
-MANIFEST = "manifest.json"
-
-
-@dataclass(frozen=True)
-class Run:
-    """The folder of a run and what stands where in it.
-
-    recipe.yaml, manifest.json, teacher.json, steps/NN-name/ (report.json, logs), checkpoint/, report.html.
-    """
-
-    folder: Path
-    recipe: Recipe
-
-    @property
-    def manifest_path(self) -> Path:
-        """What has been done so far; written last and atomically."""
-        return self.folder / MANIFEST
-
-    @property
-    def checkpoint(self) -> Path:
-        """The finished model."""
-        return self.folder / "checkpoint"
-
-    def step_folder(self, index: int) -> Path:
-        """Where a step keeps its report, its logs and what it needs to resume."""
-        return self.folder / "steps" / f"{index:02d}-{self.recipe.steps[index].kind}"
-
-    def manifest(self) -> dict[str, Any]:
-        """Read the manifest."""
-        value = files.read_json(self.manifest_path)
-        if not isinstance(value, dict) or "recipe_sha256" not in value:
-            raise KronpressError(f"{self.manifest_path} is not the manifest of a run; name another folder")
-        return value
-
-    def summary(self) -> RunSummary:
-        """Return what the run has to say about itself so far."""
-        manifest = self.manifest()
-        reports = [files.read_json(self.step_folder(i) / "report.json") for i in range(len(manifest["steps"]))]
-        return summarize(self.recipe, manifest, reports)
+from kronpress.summary import pipeline_tag
 
 
 def execute(recipe: Recipe, folder: str | Path, *, resume: bool = False) -> Run:
@@ -87,26 +59,18 @@ def execute(recipe: Recipe, folder: str | Path, *, resume: bool = False) -> Run:
     """
     run = Run(Path(folder), recipe)
     processes.connect()
-    if processes.from_main(lambda: _prepare(run, resume=resume)):
-        return run
-    keep_freed_memory()
-    fresh = not run.manifest_path.exists()
-    missing = [path for path in (run.folder, *run.folder.parents) if not path.exists()]
-    try:
-        with computing_in(_number_format(run)):
-            with processes.together():
-                bench = _Bench.open(run)
-                if processes.is_main():
-                    bench.check()
-            for index in range(len(run.manifest()["steps"]), len(recipe.steps)):
-                bench.do(index)
-            with processes.together():
-                if processes.is_main():
-                    bench.finish()
-    except (KronpressError, OSError):
-        if fresh and processes.is_main():
-            _forget(run, missing)
-        raise
+    with ExitStack() as held:
+        if processes.from_main(lambda: _prepare(run, held, resume=resume)):
+            return run
+        keep_freed_memory()
+        fresh = not run.manifest_path.exists()
+        try:
+            with computing_in(_number_format(run)):
+                _work(run)
+        except (KronpressError, OSError):
+            if fresh and processes.is_main():
+                run.forget()
+            raise
     return run
 
 
@@ -122,54 +86,34 @@ def _number_format(run: Run) -> NumberFormat:
     return processes.from_main(chosen)
 
 
-def _prepare(run: Run, *, resume: bool) -> bool:
-    """Make the folder ready; return whether the run is finished already."""
-    if resume and run.manifest_path.exists():
-        manifest = run.manifest()
-        if manifest["recipe_sha256"] != _digest(run.recipe):
-            raise KronpressError(
-                f"{run.folder} holds a run of another recipe or other overrides (see its recipe.yaml); "
-                "repeat those, or choose another folder"
-            )
-        _sweep(run)
-        return bool(manifest["finished"])
-    if run.manifest_path.exists():
+def _prepare(run: Run, held: ExitStack, *, resume: bool) -> bool:
+    """Make the folder ready, and this process the only one that works in it; return whether the run is finished."""
+    files.require_possible(run.folder)
+    held.enter_context(locked(run.folder))
+    if run.manifest_path.exists() and not resume:
         raise KronpressError(
             f"{run.folder} already holds a run, which is left untouched; add --resume or name a new folder"
         )
-    if resume:  # a kill may have come while the manifest was first written
-        run.manifest_path.with_name(f".{MANIFEST}.partial").unlink(missing_ok=True)
-    files.require_empty(run.folder)
-    return False
+    if not run.manifest_path.exists():
+        run.require_new()
+        return False
+    run.require_same_recipe()
+    files.remove_partial(run.folder)
+    run.sweep()
+    return bool(run.manifest()["finished"])
 
 
-def _sweep(run: Run) -> None:
-    """Remove what finished steps needed to go on after an interruption, but not the latest student."""
-    manifest = run.manifest()
-    for index in range(len(manifest["steps"])):
-        for name in ("trainer", "checkpoint"):
-            path = run.step_folder(index) / name
-            if path != run.folder / (manifest["checkpoint"] or ""):
-                shutil.rmtree(path, ignore_errors=True)
-
-
-def _forget(run: Run, missing: Sequence[Path]) -> None:
-    """Empty a folder in which nothing was achieved, so that a corrected command can use it.
-
-    `missing` are the folders that were not there before, the innermost first; they go as well.
-    """
-    started = run.manifest_path.exists() and run.manifest()["steps"]
-    if started or any(run.folder.rglob("*.safetensors")):
-        return
-    for path in run.folder.iterdir() if run.folder.is_dir() else ():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    for path in missing:
-        if path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
-
-
-def _digest(recipe: Recipe) -> str:
-    return hashlib.sha256(recipe.to_yaml().encode()).hexdigest()
+def _work(run: Run) -> None:
+    """Do what of the run is not done yet."""
+    with processes.together():
+        bench = _Bench.open(run)
+        if processes.is_main():
+            bench.check()
+    for index in range(len(run.manifest()["steps"]), len(run.recipe.steps)):
+        bench.do(index)
+    with processes.together():
+        if processes.is_main():
+            bench.finish()
 
 
 @dataclass
@@ -190,29 +134,45 @@ class _Bench:
             )
         facts = {"dtype": str(teacher.dtype).removeprefix("torch."), "footprint_before": vars(footprint(teacher))}
         facts["notes"] = notes_of(teacher)
+        prints = {"data": {"training": train.fingerprint, "held-out": held_out.fingerprint}}
+        if processes.is_main():
+            prints["model"] = _model_digests(teacher, tokenizer)
         _move(teacher)
-        prints = {"train": train.fingerprint, "held_out": held_out.fingerprint}
-        manifest = run.manifest() if run.manifest_path.exists() else _new_manifest(run, prints, teacher) | facts
-        if manifest["data"] != prints:
-            raise KronpressError(
-                f"the text of the run in {run.folder} has changed since it began; start in a new folder"
-            )
+        manifest = run.manifest() if run.manifest_path.exists() else _new_manifest(run, teacher) | facts | prints
         memory = run.folder / "teacher.json"
         opened = cls(run, manifest, Workbench(teacher, teacher, tokenizer, train, held_out, run.folder, memory))
         if processes.is_main():
-            opened.begin()
+            opened.begin(prints)
         return opened
 
-    def begin(self) -> None:
-        """Write down what is to be done, and go on where an interrupted run came to."""
+    def begin(self, prints: dict[str, dict[str, str]]) -> None:
+        """Write down what is to be done, and go on where an interrupted run came to, if all is as it was then."""
         run, done = self.run, len(self.manifest["steps"])
-        files.require_space(run.folder, needed=_bytes(self.bench.teacher) * (6 if _trains(run.recipe) else 2))
+        if run.manifest_path.exists():
+            run.require_unchanged(self.manifest, {"environment": _versions(), **prints})
+            if self.manifest["sources"]:
+                run.require_unchanged(self.manifest, {"sources": self._sources()})
+            run.summary()
+        self._require_space()
         files.write_json(run.manifest_path, self.manifest)
         files.write_text(run.folder / "recipe.yaml", run.recipe.to_yaml())
         self._take_student()
         tqdm.write(f"matrix products in {number_format(self.bench.teacher.device)}")
         if done:
             tqdm.write(f"going on after step {done} of {len(run.recipe.steps)}")
+
+    def _sources(self) -> dict[str, str]:
+        """Return digests of what the steps that are not done yet read."""
+        done = len(self.manifest["steps"])
+        steps = list(enumerate(self.run.recipe.steps))[done:]
+        return {f"steps.{index}: {name}": value for index, step in steps for name, value in step.sources().items()}
+
+    def _require_space(self) -> None:
+        """Ask for the space that the whole run needs, less what it has taken already."""
+        trains = any(step.in_all_processes for step in self.run.recipe.steps)
+        taken = sum(path.stat().st_size for path in self.run.folder.rglob("*") if path.is_file())
+        needed = bytes_of(self.bench.teacher) * (6 if trains else 2) + files.MARGIN_BYTES
+        files.require_space(self.run.folder, needed=max(0, needed - taken))
 
     def _take_student(self) -> None:
         """Take the student as the last finished step left it."""
@@ -226,6 +186,8 @@ class _Bench:
             self.bench.require_known_texts()
             for step in self.run.recipe.steps:
                 step.check(self.bench)
+            self.manifest["sources"] = self._sources()
+            files.write_json(self.run.manifest_path, self.manifest)
 
     def do(self, index: int) -> None:
         """Run one step; the manifest says so only once everything is on disk."""
@@ -250,18 +212,18 @@ class _Bench:
         step, folder = self.run.recipe.steps[index], self.run.step_folder(index)
         report["peak_rss_bytes"] = peak_rss_bytes()
         if step.changes_student:
-            shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+            files.remove(folder / "checkpoint")
             save(self.bench.student, folder / "checkpoint", tokenizer=self.bench.tokenizer)
-            self.manifest["checkpoint"] = (folder / "checkpoint").relative_to(self.run.folder).as_posix()
+            self.manifest["checkpoint"] = self.run.step_checkpoint(index)
         files.write_json(folder / "report.json", report)
         self.manifest["steps"].append({"name": step.kind, "seconds": round(seconds, 2)})
         files.write_json(self.run.manifest_path, self.manifest)
-        _sweep(self.run)
+        self.run.sweep()
 
     def finish(self) -> None:
         """Write checkpoint, card and report; the manifest says finished last."""
         run, student = self.run, self.bench.student
-        shutil.rmtree(run.checkpoint, ignore_errors=True)
+        files.remove(run.checkpoint)
         _move(student, dtype=getattr(torch, self.manifest["dtype"]))  # the base model's own; training ran in float32
         save(student, run.checkpoint, tokenizer=self.bench.tokenizer)
         self.manifest["footprint_after"] = vars(footprint(student, folder=run.checkpoint))
@@ -276,7 +238,8 @@ class _Bench:
         write_report(run.folder / "report.html", summary=summary)
         self.manifest["checkpoint"], self.manifest["finished"] = "checkpoint", True
         files.write_json(run.manifest_path, self.manifest)
-        _sweep(run)
+        files.remove_partial(run.folder)
+        run.sweep()
 
 
 def _texts(recipe: Recipe) -> tuple[Corpus, Corpus]:
@@ -292,14 +255,6 @@ def _texts(recipe: Recipe) -> tuple[Corpus, Corpus]:
     return train, held_out
 
 
-def _trains(recipe: Recipe) -> bool:
-    return any(step.kind == "distill" for step in recipe.steps)
-
-
-def _bytes(model: PreTrainedModel) -> int:
-    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-
-
 def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -312,23 +267,45 @@ def _move(model: PreTrainedModel, *, dtype: torch.dtype = torch.float32) -> PreT
     return model
 
 
-def _new_manifest(run: Run, data: dict[str, str], teacher: PreTrainedModel) -> dict[str, Any]:
+def _new_manifest(run: Run, teacher: PreTrainedModel) -> dict[str, Any]:
     return {
-        "recipe_sha256": _digest(run.recipe),
+        "recipe_sha256": recipe_digest(run.recipe),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "data": data,
         "environment": _environment(teacher),
         "precision": number_format(teacher.device).name,
+        "sources": {},
         "steps": [],
         "checkpoint": None,
         "finished": False,
     }
 
 
-def _environment(model: PreTrainedModel) -> dict[str, str]:
-    packages = {name: version(name) for name in ("kronpress", "torch", "transformers")}
+def _model_digests(model: PreTrainedModel, tokenizer: Any) -> dict[str, str]:
+    """Return what tells a model and its tokenizer from others, wherever they lie."""
+    aside = {"_name_or_path", "transformers_version"}
+    configs: list[Any] = [model.config, model.generation_config] if model.can_generate() else [model.config]
+    fields = [{key: value for key, value in config.to_dict().items() if key not in aside} for config in configs]
+    known = [tokenizer.special_tokens_map, tokenizer.chat_template, tokenizer.padding_side, tokenizer.truncation_side]
+    written = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else sorted(tokenizer.get_vocab().items())
     return {
-        **packages,
+        "weights": weights_digest(model),
+        "config": _digest(fields),
+        "tokenizer": _digest([type(tokenizer).__name__, written, known]),
+    }
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of the packages on which results depend."""
+    return {name: version(name) for name in ("kronpress", "torch", "transformers")}
+
+
+def _environment(model: PreTrainedModel) -> dict[str, str]:
+    return {
+        **_versions(),
         "python": platform.python_version(),
         "device": str(model.device),
         "matrix products": str(number_format(model.device)),

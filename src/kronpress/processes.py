@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -12,19 +13,29 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed
 
+from kronpress.errors import KronpressError
+
 Value = TypeVar("Value")
 
 _PATIENCE = timedelta(days=7)  # the others wait while the main process factorizes
 
 
 def count() -> int:
-    """Return how many processes work on this run."""
-    return int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
+    """Return how many processes work on this run.
+
+    Raises:
+        KronpressError: WORLD_SIZE is no such number.
+    """
+    return _number("WORLD_SIZE", low=1) if {"LOCAL_RANK", "WORLD_SIZE"} <= os.environ.keys() else 1
 
 
 def rank() -> int:
-    """Return the number of this process among all of them."""
-    return int(os.environ.get("RANK", "0")) if count() > 1 else 0
+    """Return the number of this process among all of them.
+
+    Raises:
+        KronpressError: RANK is no such number.
+    """
+    return _number("RANK", high=count() - 1) if count() > 1 else 0
 
 
 def is_main() -> bool:
@@ -33,14 +44,69 @@ def is_main() -> bool:
 
 
 def connect() -> None:
-    """Meet the other processes, if there are any; each takes a GPU of its own where there are some."""
+    """Meet the other processes, if there are any; each takes a GPU of its own where there are some.
+
+    Raises:
+        KronpressError: what the environment says of the processes is not so, or they do not meet.
+    """
     if count() == 1:
         return
+    rank()
+    local = _number("LOCAL_RANK", high=count() - 1)
+    _require_address()
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    if not distributed.is_initialized():
-        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
+        if local >= torch.cuda.device_count():
+            raise KronpressError(
+                f"LOCAL_RANK is {local}, and this machine has {torch.cuda.device_count()} GPUs; start at most one "
+                "process for each with torchrun --nproc-per-node"
+            )
+        torch.cuda.set_device(local)
+    try:
+        if not distributed.is_initialized():
+            distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
+    except (RuntimeError, ValueError, OSError) as error:
+        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        reason = " ".join(str(error).split())[:200]
+        raise KronpressError(
+            f"the processes cannot meet at MASTER_ADDR:MASTER_PORT, {address} ({reason}); start them with torchrun"
+        ) from error
     _messages()
+
+
+def _number(name: str, *, low: int = 0, high: int | None = None) -> int:
+    """Return the number in a variable of the environment, which torchrun sets.
+
+    Raises:
+        KronpressError: there is none, or one out of bounds.
+    """
+    text = os.environ.get(name, "")
+    value = int(text) if text.isdecimal() and text.isascii() and len(text) < 10 else -1
+    if value < low or (high is not None and value > high):
+        allowed = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise KronpressError(
+            f"the environment variable {name} is '{text[:100]}' and must be a whole number, {allowed}; "
+            "start the processes with torchrun, or unset LOCAL_RANK to run in one"
+        )
+    return value
+
+
+def _require_address() -> None:
+    """Check that the environment says where the processes meet.
+
+    Raises:
+        KronpressError: it does not, or no machine has this name.
+    """
+    host = os.environ.get("MASTER_ADDR", "")
+    port = _number("MASTER_PORT", low=1, high=65535)
+    try:
+        if not host:
+            raise OSError("it is empty")
+        socket.getaddrinfo(host, port)
+    except (OSError, UnicodeError) as error:
+        raise KronpressError(
+            f"the environment variable MASTER_ADDR is '{host[:100]}' and must be the name of the machine where the "
+            f"processes meet ({error}); start them with torchrun, or unset LOCAL_RANK to run in one"
+        ) from error
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,10 +12,12 @@ from typing import Any, ClassVar
 
 from jaxtyping import Int
 from torch import Tensor
+from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from kronpress.checkpoint.files import read_json, write_json
 from kronpress.data import Corpus, knows_more, require_known, tokenize, windows
+from kronpress.errors import KronpressError
 from kronpress.registry import Shelf
 from kronpress.validation import Checked
 
@@ -43,13 +47,27 @@ class Workbench:
 
     def remember(self, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return what `measure` gives, from the run's memory where it was measured before."""
-        known: dict[str, Any] = read_json(self.memory) if self.memory and self.memory.exists() else {}
-        if key not in known:
-            known[key] = measure()
+        kept = self._kept()
+        if key not in kept:
+            value = measure()
+            kept[key] = {"value": value, "sha256": _digest(value)}
             if self.memory:
-                write_json(self.memory, known)
-        value: dict[str, Any] = known[key]
-        return value
+                write_json(self.memory, kept)
+        remembered: dict[str, Any] = kept[key]["value"]
+        return remembered
+
+    def _kept(self) -> dict[str, Any]:
+        """Return what the memory holds, without what is damaged and is measured anew."""
+        if self.memory is None or not self.memory.exists():
+            return {}
+        try:
+            kept = read_json(self.memory)
+            sound = {key: entry for key, entry in kept.items() if entry["sha256"] == _digest(entry["value"])}
+        except (KronpressError, AttributeError, KeyError, TypeError):
+            kept, sound = None, {}
+        if sound != kept:
+            tqdm.write(f"warning: {self.memory} is damaged; what it lacks is measured again")
+        return sound
 
     def training_windows(self, *, size: int, tokens: int | None = None) -> Int[Tensor, "windows size"]:
         """Return the training text, or about its first `tokens` tokens, as windows of ids in the order of the text."""
@@ -90,9 +108,17 @@ class Step(Checked, ABC):
             KronpressError: the model or the text does not suit the step.
         """
 
+    def sources(self) -> dict[str, str]:
+        """Return digests of what the step reads beside the recipe's model and text, by what messages call it."""
+        return {}
+
     @abstractmethod
     def run(self, bench: Workbench) -> dict[str, Any]:
         """Change `bench.student` in place and return a report of JSON values."""
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 STEPS: Shelf[type[Step]] = Shelf("step")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from transformers import PreTrainedModel
 import kronpress
 from kronpress import KronpressError
 from kronpress.checkpoint import files
+from kronpress.export import export_dense, export_folded
+from kronpress.pipeline import execute
+from kronpress.recipe import Recipe
 from tests.tiny import logits, tiny_llama
 
 
@@ -42,6 +46,100 @@ def test_a_disk_that_is_too_small_is_named_before_anything_is_written(
     with pytest.raises(KronpressError, match="needs about 17 MB but only 0 MB are free"):
         kronpress.save(tiny_llama(), tmp_path / "saved")
     assert not list(tmp_path.iterdir())
+
+
+def loop(home: Path) -> Path:
+    (home / "loop").symlink_to(home / "loop")
+    return home / "loop"
+
+
+def below_a_loop(home: Path) -> Path:
+    return loop(home) / "model"
+
+
+def dangling(home: Path) -> Path:
+    (home / "link").symlink_to(home / "nowhere")
+    return home / "link"
+
+
+def below_a_dangling_link(home: Path) -> Path:
+    return dangling(home) / "model"
+
+
+def below_a_file(home: Path) -> Path:
+    (home / "file").write_text("mine")
+    return home / "file" / "model"
+
+
+def a_pipe(home: Path) -> Path:
+    os.mkfifo(home / "pipe")
+    return home / "pipe"
+
+
+def closed(home: Path) -> Path:
+    (home / "closed").mkdir(mode=0o500)
+    return home / "closed" / "model"
+
+
+PLACES = [
+    (loop, "Too many levels of symbolic links"),
+    (below_a_loop, "Too many levels of symbolic links"),
+    (dangling, "is a link to .*nowhere, which does not exist"),
+    (below_a_dangling_link, "is a link to .*nowhere, which does not exist"),
+    (below_a_file, "Not a directory"),
+    (a_pipe, "is a file; name a folder"),
+    (closed, "no permission to write into .*closed"),
+    (lambda home: home / ("a" * 256), "File name too long"),
+    (lambda home: home / ("a" * 250), "File name too long"),
+    (lambda home: home / "a\0b", "null"),
+    (lambda home: Path(), "is the folder that you are in"),
+]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="has other links and permissions")
+@pytest.mark.parametrize(("place", "message"), PLACES)
+def test_what_cannot_become_a_folder_is_told_before_anything_is_written(
+    place: Callable[[Path], Path], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    folder = place(tmp_path)
+    if place is closed:  # root may write everywhere
+        monkeypatch.setattr(os, "access", lambda path, _: Path(path) != folder.parent)
+    before = sorted(tmp_path.rglob("*"))
+    for write in (kronpress.save, export_dense, export_folded):
+        with pytest.raises(KronpressError, match=message) as told:
+            write(tiny_llama(num_hidden_layers=1), folder)
+        assert len(str(told.value).replace(str(tmp_path), "")) < 400
+    recipe = Recipe(model="nowhere", steps=({"step": "evaluate"},))
+    if folder != Path():
+        with pytest.raises(KronpressError, match=message):
+            execute(recipe, folder)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_link_to_an_empty_folder_does(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    kronpress.save(tiny_llama(), tmp_path / "link")
+    kronpress.verify(tmp_path / "disk")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "link"]
+
+
+def test_two_that_save_to_one_folder_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, told = PreTrainedModel.save_pretrained, []
+
+    def save_another_meanwhile(model: PreTrainedModel, folder: Path, **options: Any) -> None:
+        original(model, folder, **options)
+        with pytest.raises(KronpressError, match=f"in use by process {os.getpid()}") as error:
+            kronpress.save(tiny_llama(seed=1), tmp_path / "saved")
+        told.append(error)
+
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", save_another_meanwhile)
+    kronpress.save(tiny_llama(), tmp_path / "saved")
+    assert told
+    assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+    assert logits(kronpress.load(tmp_path / "saved")).equal(logits(tiny_llama()))
 
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -183,6 +183,27 @@ def test_a_damaged_index_is_no_cache(index: str, tmp_path: Path, capsys: pytest.
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        {"kept": 3},
+        {"kept": {"k": "many"}},
+        {"rows_per_shard": 0},
+        {"rows_per_shard": 3},
+        {"rows": 5},
+        {"tokens": "all"},
+    ],
+    ids=str,
+)
+def test_a_damaged_key_is_no_cache(change: dict[str, Any], tmp_path: Path) -> None:
+    build(tmp_path)
+    index = json.loads((tmp_path / INDEX).read_text())
+    (tmp_path / INDEX).write_text(json.dumps(index | {"key": index["key"] | change}))
+    with pytest.raises(KronpressError, match="build"):
+        TeacherCache.open(tmp_path, text(), kept=TOP)
+    assert len(build(tmp_path)[0]) == 2
+
+
+@pytest.mark.parametrize(
     ("other", "what"),
     [
         ({"teacher": tiny_llama(seed=3)}, "teacher"),

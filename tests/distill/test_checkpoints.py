@@ -66,9 +66,20 @@ def replace(path: Path) -> None:
     (path / MARK).write_text("3")
 
 
+def forget(path: Path) -> None:
+    (path / MARK).write_text("{}")
+
+
+def forget_one(path: Path) -> None:
+    digests = files.read_json(path / MARK)
+    files.write_json(path / MARK, {name: digest for name, digest in digests.items() if "model" not in name})
+
+
 @pytest.mark.parametrize(
     ("harm", "reason"),
     [
+        (forget, "does not tell of model.safetensors"),
+        (forget_one, "does not tell of model.safetensors"),
         (truncate, "model.safetensors is not as it was written"),
         (flip, "shards/0.bin is not as it was written"),
         (lose, "model.safetensors is missing"),
@@ -120,6 +131,7 @@ def test_what_was_left_out_neither_counts_nor_stays(tmp_path: Path) -> None:
     [
         OSError(errno.ENOSPC, "No space left on device"),
         OSError(errno.EDQUOT, "Disk quota exceeded"),
+        OSError(errno.EFBIG, "File too large"),
         SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
         RuntimeError("[enforce fail at inline_container.cc:743] . PytorchStreamWriter failed writing file data/1"),
     ],

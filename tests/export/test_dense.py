@@ -18,7 +18,7 @@ from transformers import AutoModel, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 import kronpress
-from kronpress.checkpoint import structured_layers
+from kronpress.checkpoint import structured_layers, write_checkpoint
 from kronpress.export import Export, dense, export_dense, multiply_out, parity
 from kronpress.export.plain import fill, twin
 from kronpress.factorize import CalibratedPruning, Factorize
@@ -316,14 +316,13 @@ def names(folder: Path) -> set[str]:
 def test_what_is_not_factored_is_compared_too(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     student = factorized_up(tmp_path)
 
-    def save_wrongly(model: PreTrainedModel, folder: Path, **options: Any) -> Path:
-        kronpress.save(model, folder, **options)
+    def write_wrongly(folder: Path, model: PreTrainedModel, **options: Any) -> None:
+        write_checkpoint(folder, model, **options)
         tensors = load_file(folder / "model.safetensors")
         tensors[key] += 0.01
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-        return folder
 
-    monkeypatch.setattr(dense, "save", save_wrongly)
+    monkeypatch.setattr(dense, "write_checkpoint", write_wrongly)
     with pytest.raises(kronpress.KronpressError, match=r"in float64, where 0\.0001 is allowed"):
         export_dense(student, tmp_path / "wrong")
     assert not names(tmp_path)
@@ -332,12 +331,11 @@ def test_what_is_not_factored_is_compared_too(key: str, tmp_path: Path, monkeypa
 def test_a_config_that_computes_otherwise_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     student = factorized(tiny_llama(), tmp_path)
 
-    def save_wrongly(model: PreTrainedModel, folder: Path, **options: Any) -> Path:
-        kronpress.save(model, folder, **options)
+    def write_wrongly(folder: Path, model: PreTrainedModel, **options: Any) -> None:
+        write_checkpoint(folder, model, **options)
         (folder / "config.json").write_text(json.dumps(config_of(folder) | {"rms_norm_eps": 1e-2}))
-        return folder
 
-    monkeypatch.setattr(dense, "save", save_wrongly)
+    monkeypatch.setattr(dense, "write_checkpoint", write_wrongly)
     with pytest.raises(kronpress.KronpressError, match=r"in float64, where 0\.0001 is allowed"):
         export_dense(student, tmp_path / "wrong")
     assert not names(tmp_path)

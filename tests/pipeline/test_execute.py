@@ -17,8 +17,9 @@ import kronpress
 from kronpress.errors import KronpressError
 from kronpress.export import export_dense
 from kronpress.families import is_causal
-from kronpress.pipeline import Run, execute
+from kronpress.pipeline import execute
 from kronpress.recipe import Recipe, read_recipe, shipped
+from kronpress.run_folder import Run
 from tests.tiny import save_tiny, tiny_bert, tiny_gpt2, tiny_llama, weights_files
 
 TEXT = "".join(f"The {i}th line of a short story about {i % 7} rabbits and a fox.\n" for i in range(200))

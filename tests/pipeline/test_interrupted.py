@@ -23,8 +23,9 @@ from kronpress.distill.trainer import DistillationTrainer
 from kronpress.errors import KronpressError
 from kronpress.evaluate import Evaluate
 from kronpress.factorize import Factorize
-from kronpress.pipeline import Run, execute
+from kronpress.pipeline import execute
 from kronpress.recipe import Recipe, read_recipe
+from kronpress.run_folder import Run
 from tests.tiny import TEXT, save_tiny, tiny_gpt2, weights_files
 
 RECIPE = """

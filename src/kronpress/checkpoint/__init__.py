@@ -7,7 +7,7 @@ from kronpress.checkpoint.load import BUNDLED, load, load_with_tokenizer
 from kronpress.checkpoint.notes import note, notes_of
 from kronpress.checkpoint.plugin import adopt, structured_layers
 from kronpress.checkpoint.probe import Probe, take_probe
-from kronpress.checkpoint.save import save, write_manifest
+from kronpress.checkpoint.save import bytes_of, save, write_checkpoint, write_manifest
 from kronpress.checkpoint.ties import settle_ties
 from kronpress.checkpoint.verify import verify
 
@@ -16,6 +16,7 @@ __all__ = [
     "KronpressConfig",
     "Probe",
     "adopt",
+    "bytes_of",
     "load",
     "load_with_tokenizer",
     "note",
@@ -25,5 +26,6 @@ __all__ = [
     "structured_layers",
     "take_probe",
     "verify",
+    "write_checkpoint",
     "write_manifest",
 ]

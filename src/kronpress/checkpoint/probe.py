@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from kronpress.checkpoint import files
 from kronpress.errors import KronpressError
 
 FILE = "kronpress_probe.safetensors"
@@ -29,7 +30,7 @@ class Probe:
 
     def save(self, folder: Path) -> None:
         """Write the probe into a checkpoint folder."""
-        save_file({"ids": self.ids, "outputs": self.outputs.contiguous()}, folder / FILE)
+        files.write_tensors(folder / FILE, {"ids": self.ids, "outputs": self.outputs})
 
     @classmethod
     def read(cls, folder: Path) -> Probe | None:

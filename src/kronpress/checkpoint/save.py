@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from kronpress.checkpoint import files
@@ -20,9 +16,6 @@ from kronpress.checkpoint.plugin import adopt, structured_layers
 from kronpress.checkpoint.probe import FILE as PROBE_FILE
 from kronpress.checkpoint.probe import take_probe
 from kronpress.checkpoint.ties import settle_ties
-from kronpress.errors import KronpressError
-
-_MARGIN_BYTES = 2**24
 
 
 def save(model: PreTrainedModel, folder: str | Path, *, tokenizer: Any = None, card: str | None = None) -> Path:
@@ -40,31 +33,22 @@ def save(model: PreTrainedModel, folder: str | Path, *, tokenizer: Any = None, c
         The folder.
 
     Raises:
-        KronpressError: the folder holds something, or the disk has too little space.
+        KronpressError: the folder holds something or cannot be made, another process writes it, or the disk has too
+            little space.
     """
     folder = Path(folder)
-    files.require_empty(folder)
-    needed = sum(p.numel() * p.element_size() for p in model.parameters()) + _MARGIN_BYTES
-    files.require_space(folder, needed=needed)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        _fill(staging, model, tokenizer, card)
-        if folder.exists():
-            folder.rmdir()
-        staging.chmod(0o755)
-        for path in staging.iterdir():  # safetensors makes files that only their owner may read
-            path.chmod(0o644)
-        os.replace(staging, folder)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise KronpressError(f"cannot write the checkpoint {folder}: {reason}") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    with files.staged(folder, needed=bytes_of(model)) as staging:
+        write_checkpoint(staging, model, tokenizer=tokenizer, card=card)
     return folder
 
 
-def _fill(folder: Path, model: PreTrainedModel, tokenizer: Any, card: str | None) -> None:
+def bytes_of(model: PreTrainedModel) -> int:
+    """Return what the parameters take, in memory as on disk."""
+    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+
+
+def write_checkpoint(folder: Path, model: PreTrainedModel, *, tokenizer: Any = None, card: str | None = None) -> None:
+    """Write what `save` writes into a folder that is there."""
     settle_ties(model)
     adopt(model)
     model.save_pretrained(folder)

@@ -1,11 +1,19 @@
-"""The `kronpress` command: exit code 0 for success, 1 for a mistake that the message explains, 130 if interrupted."""
+"""The `kronpress` command.
+
+Its exit code is 0 for success, 1 for a mistake that the message explains, and 128 and the number of the signal if it
+was interrupted: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
+"""
 
 from __future__ import annotations
 
 import functools
 import logging
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import current_thread, main_thread
 from typing import Annotated, Any
 
 import typer
@@ -52,6 +60,7 @@ app = typer.Typer(
 command = functools.partial(app.command, cls=_Command)
 
 Model = Annotated[str, typer.Argument(help="A folder, a hub id, a GGUF file or bundled:smollm2-135m.")]
+_RESUMABLE = {"run", "compress"}
 
 
 def _show_version(value: bool) -> bool:
@@ -84,16 +93,50 @@ def _quieten() -> None:
 def main() -> None:
     """Run the command line; a mistake of the user's gets one paragraph and no traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    with _ending_like_control_c() as arrived:
+        try:
+            app()
+        except BaseException as error:
+            code = error.code if isinstance(error, SystemExit) else 1
+            if code == 130 or (arrived and code):  # typer's word for Ctrl-C, or what a library made of it
+                typer.echo(f"interrupted{_how_to_go_on()}", err=True)
+                sys.exit(128 + next(iter(arrived), signal.SIGINT))
+            if isinstance(error, KronpressError):
+                _fail(str(error))
+            if isinstance(error, OSError):  # a full disk, a folder without permission
+                _fail(f"{error.strerror or error}: {error.filename or 'a file of this run'}; nothing finished is lost")
+            raise
+
+
+def _how_to_go_on() -> str:
+    command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
+    return "; the same command with --resume goes on with the run" if command in _RESUMABLE else ""
+
+
+@contextmanager
+def _ending_like_control_c() -> Iterator[list[int]]:
+    """Let SIGTERM and SIGHUP end the command as Ctrl-C does; a second signal ends the process at once.
+
+    The list that is given takes the number of the signal. A signal that is ignored stays so, as nohup wants.
+    """
+    arrived: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        arrived.append(number)
+        for other in before:
+            signal.signal(other, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    ours = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    handlers = {number: signal.getsignal(number) for number in ours if current_thread() is main_thread()}
+    before = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, interrupt)
     try:
-        app()
-    except KronpressError as error:
-        _fail(str(error))
-    except OSError as error:  # a full disk, a folder without permission
-        _fail(f"{error.strerror or error}: {error.filename or 'a file of this run'}; nothing finished is lost")
-    except SystemExit as stop:
-        if stop.code == 130:  # typer's way to say that Ctrl-C was pressed
-            typer.echo("interrupted; the same command with --resume goes on with a run", err=True)
-        raise
+        yield arrived
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _fail(message: str) -> None:

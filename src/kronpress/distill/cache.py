@@ -10,7 +10,6 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Bool, Float, Int
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
@@ -115,8 +114,18 @@ class Key:
         """Look at all of the teacher and the examples."""
         state = [*teacher.named_parameters(), *teacher.named_buffers()]
         rows, tokens, vocabulary = len(examples), _tokens(examples, kept), _vocabulary(teacher, kept)
-        per_shard = max(1, _SHARD_BYTES // (tokens * _bytes_per_token(vocabulary, kept)))
+        per_shard = _rows_per_shard(tokens, vocabulary, kept)
         return cls(tensors_digest(state), _digest_of(examples), rows, tokens, vocabulary, per_shard, kept)
+
+    @classmethod
+    def read(cls, stored: Any) -> Key | None:
+        """Return the key that was read from JSON, None where it is none."""
+        try:
+            kept = Kept(**stored["kept"])
+            key = cls(**(stored | {"kept": kept}))
+            return key if key.rows_per_shard == _rows_per_shard(key.tokens, key.vocabulary, kept) else None
+        except (TypeError, KeyError, ValueError, ZeroDivisionError, OverflowError):
+            return None
 
     @property
     def shards(self) -> list[str]:
@@ -157,12 +166,12 @@ class TeacherCache:
             KronpressError: it is unfinished or damaged, or keeps something else or that of other examples.
         """
         stored, shards = _read_index(folder)
-        if not isinstance(stored, dict) or set(stored) != set(Key.__dataclass_fields__):
+        key = Key.read(stored)
+        if key is None:
             raise KronpressError(f"{folder} holds no finished teacher cache; build it with the teacher")
-        key = Key(**(stored | {"kept": Kept(**stored["kept"])}))
         if key.kept != kept:
             raise KronpressError(f"the teacher cache in {folder} keeps {key.kept}, and {kept} is wanted; build another")
-        if key.examples != _digest_of(examples):
+        if (key.examples, key.rows) != (_digest_of(examples), len(examples)):
             raise KronpressError(f"the teacher cache in {folder} is of other text; build another")
         bad = [name for name in key.shards if not _sound(folder / name, shards.get(name))]
         if bad:
@@ -268,8 +277,7 @@ def _ask(
 
 def _write(path: Path, tensors: dict[str, Tensor]) -> str:
     """Write a shard atomically and return its SHA-256."""
-    with files.replacing(path) as partial:
-        save_file(tensors, partial)
+    files.write_tensors(path, tensors)
     return files.sha256(path)
 
 
@@ -325,6 +333,10 @@ def _unpacked(words: Int[Tensor, "tokens k"]) -> Int[Tensor, "tokens k"]:
 
 def _word_bytes(vocabulary: int) -> int:
     return 2 if vocabulary <= 2**16 else 4
+
+
+def _rows_per_shard(tokens: int, vocabulary: int, kept: Kept) -> int:
+    return max(1, _SHARD_BYTES // (tokens * _bytes_per_token(vocabulary, kept)))
 
 
 def _bytes_per_token(vocabulary: int, kept: Kept) -> int:

@@ -17,7 +17,6 @@ from kronpress.errors import KronpressError
 
 MARK = "kronpress_complete.json"
 _KEPT = 2
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 _FULL_WORDS = ("No space left", "os error 28", "quota exceeded", "PytorchStreamWriter", "inline_container")
 
 
@@ -45,7 +44,7 @@ def saving(folder: Path, *, needed: int) -> Iterator[None]:
                 mark(folder)
                 _remove_others(folder)
     except (OSError, RuntimeError, SafetensorError) as error:
-        if getattr(error, "errno", None) not in _FULL and not any(words in str(error) for words in _FULL_WORDS):
+        if getattr(error, "errno", None) not in files.FULL and not any(words in str(error) for words in _FULL_WORDS):
             raise
         free = _free(folder)
         shutil.rmtree(folder, ignore_errors=True)
@@ -58,8 +57,7 @@ def saving(folder: Path, *, needed: int) -> Iterator[None]:
 
 def mark(folder: Path) -> None:
     """Leave the digest of every file of a checkpoint beside them, which says that it is whole."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MARK)
-    files.write_json(folder / MARK, {path.relative_to(folder).as_posix(): files.sha256(path) for path in paths})
+    files.write_json(folder / MARK, {name: files.sha256(folder / name) for name in sorted(_names(folder))})
 
 
 def fault(folder: Path) -> str | None:
@@ -67,7 +65,11 @@ def fault(folder: Path) -> str | None:
     if not (folder / MARK).exists():
         return "it was not written to its end"
     try:
-        for name, digest in dict(files.read_json(folder / MARK)).items():
+        digests = dict(files.read_json(folder / MARK))
+        unlisted = sorted(_names(folder) - digests.keys())
+        if unlisted or not digests:
+            return f"{MARK} does not tell of {unlisted[0] if unlisted else 'any file'}"
+        for name, digest in digests.items():
             if not (folder / name).is_file():
                 return f"{name} is missing"
             if files.sha256(folder / name) != digest:
@@ -75,6 +77,12 @@ def fault(folder: Path) -> str | None:
     except (OSError, ValueError, TypeError) as error:
         return f"it cannot be read: {error}"
     return None
+
+
+def _names(folder: Path) -> set[str]:
+    """Return the files of a checkpoint, without hidden ones, such as a file browser leaves."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != MARK and path.name[0] != ".")
+    return {path.relative_to(folder).as_posix() for path in paths}
 
 
 def newest_whole(folder: Path) -> Path | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, model_validator
 from torch import nn
 from tqdm import tqdm
 from transformers import PreTrainedModel, set_seed
@@ -33,6 +34,40 @@ from kronpress.tasks import TASKS, ClassificationTask, DivergedError, Feature, p
 _PASSES = 2  # over the data from which on it pays to keep the teacher's activations
 
 Train = Callable[[Contender, Workbench, TaskDistillation, Material], dict[str, Any]]
+
+
+class _Result(BaseModel):
+    """The types of what a run of one seed found."""
+
+    model_config = ConfigDict(strict=True)
+    seed: int | None
+    score: float | None
+    scores: dict[str, float] = Field(default={})
+    also: dict[str, dict[str, float]] = Field(default={})
+
+    @model_validator(mode="after")
+    def _scored(self) -> _Result:
+        if self.score is not None and not self.scores:
+            raise ValueError("a score, but no scores")
+        return self
+
+
+class _Row(BaseModel):
+    """The types of what all runs of a model found."""
+
+    model_config = ConfigDict(strict=True)
+    model: str
+    score: float
+    deviation: float | None
+    scores: dict[str, float]
+    best_seed: int | None
+    seeds: list[_Result] = Field(min_length=1)
+    footprint: dict[str, float | None]
+    settings: dict[str, Any]
+
+
+class _Settings(RootModel[dict[str, Any]]):
+    """The type of the settings that were noted."""
 
 
 @dataclass
@@ -89,8 +124,7 @@ class Contest:
                     lost = len(attempts) - len(found)
                     files.write_json(report, {**summary, "diverged": lost, "settings": settings})
                     self._remove(self._work(contender))
-        known: dict[str, Any] = files.read_json(report)
-        return known
+        return _read(report, _Row)
 
     def known(self, name: str, model: PreTrainedModel, tokenizer: Any) -> dict[str, Any]:
         """Score a model that is fine-tuned already."""
@@ -127,7 +161,7 @@ class Contest:
         mine = dict(json.loads(json.dumps(mine)))  # as it is read again
         report, note = self._report(contender), self._work(contender) / "settings.json"
         if report.exists() or note.exists():
-            known = files.read_json(report).get("settings", {}) if report.exists() else files.read_json(note)
+            known = _read(report, _Row)["settings"] if report.exists() else _read(note, _Settings)
             other = [name for name in mine if known.get(name) != mine[name]]
             if other:
                 raise KronpressError(
@@ -167,8 +201,7 @@ class Contest:
                 if processes.is_main():
                     self._remove(folder / "trainer")
                     files.write_json(folder / "result.json", result)
-        known: dict[str, Any] = files.read_json(folder / "result.json")
-        return known
+        return _read(folder / "result.json", _Result)
 
     def _fine_tuned(self, contender: Contender, seed: int, teacher: PreTrainedModel | None) -> dict[str, Any]:
         tqdm.write(f"{self.data.task.name}: {contender.name}, seed {seed}")
@@ -250,3 +283,21 @@ class Contest:
             "best_seed": best["seed"],
             "seeds": list(found),
         }
+
+
+def _read(path: Path, shape: type[BaseModel]) -> dict[str, Any]:
+    """Read what a run wrote down.
+
+    Raises:
+        KronpressError: it is damaged.
+    """
+    value = files.read_json(path)
+    try:
+        shape.model_validate(value)
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors()[0]["loc"])) or "all"
+        raise KronpressError(
+            f"{path} is damaged at '{place}'; restore it, or remove it, and the training that it tells of starts over"
+        ) from error
+    record: dict[str, Any] = value
+    return record

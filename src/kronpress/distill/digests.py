@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+
+from kronpress.checkpoint import files
 
 
 def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
@@ -22,3 +25,8 @@ def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
 def weights_digest(model: PreTrainedModel) -> str:
     """Return the digest of a model's parameters."""
     return tensors_digest(model.named_parameters())
+
+
+def model_sources(names: Iterable[str]) -> dict[str, str]:
+    """Return digests of the models among `names` that lie in folders or files here, by what messages call them."""
+    return {f"the model '{name}'": files.digest(Path(name)) for name in names if Path(name).exists()}

@@ -16,6 +16,7 @@ from kronpress.checkpoint import load_with_tokenizer
 from kronpress.distill.attention import training_attention
 from kronpress.distill.contender import Contender, Data
 from kronpress.distill.contest import Contest
+from kronpress.distill.digests import model_sources
 from kronpress.distill.losses import LOSSES, Loss
 from kronpress.distill.sources import Sources, TaskOptions, answered_by
 from kronpress.distill.step import parse_losses
@@ -182,6 +183,15 @@ class Finetune(TrainingStep):
                 raise KronpressError(f"also: no task of this step answers '{name}'; add one of {', '.join(known)}")
         for name in self.tasks:
             self._with_options(name)._check_task(bench, name)
+
+    def sources(self) -> dict[str, str]:
+        """Return digests of the tasks' examples and of the models that lie here."""
+        teachers = (
+            [self.teacher.replace("{task}", name) for name in self.tasks] if isinstance(self.teacher, str) else []
+        )
+        baselines = [baseline.model for baseline in self.baselines.values() if baseline.model is not None]
+        examples = {f"the data of the task '{name}'": self._data(name).digest() for name in self.tasks}
+        return model_sources([*teachers, *baselines]) | examples
 
     def _check_task(self, bench: Workbench, name: str) -> None:
         self._share()

@@ -139,8 +139,10 @@ def _read(path: Path, features: Sequence[Feature]) -> list[Outputs] | None:
     try:
         with path.open("rb") as stream, np.load(stream) as stored:
             flat, spans, classes = stored["outputs"], bool(stored["spans"]), int(stored["classes"])
-    except (OSError, ValueError, EOFError, BadZipFile):
+    except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile):
         return None
     sizes = [2 * len(feature.ids) if spans else classes for feature in features]
+    if flat.shape != (sum(sizes),):
+        return None
     parts = np.split(flat, np.cumsum(sizes)[:-1])
     return [each.reshape(2, -1) if spans else each for each in parts]

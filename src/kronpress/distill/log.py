@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from kronpress.checkpoint import files
+from kronpress.errors import KronpressError
 from kronpress.memory import peak_rss_bytes
 
 
@@ -59,12 +61,36 @@ class JsonLog(TrainerCallback):
             stream.write(json.dumps(line) + "\n")
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """Read the lines of a JSON log; a last line cut short by a kill is left out."""
+def read_log(path: Path, *, numbers: Collection[str] = ()) -> list[dict[str, Any]]:
+    """Read the lines of a JSON log; a last line cut short by a kill is left out.
+
+    Args:
+        numbers: what every line must have beside its step.
+
+    Raises:
+        KronpressError: another line is damaged.
+    """
+    *texts, rest = path.read_bytes().split(b"\n") if path.exists() else [b""]
     lines = []
-    for text in path.read_text().splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
+    for number, text in enumerate([*texts, rest], start=1):
+        line = _parsed(text)
+        if line is not None and all(_is_number(line.get(name)) for name in ("step", *numbers)):
+            lines.append(line)
+        elif number <= len(texts):
+            raise KronpressError(
+                f"{path}, line {number} is damaged; restore the file, or remove {path.parent}, "
+                "and the training that it tells of starts over"
+            )
     return lines
+
+
+def _parsed(text: bytes) -> dict[str, Any] | None:
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):  # neither UTF-8 nor JSON
+        return None
+    return line if isinstance(line, dict) else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -103,14 +103,13 @@ class Selection(TrainerCallback):
         return next(line for line in lines if line["step"] == best)
 
     def _lines(self, *, until: float = math.inf) -> list[dict[str, Any]]:
-        return [dict(line) for line in read_log(self.folder / LOG) if line["step"] <= until]
+        return [dict(line) for line in read_log(self.folder / LOG, numbers=["score"]) if line["step"] <= until]
 
     def _weights(self, step: int) -> Path:
         return self.folder / f"best-{step}.safetensors"
 
     def _keep(self, step: int) -> None:
-        with files.replacing(self._weights(step)) as partial:
-            safetensors.torch.save_model(self.student, str(partial))
+        files.write_tensors(self._weights(step), self.student.state_dict())
 
 
 def _best(lines: Sequence[Mapping[str, Any]]) -> int | None:

@@ -21,6 +21,7 @@ from kronpress.distill.attention import training_attention
 from kronpress.distill.batches import EncoderText, Frame, FromCache, NextToken, Text, epochs_of
 from kronpress.distill.cache import Kept, TeacherCache, build_cache, check_size
 from kronpress.distill.compiled import compiled_blocks
+from kronpress.distill.digests import model_sources
 from kronpress.distill.distillation import Distillation, head_of, vocabulary_of
 from kronpress.distill.losses import LOSSES, LogitLoss, Loss
 from kronpress.distill.training import Material, TrainingStep
@@ -94,6 +95,10 @@ class Distill(TrainingStep):
             kept = Kept.of(self.losses, words=vocabulary_of(bench.student))
             assert teacher is not None
             check_size(_once(texts), teacher, kept=kept, max_bytes=self.cache_max_bytes)
+
+    def sources(self) -> dict[str, str]:
+        """Return the digest of the teacher's folder, where there is one."""
+        return model_sources([] if self.teacher is None else [self.teacher])
 
     def run(self, bench: Workbench) -> dict[str, Any]:
         """Train, going on from the last whole checkpoint in the step's folder."""

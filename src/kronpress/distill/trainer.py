@@ -14,6 +14,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer
 from typing_extensions import override
 
 from kronpress import processes
+from kronpress.checkpoint import files
 from kronpress.distill.checkpoints import saving
 from kronpress.distill.objective import Objective
 from kronpress.distill.progress import Progress
@@ -72,15 +73,9 @@ class DistillationTrainer(Trainer):
         safetensors.torch.load_model(self.objective, Path(resume_from_checkpoint) / _WEIGHTS)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        """Write weights alone, shared ones once, and no pickle."""
+        """Write weights alone, shared ones once, and no pickle; of several processes the main one writes."""
+        if not self.args.should_save:
+            return
         folder = Path(output_dir or str(self.args.output_dir))
         os.makedirs(folder, exist_ok=True)
-        seen: set[tuple[int, int]] = set()
-        tensors = {}
-        for name, value in (state_dict or self.objective.state_dict()).items():
-            place = (value.data_ptr(), value.numel())
-            if value.numel() and place in seen:
-                continue
-            seen.add(place)
-            tensors[name] = value.contiguous()
-        safetensors.torch.save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
+        files.write_tensors(folder / _WEIGHTS, state_dict or self.objective.state_dict())

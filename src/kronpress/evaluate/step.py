@@ -81,6 +81,14 @@ class Evaluate(Step):
         if self.prompts:
             generate_samples(bench.teacher, bench.tokenizer, self.prompts, max_new_tokens=1)
 
+    def sources(self) -> dict[str, str]:
+        """Return the digests of a text of its own and of LAMBADA."""
+        found = {} if self.text is None else {f"the text '{self.text}'": read_text(self.text).fingerprint}
+        if self.lambada is not None:
+            content = "\n".join(passage.text for passage in read_lambada(self.lambada, limit=self.max_passages))
+            found[f"LAMBADA in '{self.lambada}'"] = Corpus(self.lambada, content).fingerprint
+        return found
+
     def run(self, bench: Workbench) -> dict[str, Any]:
         """Measure what the fields ask for and the model can do."""
         with computing_in(self._format(bench)):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +9,7 @@ import transformers
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 
-from kronpress.checkpoint import Probe, files, save, structured_layers
-from kronpress.errors import KronpressError
+from kronpress.checkpoint import Probe, bytes_of, files, structured_layers, write_checkpoint
 from kronpress.export.exporter import EXPORTERS, Export
 from kronpress.export.parity import TOLERANCE, comparison_inputs, measure
 from kronpress.export.plain import multiply_out
@@ -38,20 +35,15 @@ def export_dense(
     """
     folder = Path(folder)
     files.require_empty(folder)
-    home = next(parent for parent in folder.absolute().parents if parent.exists())
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=home) as staging:
-            plain = multiply_out(model)
-            written = save(plain, Path(staging) / "checkpoint", tokenizer=tokenizer)
-            reopened = _reopen(written, like=model)
-            parity = measure(model, reopened, inputs=_inputs(written, tokenizer, model))
-            parity.check(tolerance=tolerance, place=str(folder))
-            parameters = sum(parameter.numel() for parameter in plain.parameters())
-            export = Export(folder, _done(len(structured_layers(model))), parameters, parity)
-            files.write_text(written / "README.md", _card(export, type(reopened).__name__, tolerance=tolerance))
-            _publish(written, folder)
-    except OSError as error:
-        raise KronpressError(f"cannot write the export {folder}: {error.strerror or error}") from error
+    plain = multiply_out(model)
+    with files.staged(folder, needed=bytes_of(plain)) as staging:
+        write_checkpoint(staging, plain, tokenizer=tokenizer)
+        reopened = _reopen(staging, like=model)
+        parity = measure(model, reopened, inputs=_inputs(staging, tokenizer, model))
+        parity.check(tolerance=tolerance, place=str(folder))
+        parameters = sum(parameter.numel() for parameter in reopened.parameters())
+        export = Export(folder, _done(len(structured_layers(model))), parameters, parity)
+        files.write_text(staging / "README.md", _card(export, type(reopened).__name__, tolerance=tolerance))
     return export
 
 
@@ -74,13 +66,6 @@ def _inputs(folder: Path, tokenizer: Any, model: PreTrainedModel) -> list[Tensor
 
 def _done(layers: int) -> str:
     return f"the factors of {layers} layers, multiplied out" if layers else "a model without factors, as it is"
-
-
-def _publish(written: Path, folder: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if folder.exists():
-        folder.rmdir()
-    os.replace(written, folder)
 
 
 def _card(export: Export, model_class: str, *, tolerance: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from html import escape
 from importlib.resources import files
@@ -10,6 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
+from kronpress.checkpoint.files import write_text
 from kronpress.imports import lazily
 from kronpress.report.headline import headlines
 from kronpress.report.markup import NUMBER, PATH, TEXT, bar, caption, pair, plot, section, spread, table
@@ -160,11 +160,5 @@ def render(summary: RunSummary) -> str:
 def write_report(path: str | Path, *, summary: RunSummary) -> Path:
     """Write the report to `path` in one move, so that a reader never sees half a page; return the path."""
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
-    try:
-        draft.write_text(render(summary), encoding="utf-8")
-        os.replace(draft, target)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_text(target, render(summary))
     return target

@@ -13,9 +13,11 @@ import typer
 from kronpress import processes
 from kronpress.checkpoint import files
 from kronpress.errors import KronpressError
-from kronpress.pipeline import MANIFEST, Run, execute
+from kronpress.lock import NOTE, locked
+from kronpress.pipeline import execute
 from kronpress.recipe import read_recipe
 from kronpress.report import print_summary
+from kronpress.run_folder import MANIFEST, Run
 from kronpress.validation import path_name
 
 
@@ -32,19 +34,18 @@ def compress(recipe: str, out: Path, *, overrides: Sequence[str], fields: dict[s
     """Run a recipe in a folder inside of `out`, and move the checkpoint up into `out`."""
     if processes.count() > 1:
         raise KronpressError("compress works in one process; start several with: torchrun … -m kronpress run RECIPE")
-    begun = (out / "run" / MANIFEST).exists()
-    if begun and not resume:
-        raise KronpressError(f"{out} already holds a run, which is left untouched; add --resume or name a new folder")
-    if not begun and not (resume and _holds_only_run(out)):
-        files.require_empty(out)
-    done = execute(read_recipe(recipe, overrides=overrides, fields=fields), out / "run", resume=resume)
-    _publish(done, out)
+    files.require_possible(out)
+    with locked(out):
+        if (out / "run" / MANIFEST).exists() and not resume:
+            raise KronpressError(
+                f"{out} already holds a run, which is left untouched; add --resume or name a new folder"
+            )
+        if not (out / "run" / MANIFEST).exists():
+            files.require_empty(out, besides=[NOTE, "run"])
+        done = execute(read_recipe(recipe, overrides=overrides, fields=fields), out / "run", resume=resume)
+        _publish(done, out)
     print_summary(done.summary())
     typer.echo(f"model:  {out}\nreport: {out / 'report.html'}")
-
-
-def _holds_only_run(folder: Path) -> bool:
-    return folder.is_dir() and [path.name for path in folder.iterdir()] == ["run"]
 
 
 def _publish(done: Run, folder: Path) -> None:
@@ -54,4 +55,5 @@ def _publish(done: Run, folder: Path) -> None:
         for path in names:
             os.replace(path, folder / path.name)
         done.checkpoint.rmdir()
-    shutil.copyfile(done.folder / "report.html", folder / "report.html")
+    with files.replacing(folder / "report.html") as partial:
+        shutil.copyfile(done.folder / "report.html", partial)
