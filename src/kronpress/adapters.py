@@ -84,5 +84,5 @@ def _peft() -> Any:
     try:
         import peft
     except ImportError as error:
-        raise KronpressError("adapters need peft: run `pip install 'kronpress[peft]'` and try again") from error
+        raise KronpressError("adapters need peft: run `pip install peft` and try again") from error
     return peft

@@ -41,10 +41,10 @@ def summarize(recipe: Recipe, manifest: Mapping[str, Any], reports: Sequence[Map
         description=recipe.description,
         recipe_yaml=recipe.to_yaml(),
         pipeline_tag=manifest.get("pipeline_tag", "text-generation"),
-        environment=manifest["environment"],
+        environment=_environment(manifest),
         steps=[report.StepTime(step["name"], step["seconds"]) for step in manifest["steps"]],
         footprint_before=_footprint(manifest["footprint_before"], bytes_on_disk=True),
-        footprint_after=_footprint(manifest.get("footprint_after", {}), peak=manifest.get("peak_rss_bytes")),
+        footprint_after=_footprint(manifest.get("footprint_after", {})),
         layer_errors=[_layer_error(module) for item in reports for module in item.get("modules", [])],
         training=list(_losses(reports, "curve")),
         validation=list(_losses(reports, "validation")),
@@ -77,16 +77,18 @@ def _name(model: str) -> str:
     return Path(model).name if Path(model).exists() else model
 
 
-def _footprint(
-    values: Mapping[str, Any], *, bytes_on_disk: bool = False, peak: int | None = None
-) -> dict[str, report.Quantity]:
+def _footprint(values: Mapping[str, Any], *, bytes_on_disk: bool = False) -> dict[str, report.Quantity]:
     known = dict(values)
     if bytes_on_disk and known.get("bytes_on_disk") is None:
         known["bytes_on_disk"] = known["bytes_in_memory"]  # what saving it would write
-    rows = {label: report.Quantity(known[key], unit) for key, (label, unit) in _ROWS.items() if known.get(key)}
-    if peak:
-        rows[report.PEAK_MEMORY] = report.Quantity(peak, "bytes")
-    return rows
+    return {label: report.Quantity(known[key], unit) for key, (label, unit) in _ROWS.items() if known.get(key)}
+
+
+def _environment(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Return where the run took place, and the most memory that it took, models and text and all."""
+    peak = manifest.get("peak_rss_bytes")
+    memory = {"peak memory (RSS) of the run": f"{peak / 2**30:.2f} GiB"} if peak else {}
+    return {**manifest["environment"], **memory}
 
 
 def _layer_error(module: Mapping[str, Any]) -> report.LayerError:

@@ -80,7 +80,7 @@ def test_lambada_alone_and_beside_a_text(
 def test_tasks_of_the_harness_side_by_side(
     model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lm_eval_tasks = pytest.importorskip("lm_eval.tasks", reason="needs pip install 'kronpress[lm-eval]'")
+    lm_eval_tasks = pytest.importorskip("lm_eval.tasks", reason="needs pip install lm-eval")
     without_shipped = functools.partial(lm_eval_tasks.TaskManager, include_defaults=False)  # indexing takes 10 s
     monkeypatch.setattr(lm_eval_tasks, "TaskManager", without_shipped)
     other = save_tiny(model.parent / "other", tiny_llama(seed=1))

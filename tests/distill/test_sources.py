@@ -75,7 +75,7 @@ def test_a_missing_package_is_missed_before_the_training(tmp_path: Path, monkeyp
         raise ImportError(name)
 
     monkeypatch.setattr(metrics.importlib, "import_module", missing)
-    with pytest.raises(KronpressError, match=r"pip install 'kronpress\[tasks\]'"):
+    with pytest.raises(KronpressError, match=r"pip install scikit-learn"):
         sources(tmp_path, "mrpc").read("mrpc").check()
 
 

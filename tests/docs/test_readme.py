@@ -61,3 +61,12 @@ def test_the_tree_names_every_room() -> None:
     tree = README.split("```\nsrc/kronpress/\n")[1].split("```")[0]
     rooms = {path.name for path in (ROOT / "src" / "kronpress").iterdir() if (path / "__init__.py").exists()}
     assert [room for room in rooms if f"{room}/" not in tree] == []
+
+
+def test_nothing_is_to_be_installed_that_no_registry_has() -> None:
+    texts = [README, *(path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md"))]
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py")]
+    assert [text[:40] for text in texts + sources if re.search(r"install[^\n`]*\bkronpress\[", text)] == []
+    (extras,) = re.findall(r"pip install '\.\[([\w,-]+)\]'", README)
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert all(f"\n{extra} = [" in pyproject for extra in extras.split(","))

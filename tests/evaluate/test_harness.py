@@ -29,7 +29,7 @@ PAGES = [
 @pytest.fixture
 def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder with a multiple-choice task and lm-eval's WikiText on texts of our own."""
-    lm_eval_tasks = pytest.importorskip("lm_eval.tasks", reason="needs pip install 'kronpress[lm-eval]'")
+    lm_eval_tasks = pytest.importorskip("lm_eval.tasks", reason="needs pip install lm-eval")
     without_shipped = functools.partial(lm_eval_tasks.TaskManager, include_defaults=False)  # indexing takes 10 s
     monkeypatch.setattr(lm_eval_tasks, "TaskManager", without_shipped)
     folder = tmp_path / "tasks"
@@ -143,5 +143,5 @@ def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
         return real(name, package)
 
     monkeypatch.setattr(importlib, "import_module", absent)
-    with pytest.raises(KronpressError, match=r"^lm-eval is not installed; do: pip install 'kronpress\[lm-eval\]'$"):
+    with pytest.raises(KronpressError, match=r"^lm-eval is not installed; do: pip install lm-eval$"):
         Harness(("piqa",)).check()

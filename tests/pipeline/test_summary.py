@@ -125,3 +125,20 @@ def test_a_run_without_tasks_shows_none() -> None:
     assert found.tasks == []
     assert "Tasks" not in render(found)
     assert "tasks" not in model_card(found, plain=True)
+
+
+def test_the_memory_of_the_run_is_not_told_as_that_of_the_model() -> None:
+    manifest = {
+        **MANIFEST,
+        "dtype": "float32",
+        "footprint_after": dataclasses.asdict(SIZE),
+        "peak_rss_bytes": 3 * 2**30,
+    }
+    summary = summarize(Recipe(steps=[DISTILL]), manifest, [])
+    assert summary.footprint_after.keys() == summary.footprint_before.keys()
+    assert summary.environment["peak memory (RSS) of the run"] == "3.00 GiB"
+    size, environment = (
+        render(summary).split(f"<h2>{title}</h2>")[1].split("<h2>")[0] for title in ("Size", "Environment")
+    )
+    assert "peak memory" in environment
+    assert "peak memory" not in size

@@ -11,7 +11,6 @@ from kronpress.report import (
     PARAMETERS,
     PARAMETERS_UNTIED,
     PARAMETERS_WITHOUT_HEAD,
-    PEAK_MEMORY,
     LayerError,
     ModelScore,
     PerplexityRow,
@@ -45,7 +44,6 @@ def footprint(scale: float) -> dict[str, Quantity]:
         **{label: Quantity(round(count * scale), "parameters") for label, count in sizes.items()},
         FLOPS: Quantity(2.69e8 * scale, "FLOPs"),
         DISK: Quantity(269_060_552 * scale, "bytes"),
-        PEAK_MEMORY: Quantity(712 * 2**20 * (0.4 + 0.6 * scale), "bytes"),
     }
 
 

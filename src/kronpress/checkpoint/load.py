@@ -188,7 +188,7 @@ def _gguf(path: Path) -> dict[str, Any]:
         raise KronpressError(f"{path} is not a regular file; name a GGUF file")
     require_no_adapter(path.parent)
     if importlib.util.find_spec("gguf") is None:
-        raise KronpressError("reading a GGUF file needs an extra: run `pip install 'kronpress[gguf]'` and try again")
+        raise KronpressError("reading a GGUF file needs a package: run `pip install gguf` and try again")
     return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
 
 

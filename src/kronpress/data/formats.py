@@ -104,7 +104,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
     try:
         arrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     except ImportError:
-        raise KronpressError(f"'{path}' needs the package pyarrow; pip install 'kronpress[datasets]'") from None
+        raise KronpressError(f"'{path}' needs the package pyarrow; pip install pyarrow") from None
     try:
         with parquet.ParquetFile(path) as file:
             _require_text(file.schema_arrow.names, str(path))

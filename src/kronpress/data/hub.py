@@ -38,7 +38,7 @@ def load_from_hub(source: str, arguments: tuple[str, ...], **options: Any) -> An
     try:
         datasets = importlib.import_module("datasets")
     except ImportError:
-        raise KronpressError(f"'{source}' needs the package datasets; pip install 'kronpress[datasets]'") from None
+        raise KronpressError(f"'{source}' needs the package datasets; pip install datasets") from None
     try:
         return datasets.load_dataset(*arguments, **options)
     except Exception as error:  # of many kinds, some from the packages beneath

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from kronpress.bars import Bar
 from kronpress.checkpoint import files
 from kronpress.distill.digests import tensors_digest
 from kronpress.distill.distillation import head_of, vocabulary_of
@@ -217,7 +218,7 @@ def build_cache(
     files.require_space(folder, needed=rows * key.tokens * _bytes_per_token(key.vocabulary, kept))
     folder.mkdir(parents=True, exist_ok=True)
     teacher.eval()
-    with tqdm(total=key.rows, initial=key.rows - rows, desc="teacher cache", unit="window", disable=None) as bar:
+    with Bar(total=key.rows, initial=key.rows - rows, desc="teacher cache", unit="window") as bar:
         for name in missing:
             some = key.rows_of(name)
             shards[name] = _write(folder / name, _ask(teacher, [examples[row] for row in some], kept=kept, bar=bar))

@@ -1,4 +1,4 @@
-"""The tasks of EleutherAI's lm-evaluation-harness, on a model in memory; needs the extra `kronpress[lm-eval]`."""
+"""The tasks of EleutherAI's lm-evaluation-harness, on a model in memory; needs the extra `lm-eval`."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _module(name: str) -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "lm_eval":
             raise
-        raise KronpressError("lm-eval is not installed; do: pip install 'kronpress[lm-eval]'") from None
+        raise KronpressError("lm-eval is not installed; do: pip install lm-eval") from None
 
 
 @contextmanager

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from kronpress.bars import Bar
 from kronpress.data import read_json_lines, require_characters, require_known, user_path
 from kronpress.errors import KronpressError, shown
 from kronpress.evaluate.inference import evaluating, require_causal
@@ -182,7 +182,7 @@ def _nats(
     right = torch.ones(len(riddles), dtype=torch.bool)
     with (
         evaluating(model),
-        tqdm(total=len(riddles), unit="passage", desc="LAMBADA", disable=None if progress else True) as bar,
+        Bar(total=len(riddles), unit="passage", desc="LAMBADA", hidden=not progress) as bar,
     ):
         for batch in _batches(riddles):
             logits, targets = _asked_logits(model, batch)

@@ -13,10 +13,10 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import override
 
+from kronpress.bars import Bar
 from kronpress.data import require_known, tokenize
 from kronpress.errors import KronpressError
 from kronpress.evaluate.inference import evaluating, require_causal
@@ -223,7 +223,7 @@ def _window_nats(model: PreTrainedModel, windows: list[Window], *, progress: boo
     sums = []
     with (
         evaluating(model),
-        tqdm(total=len(windows), unit="window", desc="perplexity", disable=None if progress else True) as bar,
+        Bar(total=len(windows), unit="window", desc="perplexity", hidden=not progress) as bar,
     ):
         for batch in _batches(windows):
             ids = torch.stack([window.reads for window in batch]).to(model.device)

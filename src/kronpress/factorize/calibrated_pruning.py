@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import nn
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from kronpress.bars import Bar
 from kronpress.calibrate import BlockStream
 from kronpress.errors import KronpressError
 from kronpress.factorize.feed_forward_fit import Fit, observe
@@ -70,7 +70,7 @@ class CalibratedPruning(Initialization):
         windows = bench.training_windows(size=self._window(model), tokens=self.tokens)
         dense, compressed = BlockStream.begin(model, windows), BlockStream.begin(model, windows)
         reports = []
-        for block in tqdm(plan.feed_forwards, desc="calibrated pruning", unit="block", disable=None):
+        for block in Bar(plan.feed_forwards, desc="calibrated pruning", unit="block"):
             observed = observe(model, block, dense=dense, compressed=compressed)
             fit = observed.solve(keep=kept, ridge=self.ridge, rounds=self.rounds)
             before = _count(model, block)

@@ -12,9 +12,9 @@ from typing import Any, ClassVar, TypeAlias
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from kronpress.bars import Bar
 from kronpress.checkpoint import note
 from kronpress.errors import KronpressError
 from kronpress.factorize.request import Request
@@ -80,7 +80,7 @@ class MatrixInitialization(Initialization):
         model = bench.student
         sites = without_tied_head(model, request)
         self.prepare(model, sites, request)
-        progress = tqdm(sites, desc=f"factorize ({self.kind})", unit="matrix", disable=None)
+        progress = Bar(sites, desc=f"factorize ({self.kind})", unit="site")
         reports = [replace_site(model, site, partial(self._fitted, site=site, request=request)) for site in progress]
         settle_head(model, mode=request.head)
         return reports

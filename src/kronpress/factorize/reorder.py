@@ -7,10 +7,10 @@ from collections.abc import Collection
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from tqdm import tqdm
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from kronpress.bars import Bar
 from kronpress.factorize.request import Request
 from kronpress.families import Fold, Side, Site, layout
 from kronpress.layers import StructuredLayer, bias_of, weight_of
@@ -26,7 +26,7 @@ def reorder_folds(model: PreTrainedModel, sites: Collection[Site], request: Requ
     The function of the model stays what it was. A fold with a side that has been factorized already is left.
     """
     chosen = {site.path: site for site in sites}
-    for fold in tqdm(layout(model).folds, desc="order neurons", unit="fold", disable=None):
+    for fold in Bar(layout(model).folds, desc="order neurons", unit="fold"):
         if any(isinstance(model.get_submodule(side.path), StructuredLayer) for side in fold.sides):
             continue
         members = [_member(model, side, chosen[side.path], request) for side in fold.sides if side.path in chosen]

@@ -92,7 +92,9 @@ class Request(Checked):
             raise KronpressError(
                 f"permute: folded finds no order that folds into neighbors of {self.sites}; leave it out"
             )
-        if self.head != "tied" and "embedding" not in roles:
+        if self.head is None:
+            return
+        if "embedding" not in roles:
             raise KronpressError(
                 f"head: {self.head} says what becomes of the output head when the embedding is factorized, and sites "
                 f"is {shown(self.sites)}; leave it out, or add embedding to sites"

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from kronpress.bars import Bar
 from kronpress.calibrate import BlockStream, Moments
 from kronpress.errors import KronpressError
 from kronpress.factorize.feed_forward_fit import positive_definite
@@ -67,7 +67,7 @@ class Whitened(Initialization):
         stream = BlockStream.begin(model, windows)
         reports = []
         blocks = range(len(stream.layout.block_paths))
-        for block in tqdm(blocks, desc=f"factorize ({self.kind})", unit="block", disable=None):
+        for block in Bar(blocks, desc=f"factorize ({self.kind})", unit="block"):
             sites = by_block.get(block, [])
             seconds = _second_moments(model, sites, stream=stream, block=block) if sites else {}
             for site in sites:

@@ -12,7 +12,6 @@ PARAMETERS_EFFECTIVE = "parameters, multiplied out"
 FLOPS = "FLOPs per token"
 BLOCK_FLOPS = "FLOPs per token, blocks (eq. 7)"
 DISK = "size on disk"
-PEAK_MEMORY = "peak memory (RSS)"
 
 
 @dataclass(frozen=True)

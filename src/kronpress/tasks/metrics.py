@@ -80,4 +80,4 @@ def _scikit_learn(metric: str) -> Any:
     try:
         return importlib.import_module("sklearn.metrics")
     except ImportError:
-        raise KronpressError(f"the metric '{metric}' needs scikit-learn; pip install 'kronpress[tasks]'") from None
+        raise KronpressError(f"the metric '{metric}' needs scikit-learn; pip install scikit-learn") from None

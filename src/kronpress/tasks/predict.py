@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from kronpress.bars import Bar
 from kronpress.precision import mixed_precision
 from kronpress.tasks.batches import by_length, collate
 from kronpress.tasks.task import Feature, Outputs
@@ -37,7 +37,7 @@ def predict(
     mode = model.training
     model.eval()
     with torch.inference_mode(), mixed_precision(model.device):
-        bar = tqdm(total=len(features), desc=progress, unit="text", disable=None if progress else True, leave=False)
+        bar = Bar(total=len(features), desc=progress, unit="text", hidden=not progress, leave=False)
         for rows in by_length(lengths, tokens=_TOKENS_PER_BATCH):
             inputs = collate([features[row] for row in rows], pad=int(model.config.pad_token_id or 0))
             given = outputs_of(model, {name: value.to(model.device) for name, value in inputs.items()})
