@@ -138,7 +138,7 @@ def test_the_memory_of_the_run_is_not_told_as_that_of_the_model() -> None:
     assert summary.footprint_after.keys() <= summary.footprint_before.keys()
     assert summary.environment["peak memory (RSS) of the run"] == "3.00 GiB"
     size, environment = (
-        render(summary).split(f"<h2>{title}</h2>")[1].split("<h2>")[0] for title in ("Size", "Environment")
+        render(summary).split(f"<h2>{title}</h2>")[1].split("<h2>")[0] for title in ("Footprint", "Environment")
     )
     assert "peak memory" in environment
     assert "peak memory" not in size
