@@ -117,11 +117,11 @@ class Finetune(TrainingStep):
     @field_validator("tasks", mode="before")
     @classmethod
     def _by_name(cls, value: Any) -> Any:
-        names = [value] if isinstance(value, str) else value
-        known = {name: {} for name in names} if isinstance(names, list | tuple) else names
-        if not isinstance(known, dict):
+        if not isinstance(value, str | list | tuple | dict):
             raise KronpressError(f"tasks is {shown(value)}; give names of {', '.join(TASKS)}, or a mapping from them")
-        return {TASKS[name].name: options or {} for name, options in known.items()}
+        options = value if isinstance(value, dict) else {}
+        names = [value] if isinstance(value, str) else value
+        return {TASKS[name].name: options.get(name) or {} for name in names}
 
     @field_validator("losses", mode="before")
     @classmethod
