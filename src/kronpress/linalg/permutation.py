@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from jaxtyping import Float, Int
@@ -13,13 +15,17 @@ from kronpress.errors import KronpressError
 from kronpress.linalg.exchange import Side, exchange, place
 from kronpress.linalg.kronecker import KroneckerSum, nearest_kronecker_sum
 from kronpress.linalg.shapes import KroneckerShape
+from kronpress.linalg.swaps import cost_of_swap, errors_of_swaps, kicked, pairs_of, swapped
 
 Orders = dict[str, Int[Tensor, " _"]]
 
 _ROUNDING = 1e-9  # squared relative errors this close are equal
 _WORTH = 1e-6  # what the sum of squared relative errors must lose for a permutation to be worth while
-_STALL = 1e-3  # the search ends when two rounds together gain less than this share
-_CHANCES, _SMALL = 8, 2**18  # starts by chance at most, and as often as the members fit into so many numbers
+_STALL = 1e-3  # rounds of exchanges end when two together gain less than this share
+_CHANCES, _SMALL = 4, 2**19  # starts by chance at most, and as often as the members fit into so many numbers
+_AFFORDABLE = 2**26  # cost of trying all swaps, by `cost_of_swap`, up to which it is done
+_KICKS = 32  # starts near the best orders at most, fewer where trying all swaps costs much
+_PENALTY = 1e3  # how often what is beyond the limit of an error counts
 
 
 @dataclass(frozen=True)
@@ -46,14 +52,24 @@ class Member:
         matrix = self.matrix if self.rows is None else self.matrix[orders[self.rows]]
         return matrix if self.columns is None else matrix[:, orders[self.columns]]
 
+    def turned(self, name: str, orders: Orders) -> tuple[Float[Tensor, "_ _"], KroneckerShape]:
+        """Return the reordered matrix, transposed if need be so that its rows have this name, and its shape."""
+        matrix, shape = self.reordered(orders), self.shape
+        if name == self.rows:
+            return matrix, shape
+        return matrix.T, KroneckerShape(shape.n1, shape.m1, shape.n2, shape.m2)
+
     def side(self, name: str, orders: Orders, *, weight: float) -> Side:
         """Return the side of this name, of the matrix scaled to have the weight for its squared norm."""
-        matrix, shape = self.reordered(orders).float(), self.shape
+        matrix, shape = self.turned(name, orders)
+        matrix = matrix.float()
         matrix = matrix * (weight**0.5 / torch.linalg.vector_norm(matrix).clamp_min(torch.finfo(torch.float32).tiny))
-        if name == self.rows:
-            return Side.of_rows(matrix, shape=shape, terms=self.terms)
-        turned = KroneckerShape(shape.n1, shape.m1, shape.n2, shape.m2)
-        return Side.of_rows(matrix.T, shape=turned, terms=self.terms)
+        return Side.of_rows(matrix, shape=shape, terms=self.terms)
+
+    def errors_of_swaps(self, name: str, orders: Orders, pairs: Int[Tensor, "pairs 2"]) -> Float[Tensor, " pairs"]:
+        """Return what `squared_error` becomes by each swap of two places in the order of this name."""
+        matrix, shape = self.turned(name, orders)
+        return errors_of_swaps(matrix, pairs, shape=shape, terms=self.terms)
 
     def squared_error(self, orders: Orders) -> float:
         """Return the squared error of the nearest sum to the reordered matrix, relative to its squared norm."""
@@ -105,7 +121,9 @@ def search_orders(members: Sequence[Member], *, rounds: int = 16, segments: Mapp
     Here one factor is held and the other solved for, so that a row's gain depends only on the rows in its group. One
     slot of each group is vacated, and the rows taken out are put back by an optimal assignment; then rows swap inside
     the groups; then both factors are fitted anew. Each step is exact, hence monotone, whereas an assignment against
-    the present approximation favors the rows that this was fitted to.
+    the present approximation favors the rows that this was fitted to. Where the members are small enough to try all
+    swaps of two indices, fitted anew after each, swaps go on until none lowers the sum; then a few indices are moved
+    by chance and swaps follow again, and the better orders are kept.
 
     Raises:
         KronpressError: a name stands for sides of different sizes or for both sides of a member, a segment has no
@@ -114,11 +132,12 @@ def search_orders(members: Sequence[Member], *, rounds: int = 16, segments: Mapp
     sizes = _sizes(members)
     lengths = {**sizes, **_checked(segments or {}, sizes)}
     identity = {name: torch.arange(size) for name, size in sizes.items()}
-    runs = {name: run for name, run in lengths.items() if any(member.is_moved_by(name) for member in members)}
+    runs = {n: run for n, run in lengths.items() if run > 1 and any(member.is_moved_by(n) for member in members)}
     search = _Search([member for member in members if any(map(member.is_moved_by, runs))], identity, runs)
     best, limits = identity, search.errors(identity)
     for start in search.starts() if runs else ():
         best = search.descend(start, best=best, limits=limits, rounds=rounds)
+    best = search.polish(best, limits=limits)
     return best if search.errors(best).sum() < limits.sum() - _WORTH else identity
 
 
@@ -195,3 +214,67 @@ class _Search:
             sides = self.sides(name, orders, weights=weights)
             orders = {**orders, name: exchange(orders[name], sides, run=run, generator=generator)}
         return orders
+
+    def polish(self, best: Orders, *, limits: Float[Tensor, " members"]) -> Orders:
+        """Return better orders, such that no swap of two places lowers the errors; the same where that costs too much.
+
+        After a first descent a few indices are moved by chance, their places are swapped with others again, and the
+        result is kept where it is better.
+        """
+        swaps = sum(len(self.identity[name]) * run for name, run in self.runs.items())
+        cost = swaps * sum(cost_of_swap(member.shape) for member in self.members)
+        if not 0 < cost <= _AFFORDABLE:
+            return best
+        best, lowest = self.swap(best, self.places(self.identity), limits=limits)
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(min(_KICKS, 2 * _AFFORDABLE // cost)):
+            kick = {name: kicked(len(best[name]), run=run, generator=generator) for name, run in self.runs.items()}
+            moved = {**best, **{name: best[name][order] for name, order in kick.items()}}
+            places = [(name, place) for name, place in self.places(kick) if kick[name][place] != place]
+            moved, value = self.swap(moved, places, limits=limits)
+            best, lowest = (moved, value) if value < lowest - _ROUNDING else (best, lowest)
+        return self.settle(best, limits=limits)
+
+    def places(self, orders: Orders) -> list[tuple[str, int]]:
+        """Return every place of the orders that can matter."""
+        return [(name, place) for name in self.runs for place in range(len(orders[name]))]
+
+    def settle(self, orders: Orders, *, limits: Float[Tensor, " members"]) -> Orders:
+        """Return the orders after swaps, until no swap of two places lowers the errors."""
+        lowest, before = float(_penalized(self.errors(orders), limits)), inf
+        while lowest < before:
+            before = lowest
+            orders, lowest = self.swap(orders, self.places(orders), limits=limits)
+        return orders
+
+    def swap(
+        self, orders: Orders, places: Iterable[tuple[str, int]], *, limits: Float[Tensor, " members"]
+    ) -> tuple[Orders, float]:
+        """Return the orders and their sum of errors after the best swap of each place, and of those that it touched."""
+        errors, queue = self.errors(orders), deque(places)
+        lowest = float(_penalized(errors, limits))
+        while queue:
+            name, place = queue.popleft()
+            pairs = pairs_of(place, run=self.runs[name])
+            after = self.errors_of_swaps(name, orders, pairs, now=errors)
+            sums = _penalized(after, limits)
+            best = int(sums.argmin())
+            if sums[best] < lowest - _ROUNDING:
+                lowest, errors = float(sums[best]), after[best]
+                orders = {**orders, name: orders[name][swapped(len(orders[name]), pairs[best : best + 1])[0]]}
+                queue.extend(touched for end in pairs[best].tolist() if (touched := (name, end)) not in queue)
+        return orders, lowest
+
+    def errors_of_swaps(self, name: str, orders: Orders, pairs: Tensor, *, now: Tensor) -> Tensor:
+        """Return the errors, (pairs, members), after each swap in the order of this name."""
+        after = now.repeat(len(pairs), 1)
+        for index, member in enumerate(self.members):
+            if member.is_moved_by(name):
+                after[:, index] = member.errors_of_swaps(name, orders, pairs)
+        return after
+
+
+def _penalized(errors: Tensor, limits: Tensor) -> Tensor:
+    """Return the sum of the errors, to which errors beyond their limits add so much that swaps lead back first."""
+    beyond = (errors - limits - _ROUNDING).clamp_min(0)
+    return (errors + _PENALTY * beyond).sum(-1) + len(limits) * (beyond > 0).any(-1)
