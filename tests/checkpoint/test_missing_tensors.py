@@ -26,7 +26,7 @@ from transformers import (
 import kronpress
 from kronpress import KronpressError
 from kronpress.checkpoint import structured_layers
-from tests.tiny import factorized, some_ids, tiny_bert, tiny_llama
+from tests.tiny import factorized, some_ids, tiny_bert, tiny_gpt2, tiny_llama
 
 WEIGHTS = "kronpress.safetensors"
 Tensors = dict[str, torch.Tensor]
@@ -167,3 +167,13 @@ def test_a_plain_model_with_a_config_of_layers_is_refused(tmp_path: Path) -> Non
     config = layers.config.quantization_config
     with pytest.raises(ValueError, match=r"kronpress\.safetensors"):
         transformers.AutoModelForCausalLM.from_pretrained(folder, quantization_config=config)
+
+
+def test_a_bias_that_looks_like_an_old_buffer_of_gpt2_is_not_left_unread(tmp_path: Path) -> None:
+    folder = kronpress.save(factorized(tiny_gpt2(), tmp_path), tmp_path / "saved")
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"]["modules"]["transformer.h.1.attn.c_attn"]["bias"] = False
+    (folder / "config.json").write_text(json.dumps(config))
+    for door in (transformers.AutoModelForCausalLM.from_pretrained, transformers.GPT2LMHeadModel.from_pretrained):
+        with pytest.raises(KronpressError, match=r"the first being 'transformer\.h\.1\.attn\.c_attn\.bias'"):
+            door(folder)

@@ -40,6 +40,7 @@ _DECIDING = (
 _LARGEST_JSON = 2**26
 _LARGEST_VOCABULARY = 2**29
 _VOCABULARIES = ("tokenizer.json", "vocab.json")
+_LONGEST_NAME = 255  # bytes, on the common file systems
 _OUTSIDE = re.compile(r"[/\\:\0]|^\.*$")
 
 
@@ -65,7 +66,7 @@ def require_inside(name: object, *, place: Path) -> str:
         KronpressError: it is no plain name, so that it could lead out of the folder.
     """
     plain = isinstance(name, str) and not _OUTSIDE.search(name.removeprefix(f"{_TEMPLATES}/"))
-    if not plain:
+    if not plain or len(str(name).encode("utf-8", "replace")) > _LONGEST_NAME:
         raise KronpressError(
             f"{place} names the file {repr(name)[:80]}, which is not a plain name of a file in this folder; "
             "nothing outside of the folder is read: copy or download it again"

@@ -113,8 +113,11 @@ class KronpressModel(PreTrainedModel):
         loading_info.missing_keys |= {source for target, source in tied if {source, target} <= missing}
 
     def _adjust_missing_and_unexpected_keys(self, loading_info: Any) -> None:
+        paths = list(structured_layers(self))
+        inside = {key for key in loading_info.unexpected_keys if key.startswith(tuple(f"{path}." for path in paths))}
         super()._adjust_missing_and_unexpected_keys(loading_info)
-        require_whole(self, loading_info, structured=list(structured_layers(self)))
+        loading_info.unexpected_keys |= inside  # GPT-2's pattern for old buffers, `attn.bias`, takes ours for such
+        require_whole(self, loading_info, structured=paths)
 
     @override
     def save_pretrained(
