@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
@@ -22,6 +23,7 @@ data: {{train: {0}/text.txt}}
 steps:
 - {{step: factorize, init: van_loan, sites: feed_forward, right: [2, 2], terms: 1}}
 """
+EXPORT = importlib.import_module("kronpress.cli.work.export")
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 
 
@@ -77,7 +79,7 @@ def test_a_signal_ends_a_run_that_goes_on_later(
 def test_other_commands_do_not_speak_of_resuming(
     number: int, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("kronpress.cli.export.load_with_tokenizer", sending(number, lambda *_, **__: None))
+    monkeypatch.setattr(EXPORT, "load_with_tokenizer", sending(number, lambda *_, **__: None))
     assert call(monkeypatch, "export", home / "model", "--out", home / "out") == 128 + number
     told = capsys.readouterr().err
     assert "interrupted" in told and "--resume" not in told
@@ -106,7 +108,7 @@ def test_a_second_signal_ends_the_process_at_once(home: Path, monkeypatch: pytes
             os.kill(os.getpid(), signal.SIGTERM)
             os._exit(0)
 
-    monkeypatch.setattr("kronpress.cli.export.load_with_tokenizer", linger)
+    monkeypatch.setattr(EXPORT, "load_with_tokenizer", linger)
     process = os.fork()
     if process == 0:
         call(monkeypatch, "export", home / "model", "--out", home / "out")

@@ -20,6 +20,7 @@ from tests.tiny import TEXT, save_tiny, tiny_gpt2, weights_files
 KILLS = 8
 CONTEXT = multiprocessing.get_context("forkserver")
 RECIPE = """
+precision: fp32
 model: {folder}/model
 data: {{train: {folder}/text.txt}}
 steps:

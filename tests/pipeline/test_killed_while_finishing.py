@@ -17,7 +17,7 @@ from kronpress import cli
 from kronpress.pipeline import execute
 from kronpress.recipe import read_recipe
 from tests.dying import killed
-from tests.tiny import TEXT, save_tiny, tiny_llama
+from tests.tiny import TEXT, save_tiny, tiny_llama, weights_files
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that are copies of this one")
 
@@ -69,7 +69,7 @@ def test_a_run_killed_at_any_moment_is_finished_by_the_next_command(
         at = at + stride if progress == before else first  # from a new beginning, all moments come again
     assert kills >= 90 // stride
     assert names(out) == names(tmp_path / "whole")
-    weights = [(folder / "model.safetensors").read_bytes() for folder in (out, tmp_path / "whole")]
+    weights = [weights_files(folder)[0].read_bytes() for folder in (out, tmp_path / "whole")]
     assert weights[0] == weights[1]
     kronpress.verify(out)
 

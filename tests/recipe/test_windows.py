@@ -59,7 +59,7 @@ def test_reports_say_which_windows_were_read(tmp_path: Path) -> None:
     save_tiny(tmp_path / "model", tiny_llama(max_position_embeddings=64))
     (tmp_path / "text.txt").write_text(TEXT)
     changes = [f"model={tmp_path / 'model'}", f"data.train={tmp_path / 'text.txt'}", "evaluate.max_windows=1"]
-    changes += ["factorize.init.tokens=128", "distill.tokens=256", "distill.validate_every=null"]
+    changes += ["factorize.init.tokens=128", "distill.tokens=256", "distill.validate_every=2"]
     run = execute(read_recipe("halve-ffn", overrides=changes), tmp_path / "run")
     paths = sorted(run.folder.glob("steps/*/report.json"))
     factorize, before, distill, after = (json.loads(path.read_text()) for path in paths)

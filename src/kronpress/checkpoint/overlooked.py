@@ -18,7 +18,9 @@ def watchful_train(base: type[PreTrainedModel]) -> Callable[..., Any]:
 
     def train(self: Any, mode: bool = True) -> Any:
         if mode and not vars(self).get("_adapters_were_seen"):
-            self._adapters_were_seen = _look(self)
+            seen = _look(self)
+            for part in (part for part in self.modules() if isinstance(part, PreTrainedModel)):
+                vars(part)["_adapters_were_seen"] = seen  # of the models inside of this one as well
         return base.train(self, mode)
 
     return train

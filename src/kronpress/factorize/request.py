@@ -92,14 +92,14 @@ class Request(Checked):
             raise KronpressError(
                 f"permute: folded finds no order that folds into neighbors of {self.sites}; leave it out"
             )
-        if self.head is None:
+        if self.head in (None, "tied"):
             return
         if "embedding" not in roles:
             raise KronpressError(
                 f"head: {self.head} says what becomes of the output head when the embedding is factorized, and sites "
                 f"is {shown(self.sites)}; leave it out, or add embedding to sites"
             )
-        if model.config.tie_word_embeddings or self.head == "tied":
+        if model.config.tie_word_embeddings:
             return
         if (self.head == "dense") == ("head" in roles):
             remedy = "leave it out of sites" if self.head == "dense" else "add head to sites"
