@@ -17,8 +17,14 @@ RECIPE = """
 steps:
 - {step: factorize, sites: feed_forward, init: {name: calibrated_pruning, keep: 0.5, tokens: 512, window: 64}}
 - {step: factorize, sites: query, init: svd, ratio: 0.5}
-- {step: distill, tokens: 256, window: 64, losses: {logits: {top_k: 8}}, cache_teacher: true}
-- {step: evaluate, protocols: [tokens-64]}
+- step: distill
+  tokens: 256
+  window: 64
+  losses: {logits: {top_k: 8}}
+  cache_teacher: true
+  validate_every: 2
+  validation_windows: 2
+- {step: evaluate, protocols: [tokens-64], speed: true, prompts: [line]}
 """
 
 
@@ -66,4 +72,5 @@ def test_every_long_loop_of_a_run_tells_its_progress(
     fields = {"model": str(save_tiny(tmp_path / "model")), "data": {"train": str(tmp_path / "text.txt")}}
     execute(read_recipe(tmp_path / "recipe.yaml", fields=fields), tmp_path / "run")
     told = {line.partition(":")[0] for line in capsys.readouterr().err.splitlines() if " of " in line}
-    assert {"calibrated pruning", "factorize (svd)", "teacher cache", "train", "perplexity"} <= told
+    assert {"calibrated pruning", "factorize (svd)", "teacher cache", "train", "validation", "perplexity"} <= told
+    assert {"speed", "samples"} <= told

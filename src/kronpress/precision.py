@@ -16,7 +16,7 @@ from torch.nn import functional as F
 Precision: TypeAlias = Literal["auto", "bf16", "fp32"]
 """The number format of matrix products: the one that is faster on the device, or one that the user wants."""
 
-_TOKENS, _INPUTS, _OUTPUTS, _ROUNDS = 1024, 512, 512, 5  # of the layer that is measured: milliseconds a round
+_TOKENS, _INPUTS, _OUTPUTS, _ROUNDS = 1024, 512, 512, 9  # of the layer that is measured: milliseconds a round
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ class Progress(TrainerCallback):
 
     def __init__(self) -> None:
         self.bar: Bar | None = None
+        self.validation: Bar | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Open the bar where training goes on."""
@@ -31,6 +32,22 @@ class Progress(TrainerCallback):
         """Show the loss."""
         if self.bar is not None and logs and "loss" in logs:
             self.bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Move on by a batch of the validation text."""
+        if state.is_world_process_zero:
+            if self.validation is None:
+                batches = len(kwargs["eval_dataloader"])
+                self.validation = Bar(total=batches, desc="validation", unit="batch", leave=False)
+            self.validation.update()
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Close the bar of the validation."""
+        if self.validation is not None:
+            self.validation.close()
+            self.validation = None
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Close the bar."""

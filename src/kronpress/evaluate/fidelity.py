@@ -9,6 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from kronpress.bars import Bar
 from kronpress.evaluate.inference import evaluating
 from kronpress.precision import mixed_precision
 
@@ -28,7 +29,7 @@ def fidelity(teacher: PreTrainedModel, student: PreTrainedModel, windows: Int[Te
     cosines: list[Tensor] = []
     lost = whole = 0.0
     with evaluating(teacher), evaluating(student), mixed_precision(teacher.device):
-        for batch in windows.to(teacher.device).split(4):
+        for batch in Bar(windows.to(teacher.device).split(4), desc="outputs", unit="batch"):
             wanted, found = teacher(input_ids=batch)[0].float(), student(input_ids=batch)[0].float()
             cosines.append(torch.cosine_similarity(wanted, found, dim=-1).flatten())
             lost += float((wanted - found).square().sum())

@@ -10,6 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from kronpress.bars import Bar
 from kronpress.data import require_known
 from kronpress.errors import KronpressError
 from kronpress.evaluate.inference import evaluating, require_causal
@@ -35,7 +36,8 @@ def generate_samples(
     """
     require_causal(model, what="writing samples")
     with evaluating(model):
-        return [_continue(model, tokenizer, prompt, max_new_tokens) for prompt in prompts]
+        bar = Bar(prompts, desc="samples", unit="prompt")
+        return [_continue(model, tokenizer, prompt, max_new_tokens) for prompt in bar]
 
 
 def _continue(

@@ -14,6 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from kronpress.bars import Bar
 from kronpress.errors import KronpressError
 from kronpress.evaluate.inference import evaluating
 from kronpress.families import is_causal, position_limit, vocabulary_size
@@ -104,7 +105,7 @@ def _by_turns(
     for model in models:
         measure(model)
     pairs = []
-    for repeat in range(repeats):
+    for repeat in Bar(range(repeats), desc="speed", unit="repeat"):
         if repeat % 2:
             second = measure(student)
             pairs.append((measure(dense), second))
