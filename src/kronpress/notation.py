@@ -15,7 +15,7 @@ import yaml
 from kronpress.errors import KronpressError, shown
 
 _LONGEST = 2**18  # characters of a file
-_LARGEST = 2**20  # characters and values, when all aliases are written out
+_LARGEST = 2**18  # characters and values, when all aliases are written out
 _DEEPEST = 40  # lists and mappings inside of each other
 _DIGITS = 40
 
