@@ -51,6 +51,9 @@ def test_a_log_gets_a_line_every_half_minute_and_a_last_one(
 def test_short_work_and_hidden_work_leave_no_line(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     for _ in Bar(range(4), desc="short", unit="step"):
         clock[0] += 7
+    with Bar(total=100, desc="told of often", unit="step") as bar:
+        for _ in range(4):
+            bar.set_postfix(loss="1.0")
     with Bar(total=100, desc="hidden", unit="step", hidden=True) as bar:
         clock[0] += 700
         bar.update(50)

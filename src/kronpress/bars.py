@@ -31,6 +31,10 @@ class Bar(tqdm):  # type: ignore[misc]
             options |= {"bar_format": _LINE, "delay": SECONDS, "mininterval": SECONDS, "miniters": 1}
         super().__init__(iterable, disable=hidden, **options)
 
+    def set_postfix(self, ordered_dict: Any = None, refresh: bool = True, **values: Any) -> None:
+        """Show values beside the bar, or on the next line."""
+        super().set_postfix(ordered_dict, refresh and not self.in_lines, **values)
+
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
         """Print where the loop stands."""
         if not self.in_lines:
