@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import reprlib
 from typing import Any
 
 from transformers import PreTrainedConfig
 from transformers.quantizers.auto import register_quantization_config
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from kronpress.errors import KronpressError
+from kronpress.errors import KronpressError, shown
 from kronpress.layers import parse_spec
 
 FORMAT_VERSION = 2
@@ -39,7 +38,7 @@ class KronpressConfig(QuantizationConfigMixin):
             )
         if not isinstance(self.modules, dict):
             raise KronpressError(
-                f"quantization_config.modules is {reprlib.repr(modules):.60}, not a mapping of module paths to layers; "
+                f"quantization_config.modules is {shown(modules)}, not a mapping of module paths to layers; "
                 "restore config.json, or save the model again"
             )
         for path, spec in self.modules.items():
@@ -65,6 +64,6 @@ def require_layers(layers: Any) -> None:
         KronpressConfig(**layers)
     elif not isinstance(layers, KronpressConfig):
         raise KronpressError(
-            f"the checkpoint's quantization_config is {reprlib.repr(layers):.60}, which does not say what layers "
+            f"the checkpoint's quantization_config is {shown(layers)}, which does not say what layers "
             "kronpress put in; restore config.json, or save the model again"
         )

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import re
-import reprlib
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,7 +17,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from kronpress.errors import KronpressError
+from kronpress.errors import KronpressError, shown
 from kronpress.lock import NOTE, locked
 
 MARGIN_BYTES = 2**24  # for all that is small
@@ -153,7 +152,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """
     value = read_json(path)
     if not isinstance(value, dict):
-        raise KronpressError(f"{path} holds {reprlib.repr(value):.60}, not a JSON object with settings; restore it")
+        raise KronpressError(f"{path} holds {shown(value)}, not a JSON object with settings; restore it")
     return value
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import reprlib
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
-from kronpress.errors import KronpressError, did_you_mean
+from kronpress.errors import KronpressError, did_you_mean, shown
 from kronpress.registry import Shelf
 
 _DEEPEST = 8  # tables in tables
@@ -320,10 +319,7 @@ def _explain(error: dict[str, Any]) -> str:
 
 def _short(value: Any) -> str:
     """Return at most a line of what stands in the file."""
-    if isinstance(value, int) and abs(value) > 10**30:
-        return "a number of more than 30 digits"
-    text = reprlib.repr(value)
-    return text if len(text) < 80 else text[:80] + "…"
+    return "a number of more than 30 digits" if isinstance(value, int) and abs(value) > 10**30 else shown(value)
 
 
 def _require_alike(widths: Sequence[int], what: str) -> None:
