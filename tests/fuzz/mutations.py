@@ -130,5 +130,11 @@ def mutated_tensors(tensors: dict[str, Tensor], random: Random) -> dict[str, Ten
 
 
 def _reshaped(value: Tensor) -> list[Tensor]:
-    shapes = [value[:-1], value.reshape(-1), value[None], value.repeat(*[2] * value.dim()), value.T.contiguous()]
+    shapes = [
+        value[:-1],
+        value.reshape(-1),
+        value[None],
+        value.repeat(*[2] * value.dim()),
+        value.transpose(0, -1).contiguous(),
+    ]
     return [other for other in shapes if other.shape != value.shape]
