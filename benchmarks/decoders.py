@@ -17,8 +17,9 @@ from typing import Any
 from benchmarks.tasks import truncate, workbench
 from kronpress.checkpoint import load, save
 from kronpress.data import read_text
-from kronpress.distill import Distill, Finetune
+from kronpress.distill import Distill
 from kronpress.factorize import Factorize
+from kronpress.finetune import Finetune
 from kronpress.memory import keep_freed_memory
 
 MODEL = "bundled:smollm2-135m"

@@ -21,7 +21,7 @@ from transformers import AutoModelForSequenceClassification
 from benchmarks import alternating
 from kronpress.checkpoint import BUNDLED, load_with_tokenizer
 from kronpress.data import read_text, split_held_out
-from kronpress.distill import Finetune
+from kronpress.finetune import Finetune
 from kronpress.memory import keep_freed_memory, peak_rss_bytes
 from kronpress.precision import mixed_precision
 from kronpress.step import Workbench

@@ -11,8 +11,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from kronpress.pipeline import execute
-from kronpress.recipe import Recipe, read_recipe
+from kronpress.run.execute import execute
+from kronpress.run.recipe import Recipe, read_recipe
 
 TRAIN = {"step": "distill", "log_every": 10}
 CALIBRATED = {"name": "calibrated_pruning", "keep": 0.5}

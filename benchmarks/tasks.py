@@ -28,9 +28,10 @@ from transformers import PreTrainedModel
 from kronpress.checkpoint import load, load_with_tokenizer, save
 from kronpress.checkpoint.files import read_json, write_json
 from kronpress.data import Corpus, read_text
-from kronpress.distill import Distill, Finetune
+from kronpress.distill import Distill
 from kronpress.errors import KronpressError
 from kronpress.factorize import Factorize
+from kronpress.finetune import Finetune
 from kronpress.memory import keep_freed_memory
 from kronpress.step import Workbench
 from kronpress.tasks import TASKS as TASK_SHELF

@@ -21,9 +21,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from benchmarks import alternating
 from kronpress.checkpoint import load_with_tokenizer
 from kronpress.data import read_text, split_held_out
-from kronpress.distill import Distill, read_log
+from kronpress.distill import Distill
 from kronpress.memory import keep_freed_memory, peak_rss_bytes
 from kronpress.step import Workbench
+from kronpress.train import read_log
 
 WINDOW, BATCH, STEPS = 512, 4, 4
 

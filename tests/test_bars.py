@@ -9,8 +9,8 @@ import pytest
 
 from kronpress import bars
 from kronpress.bars import Bar
-from kronpress.pipeline import execute
-from kronpress.recipe import read_recipe
+from kronpress.run.execute import execute
+from kronpress.run.recipe import read_recipe
 from tests.tiny import TEXT, save_tiny
 
 RECIPE = """

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 import kronpress
 from kronpress import KronpressError
 from kronpress.cli import app
-from kronpress.pipeline import execute
-from kronpress.recipe import read_recipe
+from kronpress.run.execute import execute
+from kronpress.run.recipe import read_recipe
 from tests.tiny import save_tiny
 
 

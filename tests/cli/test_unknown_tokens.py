@@ -14,10 +14,11 @@ import kronpress
 from kronpress import KronpressError
 from kronpress.cli import app
 from kronpress.data import require_known
-from kronpress.distill import Distill, Finetune
+from kronpress.distill import Distill
 from kronpress.evaluate import Evaluate
 from kronpress.evaluate.samples import generate_samples
 from kronpress.factorize import CalibratedPruning, Factorize
+from kronpress.finetune import Finetune
 from kronpress.step import Step
 from tests.tiny import TEXT, bench, tiny_bert, tiny_llama, tiny_tokenizer
 

@@ -13,8 +13,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
 import kronpress
-from kronpress import calibrate
-from kronpress.calibrate import BlockStream
+from kronpress.activations import stream as calibrate
+from kronpress.activations.stream import BlockStream
 from kronpress.checkpoint import adopt, structured_layers
 from kronpress.factorize import CalibratedPruning, Factorize
 from kronpress.factorize.reorder import reorder

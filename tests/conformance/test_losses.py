@@ -15,10 +15,11 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from kronpress.distill import LOSSES, Distillation, LayerLoss, LogitLoss, Loss, distillation
-from kronpress.distill.attention import training_attention
-from kronpress.distill.losses import IGNORED, Predictions
-from tests.distill.losses.traces import SIZES, all_seen, in_single_precision, leaves, some_trace
+from kronpress.activations.attention import training_attention
+from kronpress.losses import IGNORED, LOSSES, LayerLoss, LogitLoss, Loss, Predictions
+from kronpress.train import Distillation
+from kronpress.train import language_objective as distillation
+from tests.losses.traces import SIZES, all_seen, in_single_precision, leaves, some_trace
 from tests.tiny import DEPTH, factorized, some_ids, tiny_bert, tiny_gpt2, tiny_llama
 
 EXAMPLES: dict[str, list[dict[str, Any]]] = {

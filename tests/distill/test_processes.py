@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from kronpress.distill import Distill, read_log
-from kronpress.distill.checkpoints import MARK
+from kronpress.distill import Distill
 from kronpress.errors import KronpressError
-from kronpress.pipeline import execute
-from kronpress.recipe import read_recipe
+from kronpress.run.execute import execute
+from kronpress.run.recipe import read_recipe
+from kronpress.train import read_log
+from kronpress.train.checkpoints import MARK
 from tests.tiny import TEXT, bench, save_tiny, tiny_llama, weights_files
 
 RECIPE = """

@@ -14,13 +14,16 @@ from transformers.trainer_pt_utils import safe_globals
 
 from kronpress import processes
 from kronpress.data import Corpus
-from kronpress.distill import Distill, distillation, read_log, training
-from kronpress.distill.batches import epochs_of
-from kronpress.distill.checkpoints import MARK, newest_whole
-from kronpress.distill.trainer import DistillationTrainer
+from kronpress.distill import Distill
 from kronpress.errors import KronpressError
 from kronpress.factorize import Factorize
 from kronpress.step import Workbench
+from kronpress.train import language_objective as distillation
+from kronpress.train import read_log
+from kronpress.train import step as training
+from kronpress.train.checkpoints import MARK, newest_whole
+from kronpress.train.text import epochs_of
+from kronpress.train.trainer import DistillationTrainer
 from kronpress.validation import parse
 from tests.tiny import VOCABULARY, bench, save_tiny, tiny_bert, tiny_gpt2, tiny_llama, with_more_rows
 

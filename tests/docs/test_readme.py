@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from kronpress.cli import app
-from kronpress.recipe import read_recipe
+from kronpress.run.recipe import read_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ import typer
 
 from kronpress.cli import app
 from kronpress.evaluate import PROTOCOLS
-from kronpress.recipe import read_recipe
+from kronpress.run.recipe import read_recipe
 from kronpress.tasks import TASKS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from kronpress import calibrate
-from kronpress.calibrate import BlockStream
+from kronpress.activations import stream as calibrate
+from kronpress.activations.stream import BlockStream
 from kronpress.errors import KronpressError
 from kronpress.factorize import CalibratedPruning, Factorize
 from kronpress.factorize.feed_forward_fit import Observed, observe

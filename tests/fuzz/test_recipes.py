@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kronpress.recipe import Recipe, read_recipe, shipped
+from kronpress.run.recipe import Recipe, read_recipe, shipped
 from tests.fuzz.mutations import STRANGE, mutated_bytes, mutated_value
 from tests.fuzz.outcome import outcome, run_trials
 

@@ -16,9 +16,9 @@ import kronpress
 from kronpress.export import export_dense
 from kronpress.layers import weight_of
 from kronpress.linalg import KroneckerShape, nearest_kronecker_sum, nearest_permuted_kronecker_sum
-from kronpress.pipeline import execute
-from kronpress.recipe import read_recipe, shipped
-from kronpress.run_folder import Run
+from kronpress.run.execute import execute
+from kronpress.run.folder import Run
+from kronpress.run.recipe import read_recipe, shipped
 
 pytestmark = [
     pytest.mark.slow,

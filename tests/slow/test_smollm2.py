@@ -17,7 +17,7 @@ from kronpress.evaluate import PROTOCOLS
 from kronpress.export import multiply_out
 from kronpress.factorize import Factorize
 from kronpress.precision import mixed_precision
-from kronpress.recipe import read_recipe
+from kronpress.run.recipe import read_recipe
 from kronpress.step import Workbench
 
 pytestmark = [

@@ -10,8 +10,8 @@ import pytest
 
 import kronpress
 from kronpress.data import Corpus
-from kronpress.distill import Finetune
 from kronpress.factorize import Factorize
+from kronpress.finetune import Finetune
 from kronpress.step import Workbench
 
 pytestmark = pytest.mark.slow

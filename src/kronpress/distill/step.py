@@ -16,20 +16,20 @@ from torch.utils.data import ConcatDataset
 from transformers import PreTrainedModel
 
 from kronpress import processes
+from kronpress.activations.attention import training_attention
+from kronpress.activations.head import head_of
 from kronpress.checkpoint import load_with_tokenizer
-from kronpress.distill.attention import training_attention
-from kronpress.distill.batches import EncoderText, Frame, FromCache, NextToken, Text, epochs_of
-from kronpress.distill.cache import Kept, TeacherCache, build_cache, check_size
-from kronpress.distill.compiled import compiled_blocks
-from kronpress.distill.digests import model_sources
-from kronpress.distill.distillation import Distillation, head_of, vocabulary_of
-from kronpress.distill.losses import LOSSES, LogitLoss, Loss
-from kronpress.distill.training import Material, TrainingStep
-from kronpress.errors import KronpressError, shown
-from kronpress.families import family_of, window_of
+from kronpress.checkpoint.digests import model_sources
+from kronpress.errors import KronpressError
+from kronpress.families import family_of, vocabulary_size, window_of
+from kronpress.losses import LOSSES, LogitLoss, Loss, parse_losses
 from kronpress.precision import computes_in_bfloat16
 from kronpress.step import STEPS, Workbench
-from kronpress.validation import parse_named
+from kronpress.teacher.token_store import Kept, TeacherCache, build_cache, check_size
+from kronpress.train.compiled import compiled_blocks
+from kronpress.train.language_objective import Distillation
+from kronpress.train.step import Material, TrainingStep
+from kronpress.train.text import EncoderText, Frame, FromCache, NextToken, Text, epochs_of
 
 
 @STEPS.register("distill")
@@ -92,7 +92,7 @@ class Distill(TrainingStep):
         self._check_logits(bench, teacher)
         Distillation(bench.student, teacher, self.losses)
         if self.cache_teacher:
-            kept = Kept.of(self.losses, words=vocabulary_of(bench.student))
+            kept = Kept.of(self.losses, words=vocabulary_size(bench.student))
             assert teacher is not None
             check_size(_once(texts), teacher, kept=kept, max_bytes=self.cache_max_bytes)
 
@@ -134,7 +134,7 @@ class Distill(TrainingStep):
 
     def _cache(self, bench: Workbench, texts: Sequence[Text]) -> TeacherCache:
         """Open the teacher cache that an interrupted run finished, or build what is missing of it."""
-        kept = Kept.of(self.losses, words=vocabulary_of(bench.student))
+        kept = Kept.of(self.losses, words=vocabulary_size(bench.student))
         folder = bench.folder / "trainer" / "teacher"
         with suppress(KronpressError):
             return TeacherCache.open(folder, _once(texts), kept=kept)
@@ -182,7 +182,7 @@ class Distill(TrainingStep):
     def _other_teacher(self, bench: Workbench) -> PreTrainedModel:
         assert self.teacher is not None
         teacher, tokenizer = load_with_tokenizer(self.teacher)
-        ours, theirs = vocabulary_of(bench.student), vocabulary_of(teacher)
+        ours, theirs = vocabulary_size(bench.student), vocabulary_size(teacher)
         if tokenizer is None and ours != theirs:
             raise KronpressError(
                 f"the teacher '{self.teacher}' has a vocabulary of {theirs} and the student of {ours}, and no readable "
@@ -204,7 +204,7 @@ class Distill(TrainingStep):
                     f"use losses of layers, such as hidden, or a model with its head"
                 )
         if names and teacher is not None:
-            ours, theirs = vocabulary_of(bench.student), vocabulary_of(teacher)
+            ours, theirs = vocabulary_size(bench.student), vocabulary_size(teacher)
             tokens = 1 + max(bench.tokenizer.get_vocab().values())
             if ours != theirs and tokens > min(ours, theirs):
                 raise KronpressError(
@@ -237,21 +237,3 @@ def _special(model: PreTrainedModel) -> int:
 def _once(texts: Sequence[Text]) -> ConcatDataset[dict[str, Tensor]]:
     """Return every example of the texts once."""
     return ConcatDataset([text.distinct()[0] for text in texts])
-
-
-def parse_losses(value: Any) -> dict[str, Loss]:
-    """Read losses as a recipe gives them: a name, or a mapping of labels to fields or weights.
-
-    Raises:
-        KronpressError: an unknown loss, or fields that are not its own.
-    """
-    given = {value: {}} if isinstance(value, str) else value
-    if not isinstance(given, dict):
-        raise KronpressError(f"losses is {shown(value)}; give a mapping of {', '.join(LOSSES)} to their fields")
-    losses = {}
-    for label, fields in given.items():
-        known = {"weight": fields} if isinstance(fields, int | float) else fields or {}
-        losses[str(label)] = parse_named(known, LOSSES, key=f"losses.{shown(label)[1:-1]}", default=str(label))
-    if len({label.replace(".", "_") for label in losses}) < len(losses):
-        raise KronpressError(f"losses has labels that differ in '.' and '_' alone: {', '.join(losses)}; rename one")
-    return losses

@@ -9,8 +9,8 @@ from pydantic import Field
 from torch import nn
 from transformers import PreTrainedModel
 
+from kronpress.activations.stream import BlockStream
 from kronpress.bars import Bar
-from kronpress.calibrate import BlockStream
 from kronpress.errors import KronpressError
 from kronpress.factorize.feed_forward_fit import Fit, observe
 from kronpress.factorize.initialization import INITIALIZATIONS, Initialization

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from kronpress.calibrate import BlockStream, Moments
+from kronpress.activations import BlockStream, Moments
 from kronpress.errors import KronpressError
 from kronpress.families import FeedForward
 from kronpress.layers import bias_of, weight_of

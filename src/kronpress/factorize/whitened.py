@@ -14,8 +14,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from kronpress.activations import BlockStream, Moments
 from kronpress.bars import Bar
-from kronpress.calibrate import BlockStream, Moments
 from kronpress.errors import KronpressError
 from kronpress.factorize.feed_forward_fit import positive_definite
 from kronpress.factorize.initialization import (

@@ -14,10 +14,10 @@ from kronpress import processes
 from kronpress.checkpoint import files
 from kronpress.errors import KronpressError
 from kronpress.lock import NOTE, locked
-from kronpress.pipeline import execute
-from kronpress.recipe import read_recipe
 from kronpress.report import print_summary
-from kronpress.run_folder import MANIFEST, Run
+from kronpress.run.execute import execute
+from kronpress.run.folder import MANIFEST, Run
+from kronpress.run.recipe import read_recipe
 from kronpress.validation import path_name
 
 

@@ -1,0 +1,77 @@
+"""What every distillation loss has in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from jaxtyping import Bool, Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+
+from kronpress.activations.trace import Reading, Sizes, Trace
+from kronpress.losses.predictions import Predictions, Teacher
+from kronpress.registry import Shelf
+from kronpress.validation import Checked
+
+IGNORED = -100
+"""The label of a token at which nothing is to be predicted."""
+
+
+class Loss(Checked, ABC):
+    """A term of what is minimized; its fields are its hyperparameters.
+
+    Attributes:
+        weight: factor of the term in the sum.
+        compares: whether it compares with the teacher.
+        vanishes: whether it is then zero where the student equals the teacher.
+    """
+
+    kind: ClassVar[str]
+    compares: ClassVar[bool] = True
+    vanishes: ClassVar[bool] = True
+    weight: float = Field(default=1.0, ge=0)
+
+
+class LogitLoss(Loss):
+    """A loss of each token's logits, which come a few tokens at a time, so that the logits of all never exist."""
+
+    @property
+    def labeled(self) -> bool:
+        """Whether only tokens with a label count."""
+        return False
+
+    @abstractmethod
+    def per_token(
+        self, student: Predictions, teacher: Teacher | None, labels: Int[Tensor, " tokens"]
+    ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, "tokens vocabulary"]]:
+        """Return each token's loss in nats and its gradient with respect to the student's logits.
+
+        What tokens without a label get does not matter where `labeled`; `teacher` is None where not `compares`.
+        """
+
+
+class LayerLoss(Loss):
+    """A loss between activations inside of student and teacher, differentiated by autograd."""
+
+    @property
+    @abstractmethod
+    def reads(self) -> frozenset[Reading]:
+        """Which activations it needs."""
+
+    def projection(self, student: Sizes, teacher: Sizes) -> nn.Module | None:
+        """Return what maps the student's activations to the teacher's width, trained along and kept out of the student.
+
+        Raises:
+            KronpressError: the two models do not fit together under this loss.
+        """
+        return None
+
+    @abstractmethod
+    def __call__(
+        self, student: Trace, teacher: Trace, *, seen: Bool[Tensor, "batch tokens"], projection: nn.Module | None
+    ) -> Float[Tensor, ""]:
+        """Return the mean over tokens that are `seen` (not padding), in fp32."""
+
+
+LOSSES: Shelf[type[Loss]] = Shelf("loss")

@@ -1,0 +1,1 @@
+"""What a teacher says of text and of examples, kept on disk."""

@@ -1,0 +1,177 @@
+"""Training text as batches: what the models read, and what they are to predict."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Bool, Int, Shaped
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from kronpress.data import require_known
+from kronpress.errors import KronpressError
+from kronpress.losses import IGNORED
+from kronpress.teacher.token_store import TeacherCache
+
+_MASKED, _TO_MASK, _TO_RANDOM = 0.15, 0.8, 0.1
+
+
+class NextToken(Dataset[dict[str, Tensor]]):
+    """Windows of text, each token labeled with the one after it."""
+
+    def __init__(self, windows: Int[Tensor, "windows tokens"], order: Int[Tensor, " count"]) -> None:
+        self.windows, self.order = windows, order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        ids = self.windows[self.order[index]]
+        return {"input_ids": ids, "labels": torch.cat([ids[1:], ids.new_tensor([IGNORED])])}
+
+    def distinct(self) -> tuple[NextToken, Int[Tensor, " count"]]:
+        """Return the examples without repetition, and which of them stands at each place."""
+        used, rows = self.order.unique(return_inverse=True)
+        return NextToken(self.windows, used), rows
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What an encoder reads around words and in their place.
+
+    Attributes:
+        cls: id of the token before all.
+        sep: id of the token after each segment.
+        mask: id of the token in place of a word to be guessed.
+        words: ids of the ordinary tokens, which are guessed and stand in for others: those of the tokenizer that are
+            not special and that the model knows.
+        segments: kinds of segments that the model tells apart.
+    """
+
+    cls: int
+    sep: int
+    mask: int
+    words: tuple[int, ...]
+    segments: int = 1
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Frame:
+        """Return the frame of a model.
+
+        Raises:
+            KronpressError: the tokenizer lacks one of the three tokens.
+        """
+        before, after, mask = (getattr(tokenizer, f"{name}_token_id") for name in ("cls", "sep", "mask"))
+        if None in (before, after, mask):
+            raise KronpressError("the tokenizer has no [CLS], [SEP] or [MASK], which an encoder reads around its text")
+        require_known(torch.tensor([before, after, mask]), tokenizer, model=model)
+        config = model.config.get_text_config()
+        special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+        ordinary = set(tokenizer.get_vocab().values()) - special - set(tokenizer.all_special_ids)
+        words = tuple(sorted(word for word in ordinary if word < config.vocab_size))
+        return cls(before, after, mask, words, getattr(config, "type_vocab_size", 1))
+
+
+class EncoderText(Dataset[dict[str, Tensor]]):
+    """Windows between [CLS] and [SEP], as BERT reads text in its pre-training (Devlin et al., 2019, 3.1).
+
+    Where the model tells segments apart, half of the windows are two segments, a token at a random place having given
+    way to another [SEP]. Where words are to be `guessed`, these are 15 %, of which 80 % are replaced by [MASK], 10 % by
+    a random word and 10 % left. Special tokens in the text are never replaced, and guessed only where a window has too
+    few words. All of it depends on the seed and the place in the training alone, so that an interrupted training goes
+    on with the same; the number of guesses is the same in every window, so that the mean over a batch does not depend
+    on how processes share it.
+    """
+
+    def __init__(
+        self,
+        windows: Int[Tensor, "windows tokens"],
+        order: Int[Tensor, " count"],
+        frame: Frame,
+        *,
+        seed: int,
+        guessed: bool = True,
+    ) -> None:
+        self.windows, self.order, self.frame, self.seed, self.guessed = windows, order, frame, seed, guessed
+        self._words = torch.tensor(frame.words)
+        self._is_word = torch.zeros(1 + max(int(windows.max()), int(self._words.max())), dtype=torch.bool)
+        self._is_word[self._words] = True
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
+        ids = self.windows[self.order[index]].clone()
+        cut = self._cut(len(ids), generator)
+        labels = self._guesses(ids, generator, cut=cut) if self.guessed else torch.full_like(ids, IGNORED)
+        ends, nothing = ids.new_tensor([self.frame.cls, self.frame.sep]), ids.new_tensor([IGNORED])
+        ids = torch.cat([ends[:1], ids, ends[1:]])
+        ids[1 + cut] = self.frame.sep
+        example = {"input_ids": ids, "labels": torch.cat([nothing, labels, nothing])}
+        if self.frame.segments > 1:
+            example["token_type_ids"] = (torch.arange(len(ids)) > 1 + cut).long()
+        return example
+
+    def _cut(self, tokens: int, generator: torch.Generator) -> int:
+        """Draw which token of a window gives way to a [SEP], with one or more on either side; else the window's end."""
+        pair, place = torch.rand(2, generator=generator).tolist()
+        return 1 + int(place * (tokens - 2)) if self.frame.segments > 1 and pair < 0.5 and tokens > 2 else tokens
+
+    def _guesses(self, ids: Int[Tensor, " tokens"], generator: torch.Generator, *, cut: int) -> Int[Tensor, " tokens"]:
+        """Mask some words in place, but for the one at the cut, and return what they were, as labels."""
+        labels = torch.full_like(ids, IGNORED)
+        places = torch.randperm(len(ids), generator=generator)
+        places = places[places != cut]
+        words_first = (~self._is_word[ids[places]]).to(torch.uint8).argsort(stable=True)
+        chosen = places[words_first][: max(1, round(_MASKED * len(ids)))]
+        labels[chosen] = own = ids[chosen]
+        fate = torch.rand(len(chosen), generator=generator)
+        others = self._words[torch.randint(len(self._words), (len(chosen),), generator=generator)]
+        changed = torch.where(fate < _TO_MASK, self.frame.mask, others)
+        ids[chosen] = torch.where(self._is_word[own] & (fate < _TO_MASK + _TO_RANDOM), changed, own)
+        return labels
+
+    def distinct(self) -> tuple[EncoderText, Int[Tensor, " count"]]:
+        """Return the examples without repetition, and which of them stands at each place: cut anew, all differ."""
+        return self, torch.arange(len(self))
+
+
+Text: TypeAlias = NextToken | EncoderText
+
+
+class FromCache(Dataset[dict[str, Tensor]]):
+    """Examples together with the teacher's predictions from a cache, where they begin at row `first`."""
+
+    def __init__(self, text: Text, cache: TeacherCache, *, first: int = 0) -> None:
+        self.text, self.cache, self.rows = text, cache, text.distinct()[1] + first
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        example = self.text[index]
+        words, log_probabilities = self.cache[int(self.rows[index])]
+        places = self.cache.key.kept.places(example)
+        every = {"cached_words": words, "cached_log_probabilities": log_probabilities}
+        return example | {name: _spread(value, places) for name, value in every.items()}
+
+
+def _spread(values: Shaped[Tensor, "some n"], places: Bool[Tensor, " tokens"]) -> Shaped[Tensor, "tokens n"]:
+    """Put the values at their places, and zeros elsewhere."""
+    if bool(places.all()):
+        return values
+    spread = values.new_zeros(len(places), values.shape[1])
+    spread[places] = values
+    return spread
+
+
+def epochs_of(windows: int, *, count: int, seed: int) -> Int[Tensor, " count"]:
+    """Return `count` window indices: shuffled epochs over all windows, the last one cut short."""
+    generator = torch.Generator().manual_seed(seed)
+    passes = math.ceil(count / windows)
+    return torch.cat([torch.randperm(windows, generator=generator) for _ in range(passes)])[:count]

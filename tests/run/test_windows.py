@@ -1,0 +1,88 @@
+"""Shipped recipes read windows that the model sees, whatever their length."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedModel
+
+from kronpress.distill import Distill
+from kronpress.errors import KronpressError
+from kronpress.factorize import Factorize
+from kronpress.run.execute import execute
+from kronpress.run.recipe import read_recipe, shipped
+from tests.tiny import TEXT, bench, save_tiny, tiny_bert, tiny_gpt2, tiny_llama
+
+OWN_WINDOW = ("minilm-7-glue", "minilm-7-glue-low-rank")  # of 128 tokens
+
+
+def model_for(recipe: str, positions: int) -> PreTrainedModel:
+    """A model of the family that the recipe is for, with sides that its factors divide."""
+    name = read_recipe(recipe).model
+    if "bert" in name or "minilm" in name:
+        return tiny_bert(hidden_size=48, intermediate_size=96, max_position_embeddings=positions)
+    if "gpt2" in name:
+        return tiny_gpt2(n_embd=48, n_inner=96, n_positions=positions)
+    return tiny_llama(max_position_embeddings=positions)
+
+
+def on_a_small_model(recipe: str, folder: Path) -> list[str]:
+    """Overrides for what has nothing to do with windows: data of tasks, and sizes of tables and trains."""
+    text = read_recipe(recipe).to_yaml()
+    overrides = []
+    if "step: finetune" in text:
+        (folder / "SST-2").mkdir()
+        for name in ("train", "dev"):
+            (folder / "SST-2" / f"{name}.tsv").write_text("sentence\tlabel\nthe fox\t0\na rabbit\t1\n")
+        overrides += ["finetune.tasks=sst-2", f"finetune.data={folder}"]
+    if recipe.startswith("minilm-7-glue"):
+        overrides += ["0.init.groups=[{tokens: 9, terms: 48}, {tokens: 20, terms: 8}]", "0.right=[1, 48]", "0.terms=4"]
+    return overrides + (["factorize.init.rank=4"] if "tensor_train" in text else [])
+
+
+@pytest.mark.parametrize("positions", [64, 128])
+@pytest.mark.parametrize("name", shipped())
+def test_every_shipped_recipe_suits_models_with_few_positions(name: str, positions: int, tmp_path: Path) -> None:
+    overrides, work = on_a_small_model(name, tmp_path), bench(model_for(name, positions), tmp_path)
+    if name in OWN_WINDOW:
+        (distill,) = (step for step in read_recipe(name).steps if isinstance(step, Distill))
+        with pytest.raises(KronpressError, match=f"a window of 128 is too long .*; set window to {positions - 2} or"):
+            distill.check(work)
+        overrides.append("distill.window=null")
+    for step in read_recipe(name, overrides=overrides).steps:
+        step.check(work)
+
+
+def test_reports_say_which_windows_were_read(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "model", tiny_llama(max_position_embeddings=64))
+    (tmp_path / "text.txt").write_text(TEXT)
+    changes = [f"model={tmp_path / 'model'}", f"data.train={tmp_path / 'text.txt'}", "evaluate.max_windows=1"]
+    changes += ["factorize.init.tokens=128", "distill.tokens=256", "distill.validate_every=2"]
+    run = execute(read_recipe("halve-ffn", overrides=changes), tmp_path / "run")
+    paths = sorted(run.folder.glob("steps/*/report.json"))
+    factorize, before, distill, after = (json.loads(path.read_text()) for path in paths)
+    assert factorize["init"]["window"] == 64
+    assert (distill["window"], distill["steps"], distill["tokens"]) == (64, 2, 256)
+    assert [report["perplexity"][0]["student"]["protocol"] for report in (before, after)] == ["tokens-64"] * 2
+    assert after["speed"]["prompt_tokens"] == after["speed"]["new_tokens"] == 32
+    assert "tokens-64" in (run.folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize("name", [name for name in shipped() if name.startswith("kroneckerbert")])
+def test_kroneckerbert_reads_512_tokens_and_says_what_its_stage_1_lacks(name: str, tmp_path: Path) -> None:
+    recipe = read_recipe(name, overrides=["distill.tokens=510", "distill.batch=1"])
+    assert "next-sentence prediction" in recipe.description
+    (distill,) = (step for step in recipe.steps if isinstance(step, Distill))
+    report = distill.run(bench(tiny_bert(num_hidden_layers=1, max_position_embeddings=512), tmp_path))
+    assert (report["window"], report["tokens"]) == (510, 510)
+
+
+@pytest.mark.parametrize("init", ["calibrated_pruning", "svd_whitened"])
+def test_a_window_of_calibration_that_the_model_cannot_see_is_refused(init: str, tmp_path: Path) -> None:
+    change = f"factorize.init={{name: {init}, window: 65}}"
+    step = read_recipe("halve-ffn-training-free", overrides=[change]).steps[0]
+    assert isinstance(step, Factorize)
+    with pytest.raises(KronpressError, match=r"a window of 65 is too long .* sees 64 tokens; set window to 64 or less"):
+        step.check(bench(tiny_llama(max_position_embeddings=64), tmp_path))
