@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from kronpress.run.execute import execute
+from kronpress.run.execution import execute
 from kronpress.run.recipe import Recipe, read_recipe
 
 TRAIN = {"step": "distill", "log_every": 10}

@@ -9,7 +9,7 @@ import pytest
 
 from kronpress import bars
 from kronpress.bars import Bar
-from kronpress.run.execute import execute
+from kronpress.run.execution import execute
 from kronpress.run.recipe import read_recipe
 from tests.tiny import TEXT, save_tiny
 

@@ -13,7 +13,7 @@ from kronpress import precision
 from kronpress.distill import Distill
 from kronpress.errors import KronpressError
 from kronpress.precision import bfloat16_speedup, choose, mixed_precision
-from kronpress.run.execute import Run, execute
+from kronpress.run.execution import Run, execute
 from kronpress.run.recipe import Recipe, read_recipe
 from tests.cli.test_bad_input import call
 from tests.tiny import TEXT, save_tiny, tiny_llama

@@ -8,7 +8,7 @@ import pytest
 
 from kronpress import processes
 from kronpress.errors import KronpressError
-from kronpress.run.execute import execute
+from kronpress.run.execution import execute
 from kronpress.run.recipe import Recipe
 
 GOOD = {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import kronpress
 from kronpress import KronpressError
 from kronpress.cli import app
-from kronpress.run.execute import execute
+from kronpress.run.execution import execute
 from kronpress.run.recipe import read_recipe
 from tests.tiny import save_tiny
 

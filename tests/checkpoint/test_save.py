@@ -15,7 +15,7 @@ import kronpress
 from kronpress import KronpressError
 from kronpress.checkpoint import files
 from kronpress.export import export_dense, export_folded
-from kronpress.run.execute import execute
+from kronpress.run.execution import execute
 from kronpress.run.recipe import Recipe
 from tests.tiny import logits, tiny_llama
 

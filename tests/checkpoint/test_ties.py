@@ -21,7 +21,7 @@ from kronpress.evaluate import footprint
 from kronpress.export import export_dense
 from kronpress.factorize import CalibratedPruning, Factorize
 from kronpress.families import family_of
-from kronpress.run.execute import execute
+from kronpress.run.execution import execute
 from kronpress.run.recipe import Recipe
 from tests.conformance.test_families import build
 from tests.tiny import (

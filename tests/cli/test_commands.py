@@ -104,7 +104,7 @@ def test_a_compress_that_was_stopped_goes_on(folders: tuple[Path, Path, Path], m
     model, text, out = folders
     recipe = ["--recipe", "halve-ffn-training-free", "--data", text, *SMALL[4:], "-o", "evaluate.speed=false"]
     for target in (
-        "kronpress.run.execute.save",
+        "kronpress.run.execution.save",
         "kronpress.cli.work.run._publish",
         "kronpress.cli.work.run.shutil.copyfile",
     ):

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from kronpress.distill import Distill
 from kronpress.errors import KronpressError
-from kronpress.run.execute import execute
+from kronpress.run.execution import execute
 from kronpress.run.recipe import read_recipe
 from kronpress.train import read_log
 from kronpress.train.checkpoints import MARK

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from kronpress.errors import KronpressError
 from kronpress.evaluate import Evaluate
 from kronpress.factorize import Factorize
-from kronpress.run.execute import execute
+from kronpress.run.execution import execute
 from kronpress.run.folder import Run
 from kronpress.run.recipe import read_recipe
 from tests.tiny import TEXT, save_tiny, tiny_llama

@@ -20,8 +20,8 @@ from kronpress.distill import Distill
 from kronpress.errors import KronpressError
 from kronpress.evaluate import Evaluate
 from kronpress.factorize import Factorize
-from kronpress.run import execute as pipeline
-from kronpress.run.execute import execute
+from kronpress.run import execution as pipeline
+from kronpress.run.execution import execute
 from kronpress.run.folder import Run
 from kronpress.run.recipe import Recipe, read_recipe
 from kronpress.train import read_log

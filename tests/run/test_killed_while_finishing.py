@@ -14,7 +14,7 @@ import torch
 
 import kronpress
 from kronpress import cli
-from kronpress.run.execute import execute
+from kronpress.run.execution import execute
 from kronpress.run.recipe import read_recipe
 from tests.dying import killed
 from tests.tiny import TEXT, save_tiny, tiny_llama, weights_files

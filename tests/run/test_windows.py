@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from kronpress.distill import Distill
 from kronpress.errors import KronpressError
 from kronpress.factorize import Factorize
-from kronpress.run.execute import execute
+from kronpress.run.execution import execute
 from kronpress.run.recipe import read_recipe, shipped
 from tests.tiny import TEXT, bench, save_tiny, tiny_bert, tiny_gpt2, tiny_llama
 

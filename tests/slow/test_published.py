@@ -16,7 +16,7 @@ import kronpress
 from kronpress.export import export_dense
 from kronpress.layers import weight_of
 from kronpress.linalg import KroneckerShape, nearest_kronecker_sum, nearest_permuted_kronecker_sum
-from kronpress.run.execute import execute
+from kronpress.run.execution import execute
 from kronpress.run.folder import Run
 from kronpress.run.recipe import read_recipe, shipped
 

@@ -1,6 +1,6 @@
 """A run: recipe, folder, manifest and execution."""
 
-from kronpress.run.execute import execute
+from kronpress.run.execution import execute
 from kronpress.run.folder import Run
 from kronpress.run.recipe import Recipe, read_recipe
 

@@ -15,7 +15,7 @@ from kronpress.checkpoint import files
 from kronpress.errors import KronpressError
 from kronpress.lock import NOTE, locked
 from kronpress.report import print_summary
-from kronpress.run.execute import execute
+from kronpress.run.execution import execute
 from kronpress.run.folder import MANIFEST, Run
 from kronpress.run.recipe import read_recipe
 from kronpress.validation import path_name

@@ -17,7 +17,7 @@ import kronpress
 from kronpress.errors import KronpressError
 from kronpress.export import export_dense
 from kronpress.families import is_causal
-from kronpress.run.execute import execute
+from kronpress.run.execution import execute
 from kronpress.run.folder import Run
 from kronpress.run.recipe import Recipe, read_recipe, shipped
 from tests.tiny import save_tiny, tiny_bert, tiny_gpt2, tiny_llama, weights_files
