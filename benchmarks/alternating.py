@@ -43,13 +43,13 @@ def compare(module: str, names: Sequence[str], *, rounds: int, unit: str, title:
         unit: of the speed.
         title: of the table.
     """
-    found = [{name: _in_a_process(module, name) for name in names} for _ in range(rounds)]
+    measured = [{name: _in_a_process(module, name) for name in names} for _ in range(rounds)]
     table = Table("loop", unit, "ratio", "peak memory", "ratio", title=title)
     for name in names:
         cells = []
         for key, scale in (("speed", 1.0), ("memory", 2**30)):
-            ratios = [each[name][key] / each[names[0]][key] for each in found]
-            middle = statistics.median(each[name][key] for each in found) / scale
+            ratios = [turn[name][key] / turn[names[0]][key] for turn in measured]
+            middle = statistics.median(turn[name][key] for turn in measured) / scale
             cells += [f"{middle:.4g}", f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"]
         cells[2] += " GiB"
         table.add_row(name, *cells)
@@ -58,5 +58,5 @@ def compare(module: str, names: Sequence[str], *, rounds: int, unit: str, title:
 
 def _in_a_process(module: str, name: str) -> dict[str, float]:
     command = [sys.executable, "-m", module, "--loop", name]
-    found: dict[str, float] = json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
-    return found
+    measurement: dict[str, float] = json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
+    return measurement

@@ -27,8 +27,8 @@ TEXTS = 384
 
 def batches_of(tokenizer: Any, texts: Sequence[tuple[str, ...]], size: int) -> list[dict[str, torch.Tensor]]:
     """Tokenize texts, or pairs of them, in batches padded to their longest."""
-    some = [texts[start : start + size] for start in range(0, len(texts), size)]
-    return [tokenizer(*map(list, zip(*each, strict=True)), padding=True, return_tensors="pt") for each in some]
+    parts = [texts[start : start + size] for start in range(0, len(texts), size)]
+    return [tokenizer(*map(list, zip(*part, strict=True)), padding=True, return_tensors="pt") for part in parts]
 
 
 @torch.inference_mode()
@@ -51,7 +51,7 @@ def main() -> None:
     task = TASKS[given.task]
     examples = task.read(task.find(given.data), "dev")[:TEXTS]
     texts = sorted(
-        (tuple(filter(None, (each.first, each.second))) for each in examples), key=lambda each: len(str(each))
+        (tuple(filter(None, (example.first, example.second))) for example in examples), key=lambda text: len(str(text))
     )
     models = {}
     for name in given.models:
@@ -65,8 +65,8 @@ def main() -> None:
     for name in models:
         cells = []
         for column in range(len(BATCHES)):
-            middle = statistics.median(each[name][column] for each in rounds)
-            ratios = [each[name][column] / each[given.models[0]][column] for each in rounds]
+            middle = statistics.median(turn[name][column] for turn in rounds)
+            ratios = [turn[name][column] / turn[given.models[0]][column] for turn in rounds]
             cells.append(f"{middle:.4g}, {statistics.median(ratios):.2f} × ({min(ratios):.2f}–{max(ratios):.2f})")
         table.add_row(name, *cells)
     Console().print(table)

@@ -32,8 +32,8 @@ MODEL = "bundled:minilm-l6"
 
 def sentences() -> list[tuple[str, int]]:
     """Return texts and whether they speak of a class, a function or a method."""
-    found = re.split(r"(?<=[.:;])\s+", " ".join(read_text("bundled:python-reference").text.split()))
-    chosen = [text for text in found if 3 <= len(text.split()) <= 50][: BATCH * STEPS]
+    parts = re.split(r"(?<=[.:;])\s+", " ".join(read_text("bundled:python-reference").text.split()))
+    chosen = [text for text in parts if 3 <= len(text.split()) <= 50][: BATCH * STEPS]
     random.Random(0).shuffle(chosen)
     return [(text, int(bool(re.search("class|function|method", text)))) for text in chosen]
 
@@ -71,8 +71,10 @@ def ours() -> float:
             (folder / f"{split}.tsv").write_text("\n".join(["sentence\tlabel", *lines]) + "\n", encoding="utf-8")
         work = Workbench(model.float(), model.float(), tokenizer, train, held_out, folder / "step")
         step = Finetune(tasks="sst-2", data=name, teacher=None, epochs=1, batch=BATCH, max_length=PADDED)
-        (row,) = step.run(work)["tasks"][0]["rows"]
-    return float(len(examples) / row["seeds"][0]["training"]["seconds"])
+        (row,) = step.run(work).tasks[0].models
+    training = row.seeds[0].training
+    assert training is not None
+    return len(examples) / training.seconds
 
 
 LOOPS: dict[str, Callable[[], float]] = {"padded to 128": padded, "finetune step": ours}

@@ -2,41 +2,33 @@
 
     python -m benchmarks.initializations --data DIR --out runs/initializations --tokens 61440 --windows 64
 
-DIR holds WikiText-2's train.txt and valid.txt. Each row is a recipe run; finished ones are not run again.
+DIR holds WikiText-2's train.txt and valid.txt. Each row is a run of experiments/initializations.yaml from a start of
+experiments/initializations-starts.yaml; finished ones are not run again.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
-from kronpress.run.execution import execute
-from kronpress.run.recipe import Recipe, read_recipe
+from benchmarks import experiment
+from benchmarks.experiment import Start
+from kronpress.run import Recipe, execute
 
-TRAIN = {"step": "distill", "log_every": 10}
-CALIBRATED = {"name": "calibrated_pruning", "keep": 0.5}
-STARTS: dict[str, dict[str, Any] | None] = {
-    "calibrated pruning, narrow": {"init": CALIBRATED},
-    "calibrated pruning, Kronecker": {"init": {**CALIBRATED, "form": "kronecker"}},
-    "van_loan": {"init": "van_loan", "right": [1, 2]},
-    "van_loan_normalized": {"init": "van_loan_normalized", "right": [1, 2]},
-    "pruning": {"init": "pruning", "right": [1, 2]},
-    "svd": {"init": "svd", "ratio": 0.5},
-    "dense, trained alike": None,
-}
+STARTS = experiment.starts(experiment.table("initializations-starts"))
 
 
-def recipe(start: dict[str, Any] | None, arguments: argparse.Namespace) -> Recipe:
-    """Return the recipe: start, measure, train, measure."""
-    measure = {"step": "evaluate", "max_windows": arguments.windows}
-    steps: list[dict[str, Any]] = [] if start is None else [{"step": "factorize", "sites": "feed_forward", **start}]
-    steps.append({**measure, "stage": "before"})
-    if arguments.tokens:
-        losses = {"logits": 1 - arguments.cross_entropy, "cross_entropy": arguments.cross_entropy}
-        steps += [{**TRAIN, "tokens": arguments.tokens, "losses": losses}, {**measure, "stage": "after"}]
-    data = {"train": str(arguments.data / "train.txt"), "held_out": str(arguments.data / "valid.txt")}
-    return read_recipe("halve-ffn", fields={"steps": steps, "data": data})
+def recipe(start: Start, arguments: argparse.Namespace) -> Recipe:
+    """Return the recipe: start, measure, train, measure; without the last two where nothing is trained."""
+    overrides = {
+        "data.train": str(arguments.data / "train.txt"),
+        "data.held_out": str(arguments.data / "valid.txt"),
+        "evaluate.max_windows": arguments.windows,
+        "distill.tokens": arguments.tokens or 1,
+        "distill.losses": {"logits": 1 - arguments.cross_entropy, "cross_entropy": arguments.cross_entropy},
+    }
+    whole = experiment.recipe("initializations", start, overrides=overrides)
+    return whole if arguments.tokens else whole.model_copy(update={"steps": whole.steps[:-2]})
 
 
 def main() -> None:
@@ -55,9 +47,9 @@ def main() -> None:
             arguments.out / f"{name.replace(', ', '-').replace(' ', '-')}-{arguments.tokens}-{arguments.cross_entropy}"
         )
         summary = execute(recipe(STARTS[name], arguments), folder, resume=True).summary()
-        found = {row.stage: f"{row.perplexity:.4g} ({row.ratio:.3f}×)" for row in summary.perplexity}
+        perplexity = {row.stage: f"{row.perplexity:.4g} ({row.ratio:.3f}×)" for row in summary.perplexity}
         size = f"{summary.footprint_after['parameters'].value / 1e6:.2f} M"
-        rows.append(f"| {name} | {size} | {found.get('before', '')} | {found.get('after', '')} |")
+        rows.append(f"| {name} | {size} | {perplexity.get('before', '')} | {perplexity.get('after', '')} |")
     print("\n".join(["| start | parameters | before training | after |", "|---|---:|---:|---:|", *rows]))
 
 

@@ -66,8 +66,8 @@ def main() -> None:
         )
         cells = []
         for count in TOKENS:
-            found = ratios(dense, layer, count)
-            cells.append(f"{statistics.median(found):.2f}× ({min(found):.2f}–{max(found):.2f})")
+            speedups = ratios(dense, layer, count)
+            cells.append(f"{statistics.median(speedups):.2f}× ({min(speedups):.2f}–{max(speedups):.2f})")
         table.add_row(name, *shares, *cells)
     Console().print(table)
 

@@ -48,8 +48,8 @@ def naive(work: Workbench) -> Iterator[float]:
         with torch.autocast("cpu", torch.bfloat16):
             with torch.no_grad():
                 wanted = logits(teacher, ids)
-            found = logits(student, ids)
-        ours, theirs = (F.log_softmax(each.float(), dim=-1).flatten(0, 1) for each in (found, wanted))
+            given = logits(student, ids)
+        ours, theirs = (F.log_softmax(scores.float(), dim=-1).flatten(0, 1) for scores in (given, wanted))
         F.kl_div(ours, theirs, log_target=True, reduction="batchmean").backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimizer.step()
@@ -59,8 +59,8 @@ def naive(work: Workbench) -> Iterator[float]:
 
 def logits(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
     """Return the logits of all tokens."""
-    found: torch.Tensor = model(input_ids=ids, use_cache=False).logits
-    return found
+    scores: torch.Tensor = model(input_ids=ids, use_cache=False).logits
+    return scores
 
 
 def ours(work: Workbench, *, compiled: bool = False) -> Iterator[float]:

@@ -1,12 +1,14 @@
-"""Hold the sources to the size budget of CONTRIBUTING.md; print a table, exit 1 on a violation.
+"""Hold sources and tests to the budget of CONTRIBUTING.md; print a table, exit 1 on a violation.
 
-Usage: python scripts/budget.py [FOLDER]
+Usage: python scripts/budget.py [FOLDER [TESTS]]
 
 A code line of a function is a line of its body that is not blank, comment or docstring; nested functions count in
 their parent and on their own. A signature that a foreign base class dictates is not judged: mark the method with
 `@override`. The first parameter `ctx` marks an autograd function, whose arguments torch passes by position. The
 parameters of a command (`@app.command()`) are its options. By position go the things a function works on, three at
 most; what tunes it is keyword-only.
+
+A test file is short, and uses no private name of the package; what is left of older ones may only become less.
 """
 
 from __future__ import annotations
@@ -25,6 +27,25 @@ FILE_MEDIAN, FILE_LIMIT = 120, 400
 FUNCTION_MEDIAN, FUNCTION_P90, FUNCTION_LIMIT = 8, 20, 50
 PARAMETER_LIMIT, POSITIONAL_LIMIT = 6, 3
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "base"}
+FILLERS = {"each", "found", "known", "item"}  # loop variables that do not say what they hold; counted, not forbidden
+TEST_LIMIT = 500
+LONG_TESTS: dict[str, int] = {}  # lines
+PRIVATE_IN_TESTS = {  # how often a test file uses a private name of the package
+    "activations/test_attention.py": 4,
+    "activations/test_stream.py": 1,
+    "cli/test_evaluate.py": 1,
+    "data/test_tokenize.py": 2,
+    "evaluate/test_lambada.py": 1,
+    "evaluate/test_perplexity.py": 3,
+    "evaluate/test_speed.py": 1,
+    "layers/test_kronecker.py": 2,
+    "layers/test_tensor_train.py": 3,
+    "linalg/test_permutation.py": 3,
+    "linalg/test_svd.py": 2,
+    "linalg/test_tensor_train.py": 1,
+    "tasks/test_squad.py": 1,
+    "train/test_head.py": 1,
+}
 UNFINISHED = re.compile(r"\b(TODO|FIXME)\b")
 SILENT_TOKENS = {
     tokenize.COMMENT,
@@ -42,12 +63,14 @@ Documented = ast.Module | ast.ClassDef | Function
 
 @dataclass
 class Findings:
-    """What was counted over all files, and each violation as file:line: message."""
+    """What was counted over all files, the private names that they define, and each violation as file:line: message."""
 
     file_lines: list[int] = field(default_factory=list)
     function_lines: list[int] = field(default_factory=list)
     parameters: list[int] = field(default_factory=list)
     public_names: int = 0
+    fillers: int = 0
+    private: set[str] = field(default_factory=set)
     violations: list[str] = field(default_factory=list)
 
 
@@ -135,6 +158,67 @@ def own_imports(node: Function, *, package: str) -> Iterator[ast.Import | ast.Im
             yield child
 
 
+def fillers(tree: ast.AST) -> Iterator[str]:
+    """Yield the loop variables whose names say nothing."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.For | ast.AsyncFor | ast.comprehension):
+            yield from (name.id for name in ast.walk(node.target) if isinstance(name, ast.Name) and name.id in FILLERS)
+
+
+def is_private(name: str) -> bool:
+    """Say whether a name is meant for its own file."""
+    return name.startswith("_") and not name.startswith("__") and name != "_"
+
+
+def private_names(tree: ast.AST) -> set[str]:
+    """Return the private names that a file defines: functions, classes, variables and attributes of its own objects."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | Function):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and is_own(node.value):
+            names.add(node.attr)
+    return {name for name in names if is_private(name)}
+
+
+def is_own(value: ast.AST) -> bool:
+    """Say whether an expression is the object, or the class, that a method belongs to."""
+    return isinstance(value, ast.Name) and value.id in ("self", "cls")
+
+
+def private_uses(tree: ast.AST, *, private: set[str]) -> Iterator[int]:
+    """Yield the line of each use of a private name of another file: imported, as an attribute, or by its name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and not is_own(node.value):
+            names = [node.attr]
+        elif isinstance(node, ast.ImportFrom):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"[\w.]+", node.value):
+            names = [node.value.rpartition(".")[2]]  # what monkeypatch takes
+        else:
+            continue
+        yield from (node.lineno for name in names if name in private)
+
+
+def check_tests(folder: Path, *, findings: Findings) -> None:
+    """Note test files that are too long, and those that use private names of the package, beyond what is left."""
+    for path in sorted(folder.rglob("*.py")):
+        source, name = path.read_text(encoding="utf-8"), path.relative_to(folder).as_posix()
+        lines, left = len(source.splitlines()), LONG_TESTS.get(name, TEST_LIMIT)
+        if lines > left:
+            findings.violations.append(f"{path}:{lines}: {lines} lines, limit {left}")
+        elif lines <= TEST_LIMIT < left:
+            findings.violations.append(f"{path}: {lines} lines; remove it from LONG_TESTS")
+        uses, left = list(private_uses(ast.parse(source), private=findings.private)), PRIVATE_IN_TESTS.get(name, 0)
+        if len(uses) > left:
+            places = ", ".join(map(str, sorted(uses)))
+            findings.violations.append(f"{path}: {len(uses)} uses of private names, limit {left}; lines {places}")
+        elif len(uses) < left:
+            findings.violations.append(f"{path}: {len(uses)} uses of private names; lower PRIVATE_IN_TESTS from {left}")
+
+
 def check_docstring(place: Place, *, where: str, findings: Findings) -> None:
     """Count a public name and note it if nothing documents it."""
     if not place.public or {"override", "overload", "setter", "deleter"} & decorator_names(place.node):
@@ -168,6 +252,8 @@ def check_file(path: Path, *, package: str, findings: Findings) -> None:
         for number, line in enumerate(lines, 1)
         if UNFINISHED.search(line)
     ]
+    findings.fillers += len(list(fillers(tree)))
+    findings.private |= private_names(tree)
     module = Place(node=tree, name=path.stem, public=True, in_class=False, in_function=False)
     places = [module, *walk(tree, outer=module)] if source.strip() else []
     imports: set[int] = set()
@@ -207,11 +293,14 @@ def survey(folder: Path) -> Findings:
 
 def main(arguments: list[str]) -> int:
     """Print the table and the violations; return the exit status."""
-    folder = Path(arguments[0]) if arguments else Path(__file__).resolve().parents[1] / "src" / "kronpress"
+    root = Path(__file__).resolve().parents[1]
+    folder, *tests = map(Path, arguments or [root / "src" / "kronpress", root / "tests"])
     if not any(folder.rglob("*.py")):
         print(f"no Python files in {folder}")
         return 1
     findings, failed = survey(folder), False
+    for path in tests:
+        check_tests(path, findings=findings)
     for what, measured, allowed in totals(findings):
         over = measured > allowed
         failed = failed or over
@@ -219,6 +308,9 @@ def main(arguments: list[str]) -> int:
     print(f"{'parameters, most':42} {max(findings.parameters, default=0):6}  (limit {PARAMETER_LIMIT}, see below)")
     print(f"{'files, functions, public names':42} {len(findings.file_lines)}, ", end="")
     print(f"{len(findings.function_lines)}, {findings.public_names}")
+    print(f"{'loop variables ' + ', '.join(sorted(FILLERS)):42} {findings.fillers:6}")
+    if tests:
+        print(f"{'private names in tests, left':42} {sum(PRIVATE_IN_TESTS.values()):6}")
     print("\n".join(findings.violations) or "no violations")
     return int(failed or bool(findings.violations))
 

@@ -32,7 +32,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def partly(tmp_path: Path) -> PreTrainedModel:
     """A model with factors in the feed-forward blocks alone."""
     work = bench(tiny_llama(), tmp_path)
-    Factorize(init="van_loan", sites="feed_forward", right=(2, 2)).run(work)
+    Factorize(method={"name": "van_loan", "right": (2, 2)}, sites="feed_forward").run(work)
     return kronpress.load(save(work.student, tmp_path / "checkpoint"))
 
 

@@ -15,8 +15,8 @@ from tests.tiny import TEXT, save_tiny
 
 RECIPE = """
 steps:
-- {step: factorize, sites: feed_forward, init: {name: calibrated_pruning, keep: 0.5, tokens: 512, window: 64}}
-- {step: factorize, sites: query, init: svd, ratio: 0.5}
+- {step: prune, keep: 0.5, fit: {tokens: 512, window: 64}}
+- {step: factorize, sites: query, form: {name: low_rank, ratio: 0.5}}
 - step: distill
   tokens: 256
   window: 64
@@ -75,5 +75,5 @@ def test_every_long_loop_of_a_run_tells_its_progress(
     fields = {"model": str(save_tiny(tmp_path / "model")), "data": {"train": str(tmp_path / "text.txt")}}
     execute(read_recipe(tmp_path / "recipe.yaml", fields=fields), tmp_path / "run")
     told = {line.partition(":")[0] for line in capsys.readouterr().err.splitlines() if " of " in line}
-    assert {"calibrated pruning", "factorize (svd)", "teacher cache", "train", "validation", "perplexity"} <= told
+    assert {"calibrated pruning", "factorize (nearest)", "teacher outputs", "train", "validation", "perplexity"} <= told
     assert {"speed", "samples"} <= told

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -9,7 +10,15 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
 from kronpress.errors import KronpressError
 from kronpress.evaluate import footprint
-from kronpress.layers import FactoredHead, KroneckerEmbedding, KroneckerLinear, StructuredLayer
+from kronpress.layers import (
+    FactoredHead,
+    KroneckerEmbeddingSpec,
+    KroneckerLinearSpec,
+    StructuredLayer,
+    StructuredSpec,
+    TensorFormat,
+    TensorSpec,
+)
 from kronpress.memory import peak_rss_bytes
 from tests.tiny import DEPTH, tiny_bert, tiny_llama
 
@@ -20,33 +29,38 @@ def llama() -> LlamaForCausalLM:
     return tiny_llama(tied=False)
 
 
-class Packed(StructuredLayer):
-    """A layer with 32 weights in four bytes of a buffer, and one scale."""
+class PackedSpec(StructuredSpec):
+    """32 weights of one bit each, and one scale."""
 
-    kind = "packed"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("codes", torch.zeros(4, dtype=torch.uint8))
-        self.scale = nn.Parameter(torch.ones(1))
-
-    def to_dense(self) -> nn.Module:
-        return nn.Linear(4, 8, bias=False)
-
-    def spec(self) -> dict[str, object]:
-        return {"kind": self.kind}
+    kind: ClassVar[str] = "packed"
 
     @property
     def matrix(self) -> tuple[int, int]:
         return 8, 4
 
     @property
+    def own_tensors(self) -> dict[str, TensorSpec]:
+        return {"codes": TensorSpec((8, 4), TensorFormat("binary", 1)), "scale": self.tensor(1)}
+
+    @property
     def inner_products(self) -> list[tuple[int, int]]:
         return [(4, 8)]
 
+
+class Packed(StructuredLayer):
+    """A layer that holds its weights in four bytes of a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("codes", torch.zeros(4, dtype=torch.uint8))
+        self.scale = nn.Parameter(torch.ones(1))
+
     @property
-    def parameter_count(self) -> int:
-        return 33
+    def spec(self) -> PackedSpec:
+        return PackedSpec()
+
+    def to_dense(self) -> nn.Module:
+        return nn.Linear(4, 8, bias=False)
 
 
 def test_gpt2_small_as_published() -> None:
@@ -76,7 +90,7 @@ def test_encoders_have_no_head() -> None:
 
 def test_structured_layers_count_as_they_say(llama: LlamaForCausalLM) -> None:
     before = footprint(llama)
-    layer = KroneckerLinear(left=(4, 4), right=(6, 4), terms=2, bias=False)
+    layer = KroneckerLinearSpec(left=(4, 4), right=(6, 4), terms=2, bias=False).build()
     llama.model.layers[0].mlp.up_proj = layer
     after = footprint(llama)
     assert before.parameters - after.parameters == 24 * 16 - 2 * (16 + 24)
@@ -85,7 +99,7 @@ def test_structured_layers_count_as_they_say(llama: LlamaForCausalLM) -> None:
 
 
 def test_a_tied_structured_head_is_counted_once(llama: LlamaForCausalLM) -> None:
-    table = KroneckerEmbedding(left=(33, 4), right=(8, 4), terms=1)
+    table = KroneckerEmbeddingSpec(left=(33, 4), right=(8, 4), terms=1).build()
     llama.set_input_embeddings(table)
     llama.set_output_embeddings(FactoredHead.of(table))
     found = footprint(llama)

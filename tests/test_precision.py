@@ -21,7 +21,7 @@ from tests.tiny import TEXT, save_tiny, tiny_llama
 CPU = torch.device("cpu")
 RECIPE = """
 steps:
-- {step: factorize, init: {name: calibrated_pruning, tokens: 512, window: 64}}
+- {step: prune, fit: {tokens: 512, window: 64}}
 - {step: evaluate, protocols: [tokens-64], max_windows: 2}
 - {step: evaluate, protocols: [tokens-64], max_windows: 2, precision: fp32}
 """
@@ -45,7 +45,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, speedup: float, *, able: bool = Tr
 def results(run: Run) -> tuple[bytes, list[dict[str, Any]]]:
     """The weights, and the perplexities of the dense model."""
     reports = [json.loads(path.read_text()) for path in sorted(run.folder.glob("steps/*-evaluate/report.json"))]
-    dense = [report["perplexity"][0]["dense"]["perplexity"] for report in reports]
+    dense = [report["record"]["perplexity"][0]["dense"]["perplexity"] for report in reports]
     return (run.checkpoint / "model.safetensors").read_bytes(), dense
 
 
@@ -60,7 +60,7 @@ def test_the_faster_format_is_chosen_and_told_and_the_user_may_want_another(
         why = f"bf16 is {speedup:.2f} × as fast as fp32 here" if asked == "auto" else "as asked for"
         told = f"{expected} ({why})"
         assert capsys.readouterr().out.count(f"matrix products in {told}") == 1
-        assert run.manifest()["precision"] == expected
+        assert run.manifest().precision == expected
         assert told in (run.folder / "report.html").read_text()
         runs[speedup, asked] = results(run)
     assert runs[7.5, "auto"] == runs[0.6, "bf16"] != runs[0.6, "auto"] == runs[7.5, "fp32"]
@@ -81,7 +81,7 @@ def test_a_resumed_run_keeps_its_format(
     measured(monkeypatch, after)
     run = execute(recipe, tmp_path / "run", resume=True)
     assert results(run) == results(whole)
-    assert run.manifest()["precision"] == whole.manifest()["precision"] == ("bf16" if before > 1 else "fp32")
+    assert run.manifest().precision == whole.manifest().precision == ("bf16" if before > 1 else "fp32")
 
 
 def interrupted(*_: Any) -> Any:

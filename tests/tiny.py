@@ -76,13 +76,13 @@ def bench(
     """A workbench with a copy of `model` as the student and the model itself, or another, as the teacher."""
     corpus = Corpus("lines", text)
     student, teacher = copy.deepcopy(model), teacher or model
-    return Workbench(student, teacher, tiny_tokenizer(), corpus, corpus, folder, memory=None, seed=0)
+    return Workbench(student, teacher, tiny_tokenizer(), corpus, corpus, folder, measurements=None, seed=0)
 
 
 def factorized(model: PreTrainedModel, folder: Path, *, sites: str = "all,embedding,head") -> PreTrainedModel:
     """A copy of `model` with factors at `sites`, not exact ones."""
     work = bench(model, folder)
-    Factorize(init="van_loan", sites=sites, right=(2, 2), terms=2, scales=True).run(work)
+    Factorize(method={"name": "van_loan", "right": (2, 2), "terms": 2, "scales": True}, sites=sites).run(work)
     return work.student
 
 

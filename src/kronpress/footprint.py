@@ -3,62 +3,174 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
+import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from kronpress.checkpoint import structured_layers
 from kronpress.errors import KronpressError
 from kronpress.families import layout
-from kronpress.layers import StructuredLayer, bias_of, weight_of
+from kronpress.families.dense_shapes import DenseShapes, dense_shapes
+from kronpress.layers import (
+    FLOAT32,
+    FactoredHeadSpec,
+    FactoredTableSpec,
+    LayerSpec,
+    StructuredSpec,
+    TensorFormat,
+    require_same_place,
+    spec_of,
+    structured_layers,
+)
+from kronpress.plan import Plan
+from kronpress.records import Footprint
+
+
+@overload
+def footprint(subject: PreTrainedModel, *, folder: str | Path | None = None) -> Footprint: ...
+
+
+@overload
+def footprint(subject: Plan, config: PreTrainedConfig) -> Footprint: ...
+
+
+def footprint(
+    subject: PreTrainedModel | Plan, config: PreTrainedConfig | None = None, *, folder: str | Path | None = None
+) -> Footprint:
+    """Return what a model weighs, which may be on the meta device, or what one of a plan would, with nothing built.
+
+    A plan is priced in the number format that the config names, or in float32.
+
+    Args:
+        subject: the model, or a plan of it.
+        config: with a plan, that of the dense model; see `dense_shapes` for which models that says enough.
+        folder: with a model, its checkpoint, for the bytes on disk.
+
+    Raises:
+        KronpressError: `folder` holds no safetensors file, the sizes of a model are not known from its config, or the
+            plan is not one of that model.
+    """
+    if isinstance(subject, Plan):
+        assert config is not None, "a plan is priced with the config of the dense model"
+        return _priced(_planned(subject, config))
+    return _priced(_measured(subject), bytes_on_disk=None if folder is None else _bytes_on_disk(Path(folder)))
 
 
 @dataclass(frozen=True)
-class Footprint:
-    """The size of a model.
+class _Inventory:
+    """What a model consists of.
 
-    `parameters` counts what is stored, a tied head once; `parameters_untied` counts the head as a matrix of its own,
-    as some papers do; `parameters_without_head` leaves an untied head out (a tied one is the embedding, which stays).
-    `bytes_in_memory` covers parameters and buffers, `bytes_on_disk` the safetensors files or None without a folder.
-    `parameters_effective` counts the dense matrices that factors stand for: what the model computes with, not stores.
-    `flops_per_token` is 2 for each multiply-add of the linear and structured layers, the head included; the attention
-    scores, which grow with the length of the text, and element-wise work are left out. `block_flops_per_token`
-    covers the blocks alone, as papers count: an inner product of length n is 2n − 1 (KroneckerBERT, eq. 7).
+    Attributes:
+        parameters: the numbers stored.
+        bytes: of all tensors in memory.
+        layers: path → the form of each layer that computes; one that stands at several paths is at one of them.
+        blocks: the paths of the blocks.
+        head: the form of the output head.
+        tied: whether the head is the token table.
     """
 
     parameters: int
-    parameters_untied: int
-    parameters_without_head: int
-    parameters_effective: int
-    bytes_in_memory: int
-    bytes_on_disk: int | None
-    flops_per_token: int
-    block_flops_per_token: int
+    bytes: int
+    layers: Mapping[str, LayerSpec]
+    blocks: tuple[str, ...]
+    head: LayerSpec | None
+    tied: bool
 
 
-def footprint(model: PreTrainedModel, *, folder: str | Path | None = None) -> Footprint:
-    """Measure `model`, which may be on the meta device, and the checkpoint in `folder`.
-
-    Raises:
-        KronpressError: where `folder` holds no safetensors file.
-    """
-    stored = _stored(model)
-    head = model.get_output_embeddings()
-    tied = head is not None and _shares(head, model.get_input_embeddings())
-    factored = _structured_once(model, tied_head=head if tied else None)
+def _priced(model: _Inventory, *, bytes_on_disk: int | None = None) -> Footprint:
+    stored, layers = model.parameters, model.layers.values()
+    weight, bias, tied = 0, 0, 0
+    if model.head is not None:
+        weight, bias = _weight_count(model.head), model.head.bias_parameters
+        tied = _numbers_saved(model.head) if model.tied else 0  # which the token table has saved already
+    saved = sum(map(_numbers_saved, layers)) - tied
+    inside = tuple(f"{block}." for block in model.blocks)
+    in_blocks = [layer for path, layer in model.layers.items() if path.startswith(inside)]
     return Footprint(
         parameters=stored,
-        parameters_untied=stored + _weight_count(head) if tied else stored,
-        parameters_without_head=stored if tied else stored - _weight_count(head) - _bias_count(head),
-        parameters_effective=stored + sum(map(_numbers_saved, factored)),
-        bytes_in_memory=sum(tensor.numel() * tensor.element_size() for tensor in _tensors(model)),
-        bytes_on_disk=None if folder is None else _bytes_on_disk(Path(folder)),
-        flops_per_token=sum(2 * length * count for length, count in _inner_products(model)),
-        block_flops_per_token=sum((2 * length - 1) * count for length, count in _inner_products(*_blocks(model))),
+        parameters_untied=stored + weight if model.tied else stored,
+        parameters_without_head=stored if model.tied else stored - weight - bias,
+        parameters_effective=stored + saved,
+        bytes_in_memory=model.bytes,
+        bytes_on_disk=bytes_on_disk,
+        flops_per_token=sum(layer.flops_per_token for layer in layers),
+        block_flops_per_token=sum((2 * n - 1) * count for layer in in_blocks for n, count in layer.inner_products),
+    )
+
+
+def _weight_count(layer: LayerSpec) -> int:
+    """Count the numbers of the weight, without the bias."""
+    return layer.parameters - layer.bias_parameters
+
+
+def _numbers_saved(layer: LayerSpec) -> int:
+    return layer.matrix[0] * layer.matrix[1] - _weight_count(layer)
+
+
+def _planned(plan: Plan, config: PreTrainedConfig) -> _Inventory:
+    """Take the inventory of the model of a plan, from shapes alone."""
+    dense = dense_shapes(config, blocks=plan.blocks, widths=plan.widths)
+    layers = _with_plan(dense, plan)
+    head = layers.get(dense.head)
+    tied = head is not None and bool(config.tie_word_embeddings) and _can_tie(layers[dense.embedding], head)
+    tensors = [tensor for path, layer in layers.items() if path != dense.head for tensor in layer.tensors.values()]
+    tensors += dense.vectors.values()
+    if head is not None:
+        own = head.own_tensors if tied else head.tensors
+        tensors += [tensor for name, tensor in own.items() if name == "bias" or not tied]
+        if dense.shared_bias is not None and not (tied and head.bias_parameters):
+            tensors.append(dense.shared_bias)
+    stored = TensorFormat.of(config.dtype) if isinstance(config.dtype, torch.dtype) else FLOAT32
+    return _Inventory(
+        parameters=sum(tensor.parameters for tensor in tensors),
+        bytes=sum(tensor.bytes(stored) for tensor in (*tensors, *dense.buffers.values())),
+        layers=layers,
+        blocks=dense.blocks,
+        head=head,
+        tied=tied,
+    )
+
+
+def _with_plan(dense: DenseShapes, plan: Plan) -> dict[str, LayerSpec]:
+    """Return the layers of a model, those of the plan in their places."""
+    layers = dict(dense.layers)
+    for path, spec in plan.modules.items():
+        place = path if path in layers else dense.prefix + path
+        if place in layers:
+            named = f"the plan's module '{path[:120]}'"
+            require_same_place(spec, layers[place], place=named, remedy="name the config of the plan's own model")
+            layers[place] = spec
+        elif path != dense.head:  # which a base model lacks
+            raise KronpressError(f"the plan names the module '{path[:120]}', and the model has none that it could be")
+    return layers
+
+
+def _can_tie(embedding: LayerSpec, head: LayerSpec) -> bool:
+    """Say whether a head can be one with the token table: both are dense, or it reads the very factors."""
+    if isinstance(embedding, FactoredTableSpec) and isinstance(head, FactoredHeadSpec):
+        if head.table != embedding:
+            raise KronpressError(
+                "the plan's token table and output head are tied, and their factors have other shapes; set "
+                "tie_word_embeddings to false, or give both the same"
+            )
+        return True
+    return not isinstance(embedding, StructuredSpec) and not isinstance(head, StructuredSpec)
+
+
+def _measured(model: PreTrainedModel) -> _Inventory:
+    """Take the inventory of a model that is there."""
+    head = model.get_output_embeddings()
+    return _Inventory(
+        parameters=_stored(model),
+        bytes=sum(tensor.numel() * tensor.element_size() for tensor in _tensors(model)),
+        layers={path: form for path, layer in _computing_layers(model, set()) if (form := spec_of(layer)) is not None},
+        blocks=layout(model).block_paths,
+        head=None if head is None else spec_of(head),
+        tied=head is not None and _shares(head, model.get_input_embeddings()),
     )
 
 
@@ -75,8 +187,8 @@ def _stored(model: nn.Module) -> int:
     """Count the numbers stored; a layer that packs its weights into buffers says itself how many they are."""
     packed = {
         tuple(id(buffer) for buffer in layer.buffers()): layer.parameter_count - _parameter_count(layer)
-        for layer in model.modules()
-        if isinstance(layer, StructuredLayer) and any(True for _ in layer.buffers())
+        for layer in structured_layers(model).values()
+        if any(True for _ in layer.buffers())
     }
     return _parameter_count(model) + sum(packed.values())
 
@@ -85,52 +197,16 @@ def _parameter_count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _structured_once(model: PreTrainedModel, *, tied_head: nn.Module | None) -> list[StructuredLayer]:
-    return [layer for layer in structured_layers(model).values() if layer is not tied_head]
-
-
-def _numbers_saved(layer: StructuredLayer) -> int:
-    return layer.matrix[0] * layer.matrix[1] - _weight_count(layer)
-
-
-def _weight_count(head: nn.Module | None) -> int:
-    """Count the numbers of the head's weight, without its bias."""
-    if head is None:
-        return 0
-    total = head.parameter_count if isinstance(head, StructuredLayer) else _parameter_count(head)
-    return total - _bias_count(head)
-
-
-def _bias_count(head: nn.Module | None) -> int:
-    bias = None if head is None else bias_of(head)
-    return 0 if bias is None else bias.numel()
-
-
-def _blocks(model: PreTrainedModel) -> list[nn.Module]:
-    return [model.get_submodule(path) for path in layout(model).block_paths]
-
-
-def _inner_products(*modules: nn.Module) -> Iterator[tuple[int, int]]:
-    """Go through the (length, count) of the inner products that one token takes."""
-    seen: set[nn.Module] = set()
-    for layer in (layer for module in modules for layer in _computing_layers(module, seen)):
-        if isinstance(layer, StructuredLayer):
-            yield from layer.inner_products
-        else:
-            rows, columns = weight_of(layer).shape
-            yield columns, rows
-
-
-def _computing_layers(module: nn.Module, seen: set[nn.Module]) -> Iterator[nn.Module]:
-    """Go through linear and structured layers, each once and none inside of another."""
+def _computing_layers(module: nn.Module, seen: set[nn.Module], path: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Go through linear and structured layers and tables by path, each once and none inside of another."""
     if module in seen:
         return
     seen.add(module)
-    if isinstance(module, (StructuredLayer, nn.Linear, Conv1D)):
-        yield module
+    if spec_of(module) is not None:
+        yield path, module
         return
-    for child in module.children():
-        yield from _computing_layers(child, seen)
+    for name, child in module.named_children():
+        yield from _computing_layers(child, seen, f"{path}.{name}".lstrip("."))
 
 
 def _bytes_on_disk(folder: Path) -> int:

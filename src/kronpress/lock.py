@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,20 @@ if sys.platform != "win32":
 
 NOTE = ".kronpress.lock"
 _ATTEMPTS = 100
+
+
+@dataclass(frozen=True)
+class _Holder:
+    """Who has a folder, as the note in it says."""
+
+    pid: int
+    host: str
+    since: str
+    at: float
+
+    @classmethod
+    def this_process(cls) -> _Holder:
+        return cls(os.getpid(), platform.node(), time.strftime("%Y-%m-%d %H:%M:%S"), time.time())
 
 
 @contextmanager
@@ -32,13 +47,13 @@ def locked(folder: Path) -> Iterator[None]:
         KronpressError: another process has it; the message names the process, its host and the remedy.
     """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    note = _note()
+    holder = _Holder.this_process()
     try:
-        handle = _taken(folder, note)
+        handle = _taken(folder, holder)
         try:
             yield
         finally:
-            if _read(folder) == note:
+            if _read(folder) == holder:
                 (folder / NOTE).unlink(missing_ok=True)
             if handle is not None:
                 os.close(handle)
@@ -48,18 +63,18 @@ def locked(folder: Path) -> Iterator[None]:
                 path.rmdir()
 
 
-def _note() -> dict[str, Any]:
-    return {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S"), "at": time.time()}
+def _taken(folder: Path, holder: _Holder) -> int | None:
+    """Lock a folder and leave the note of its holder in it.
 
-
-def _taken(folder: Path, note: dict[str, Any]) -> int | None:
-    """Lock the folder and leave the note in it; return the handle of the lock, None where the note is the lock."""
+    Returns:
+        The handle of the lock; None where the note is the lock.
+    """
     for attempt in range(_ATTEMPTS):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             handle = _system_lock(folder)
             try:
-                if _noted(folder, note, exclusive=handle is None) and _same(handle, folder):
+                if _noted(folder, holder, exclusive=handle is None) and _same(handle, folder):
                     return handle
             except BaseException:
                 _close(handle)
@@ -87,22 +102,22 @@ def _system_lock(folder: Path) -> int | None:
     return handle
 
 
-def _noted(folder: Path, note: dict[str, Any], *, exclusive: bool) -> bool:
-    """Write the note, in the place of one that a dead process left; say whether this was possible.
+def _noted(folder: Path, holder: _Holder, *, exclusive: bool) -> bool:
+    """Write a note, in the place of one that a dead process left; say whether this was possible.
 
     Args:
         exclusive: whether the note is the lock, so that one that is there may be of a living process.
     """
-    path, holder = folder / NOTE, _read(folder)
-    if holder is not None and holder["host"] != note["host"]:
+    path, other = folder / NOTE, _read(folder)
+    if other is not None and other.host != holder.host:
         raise _in_use(folder)
     if exclusive and path.exists():
-        if holder is None or _lives(holder["pid"]):
+        if other is None or _lives(other.pid):
             raise _in_use(folder)
         path.unlink(missing_ok=True)
     try:
         with path.open("x" if exclusive else "w", encoding="utf-8") as stream:
-            stream.write(json.dumps(note))
+            stream.write(json.dumps(asdict(holder)))
     except FileExistsError:
         return False
     except OSError:
@@ -111,18 +126,19 @@ def _noted(folder: Path, note: dict[str, Any], *, exclusive: bool) -> bool:
     return True
 
 
-def _read(folder: Path) -> dict[str, Any] | None:
-    """Return the note in a folder, or None where there is none that can be read."""
+def _read(folder: Path) -> _Holder | None:
+    """Return whom the note in a folder names, or None where there is none that can be read."""
     try:
         note = json.loads((folder / NOTE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return note if isinstance(note, dict) and note.keys() == _note().keys() else None
+    names = {field.name for field in fields(_Holder)}
+    return _Holder(**note) if isinstance(note, dict) and note.keys() == names else None
 
 
 def _in_use(folder: Path) -> KronpressError:
     holder = _read(folder)
-    who = "another process" if holder is None else "process {pid} on {host}, since {since}".format(**holder)
+    who = "another process" if holder is None else f"process {holder.pid} on {holder.host}, since {holder.since}"
     return KronpressError(
         f"{folder} is in use by {who}; wait until it has ended, or name another folder "
         f"(if no such process is left, remove {folder / NOTE})"

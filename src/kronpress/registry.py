@@ -34,6 +34,10 @@ class Shelf(Generic[T]):
         """Return a decorator that puts what it decorates on the shelf under `name`."""
         return lambda item: self.add(name, item)
 
+    def enroll(self, item: T) -> T:
+        """Put a class on the shelf under its own `kind` and return it; to be used as a decorator."""
+        return self.add(vars(item)["kind"], item)
+
     def __getitem__(self, name: object) -> T:
         if not isinstance(name, str) or name not in self._items:  # a recipe may hold anything in place of a name
             raise KronpressError(f"unknown {self.what} {shown(name)}: {did_you_mean(name, self._items)}")

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from jaxtyping import Int
 from torch import Tensor
@@ -16,10 +16,33 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from kronpress.checkpoint.files import read_json, write_json
-from kronpress.data import Corpus, knows_more, require_known, tokenize, windows
+from kronpress.data import Corpus, beginning, knows_more, require_known, tokenize, windows
 from kronpress.errors import KronpressError
+from kronpress.records import Record, StepRecord, decode, encode
 from kronpress.registry import Shelf
 from kronpress.validation import Checked
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a step cannot do without, beside the student and its tokenizer.
+
+    Attributes:
+        teacher: the dense model; a run holds it beside the student for as long as a step needs it, and no longer.
+        text: the recipe's training text or its held-out text.
+        copies: disk space for the step's own folder, in copies of the model in float32.
+        all_processes: whether all processes run it, where there are several; other steps run in the main one alone.
+    """
+
+    teacher: bool = True
+    text: bool = True
+    copies: int = 0
+    all_processes: bool = False
+
+
+NO_TEXT = Corpus("the text of a run whose steps read none", "")
 
 
 @dataclass
@@ -28,55 +51,72 @@ class Workbench:
 
     Attributes:
         student: the model being compressed; a step changes it in place.
-        teacher: the dense model it comes from; never changed.
+        dense: the model that it comes from, never changed; None in a run where no step needs it.
         train: text for calibration and training.
         held_out: text for measuring, never trained on.
         folder: the step's own folder, for what it needs to resume.
-        memory: file with measurements of the teacher, which are taken once per run.
+        measurements: file with what was measured of the dense model, so that it is measured once per run.
         seed: of this step.
     """
 
     student: PreTrainedModel
-    teacher: PreTrainedModel
+    dense: PreTrainedModel | None
     tokenizer: Any
     train: Corpus
     held_out: Corpus
     folder: Path
-    memory: Path | None = None
+    measurements: Path | None = None
     seed: int = 0
 
-    def remember(self, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return what `measure` gives, from the run's memory where it was measured before."""
+    @property
+    def teacher(self) -> PreTrainedModel:
+        """The dense model, which a step has here if its `needs` say so."""
+        assert self.dense is not None, "a step uses the teacher, and its `needs` say that it does not"
+        return self.dense
+
+    def remember(self, key: str, kind: type[R], measure: Callable[[], R]) -> R:
+        """Return what `measure` gives, a record of this kind, or what it gave when the run measured it before."""
         kept = self._kept()
         if key not in kept:
-            value = measure()
+            value = encode(measure())
             kept[key] = {"value": value, "sha256": _digest(value)}
-            if self.memory:
-                write_json(self.memory, kept)
-        remembered: dict[str, Any] = kept[key]["value"]
-        return remembered
+            if self.measurements:
+                write_json(self.measurements, kept)
+        remedy = "remove it, and what it holds is measured again"
+        return decode(kind, kept[key]["value"], place=self.measurements, remedy=remedy)
 
     def _kept(self) -> dict[str, Any]:
-        """Return what the memory holds, without what is damaged and is measured anew."""
-        if self.memory is None or not self.memory.exists():
+        """Return the measurements so far, without what is damaged and is measured anew."""
+        if self.measurements is None or not self.measurements.exists():
             return {}
         try:
-            kept = read_json(self.memory)
+            kept = read_json(self.measurements)
             sound = {key: entry for key, entry in kept.items() if entry["sha256"] == _digest(entry["value"])}
         except (KronpressError, AttributeError, KeyError, TypeError):
             kept, sound = None, {}
         if sound != kept:
-            tqdm.write(f"warning: {self.memory} is damaged; what it lacks is measured again")
+            tqdm.write(f"warning: {self.measurements} is damaged; what it lacks is measured again")
         return sound
 
     def training_windows(self, *, size: int, tokens: int | None = None) -> Int[Tensor, "windows size"]:
-        """Return the training text, or about its first `tokens` tokens, as windows of ids in the order of the text."""
+        """Return the training text, or about its first `tokens` tokens, as windows of ids in the order of the text.
+
+        Where the model needs it, each begins with the token of the beginning of a text.
+        """
         limit = None if tokens is None else max(size, tokens)
-        return windows(self._ids(self.train, limit=limit), size=size, name=self.train.name)
+        return self._windows(self.train, size=size, limit=limit)
+
+    def training_ids(self, *, tokens: int | None = None) -> Int[Tensor, " tokens"]:
+        """Return the ids of the training text, or of its first `tokens` tokens, at least one and nothing added."""
+        return windows(self._ids(self.train, limit=tokens), size=1, name=self.train.name).flatten()
 
     def held_out_windows(self, *, size: int, count: int) -> Int[Tensor, "windows size"]:
         """Return the first `count` windows of the held-out text, or as many as it has."""
-        return windows(self._ids(self.held_out, limit=size * count), size=size, name=self.held_out.name)
+        return self._windows(self.held_out, size=size, limit=size * count)[:count]
+
+    def _windows(self, text: Corpus, *, size: int, limit: int | None) -> Int[Tensor, "windows size"]:
+        first = beginning(self.tokenizer, model=self.student)
+        return windows(self._ids(text, limit=limit), size=size, name=text.name, first=first)
 
     def require_known_texts(self) -> None:
         """Look for tokens that the model does not know in the whole of both texts, before hours are spent on a part.
@@ -99,10 +139,13 @@ class Step(Checked, ABC):
 
     kind: ClassVar[str]
     changes_student: ClassVar[bool] = True
-    in_all_processes: ClassVar[bool] = False  # where there are several; other steps run in the main one alone
+
+    def needs(self) -> Needs:
+        """Return what the step cannot do without; by default the dense model and the text."""
+        return Needs()
 
     def check(self, bench: Workbench) -> None:
-        """Look for what would make `run` fail, before any step has run; `bench.student` is still the dense model.
+        """Look for what would make `run` fail, before any step has run, while `bench.student` is the dense model.
 
         Raises:
             KronpressError: the model or the text does not suit the step.
@@ -113,8 +156,8 @@ class Step(Checked, ABC):
         return {}
 
     @abstractmethod
-    def run(self, bench: Workbench) -> dict[str, Any]:
-        """Change `bench.student` in place and return a report of JSON values."""
+    def run(self, bench: Workbench) -> StepRecord:
+        """Change `bench.student` in place and return a record of what was done."""
 
 
 def _digest(value: Any) -> str:

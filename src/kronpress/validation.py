@@ -45,7 +45,7 @@ class Checked(BaseModel):
     def _says_something(self) -> Any:
         for name, remedy in self.unread().items():
             value = getattr(self, name)
-            if value != type(self).model_fields[name].default:
+            if value != type(self).model_fields[name].get_default(call_default_factory=True):
                 raise KronpressError(f"{name}: {shown(value)} would not be read; {remedy}")
         return self
 
@@ -98,19 +98,26 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFKC", name).casefold()
 
 
-def parse(model: type[Model], fields: Mapping[Any, Any], *, place: str) -> Model:
-    """Validate `fields` as `model`; `place` is what the message calls them.
+def parse(
+    model: type[Model], fields: Mapping[Any, Any], *, place: str, elsewhere: Mapping[str, str] | None = None
+) -> Model:
+    """Validate `fields` as `model`.
+
+    Args:
+        place: what messages call the fields.
+        elsewhere: keys that `model` does not have but others around it do, and for each what to do instead.
 
     Raises:
-        KronpressError: an unknown key (with the nearest known one), a missing key or a wrong value.
+        KronpressError: an unknown key (with the nearest one, or the place where it belongs), a missing key or a wrong
+            value.
     """
     try:
         return model.model_validate(dict(fields))
     except ValidationError as error:
         faults = error.errors(include_url=False)
-        words = [_explain(model, dict(fault), place) for fault in faults[:_MESSAGES]]
+        messages = [f"{place}: {_explain(model, dict(fault), elsewhere or {})}" for fault in faults[:_MESSAGES]]
         more = [f"and {len(faults) - _MESSAGES} more"] if len(faults) > _MESSAGES else []
-        raise KronpressError("; ".join([*words, *more])) from error
+        raise KronpressError("; ".join([*messages, *more])) from error
 
 
 def parse_named(value: Any, shelf: Shelf[type[Model]], *, key: str, default: str | None = None) -> Any:
@@ -127,25 +134,28 @@ def parse_named(value: Any, shelf: Shelf[type[Model]], *, key: str, default: str
     name = fields.get("name", default) if isinstance(fields, dict) else None
     if name is None:
         raise KronpressError(f"{key} is {shown(value)}; give a name or a mapping with one: {', '.join(shelf)}")
-    return parse(shelf[name], {k: v for k, v in fields.items() if k != "name"}, place=f"{key} {name}")
+    return parse(
+        shelf[name], {field: given for field, given in fields.items() if field != "name"}, place=f"{key} {name}"
+    )
 
 
-def _explain(model: type[BaseModel], error: dict[str, Any], place: str) -> str:
-    path = ".".join(str(part)[:_NAME_BYTES] for part in error["loc"] if "[" not in str(part))  # not a union's branches
+def _explain(model: type[BaseModel], error: dict[str, Any], elsewhere: Mapping[str, str]) -> str:
+    """Say what is wrong with one value, and what to do."""
+    where: tuple[Any, ...] = error["loc"]
+    path = ".".join(str(part)[:_NAME_BYTES] for part in where if "[" not in str(part))  # not a union's branches
     kind, cause = error["type"], error.get("ctx", {}).get("error")
     if isinstance(cause, KronpressError):  # it names the value itself
-        return f"{place}: {cause}"
+        return str(cause)
     if kind in ("extra_forbidden", "invalid_key"):
-        return f"{place}: unknown key '{path}': {did_you_mean(str(error['loc'][-1]), _keys(model, error['loc']))}"
+        remedy = elsewhere.get(str(where[0])) if len(where) == 1 else None
+        return f"unknown key '{path}': {remedy or did_you_mean(str(where[-1]), _keys(model, where))}"
     if kind == "missing":
-        return f"{place}: the key '{path}' is missing"
+        return f"the key '{path}' is missing"
     if kind == "model_type":
-        known = _keys(model, (*error["loc"], ""))
-        return f"{place}: {path} is {shown(error['input'])}; give a mapping with the keys {', '.join(known)}"
+        keys = _keys(model, (*where, ""))
+        return f"{path} is {shown(error['input'])}; give a mapping with the keys {', '.join(keys)}"
     message = str(error["msg"]).removeprefix("Value error, ")
-    if isinstance(error["input"], dict):
-        return f"{place}: {message}"
-    return f"{place}: {path} is {shown(error['input'])}: {message}"
+    return message if isinstance(error["input"], dict) else f"{path} is {shown(error['input'])}: {message}"
 
 
 def _keys(model: type[BaseModel], path: Sequence[Any]) -> list[str]:

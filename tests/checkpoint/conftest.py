@@ -9,8 +9,8 @@ import pytest
 from transformers import PreTrainedModel
 
 from kronpress.checkpoint import save
-from kronpress.factorize import CalibratedPruning, Factorize
 from kronpress.families import FAMILIES
+from kronpress.prune import Prune
 from tests.conformance.test_families import build
 from tests.tiny import bench, factorized, tiny_bert, tiny_gpt2, tiny_llama, tiny_tokenizer
 
@@ -36,7 +36,7 @@ def compressed(dense: PreTrainedModel, tmp_path: Path) -> PreTrainedModel:
 @pytest.fixture
 def narrow(dense: PreTrainedModel, tmp_path: Path) -> PreTrainedModel:
     work = bench(dense, tmp_path)
-    Factorize(init=CalibratedPruning(keep=0.5, tokens=2048, window=64)).run(work)
+    Prune(keep=0.5, fit={"tokens": 2048, "window": 64}).run(work)
     return work.student
 
 

@@ -87,8 +87,8 @@ def test_a_config_builds_the_structured_model(model_type: str, families: dict[st
         torch.manual_seed(3)
         second = build(AutoConfig.from_pretrained(folder))
         assert type(first) is type(second) is type(whole)
-        assert {path: layer.spec() for path, layer in structured_layers(first).items()} == {
-            path: layer.spec() for path, layer in structured_layers(whole).items()
+        assert {path: layer.spec for path, layer in structured_layers(first).items()} == {
+            path: layer.spec for path, layer in structured_layers(whole).items()
         }
         assert first.num_parameters() == whole.num_parameters()
         for name, value in first.state_dict().items():

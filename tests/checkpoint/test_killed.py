@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 import kronpress
 from kronpress.checkpoint import files
-from kronpress.export import export_dense
+from kronpress.export import DenseExporter
 from tests.dying import killed
 from tests.tiny import tiny_llama, tiny_tokenizer
 
@@ -25,7 +25,7 @@ def saved(model: PreTrainedModel, folder: Path) -> None:
 
 
 def exported(model: PreTrainedModel, folder: Path) -> None:
-    export_dense(model, folder)
+    DenseExporter().write(model, folder)
 
 
 @pytest.mark.parametrize(("write", "there"), [(saved, False), (exported, True)], ids=["saved", "exported"])

@@ -21,14 +21,14 @@ GROUPS = [{"tokens": 20, "terms": 3}, {"tokens": 40, "terms": 2}]
 PARTS = ("model.embed_tokens", "model.layers", "model.norm", "model.rotary_emb", "lm_head")
 IN_MEMORY = dict.fromkeys(PARTS, "cpu")
 FORMS: dict[str, dict[str, Any]] = {
-    "products": {"init": "van_loan", "sites": "all,embedding", "right": (2, 2)},
-    "permuted": {"init": "van_loan", "sites": "embedding", "right": (1, 2), "permute": "all"},
-    "untied": {"init": "van_loan", "sites": "embedding", "right": (2, 2), "head": "untied"},
-    "nested": {"init": "van_loan", "sites": "embedding", "right": (2, 2), "levels": 2},
-    "grouped": {"init": {"name": "van_loan_frequency", "groups": GROUPS}, "sites": "embedding", "right": (1, 4)},
-    "trains": {"init": {"name": "tensor_train", "rank": 3}, "sites": "all"},
-    "rows of trains": {"init": {"name": "tensor_train_rows", "rank": 2}, "sites": "embedding"},
-    "low rank": {"init": {"name": "svd"}, "sites": "feed_forward", "ratio": 0.5},
+    "products": {"method": {"name": "van_loan", "right": (2, 2)}, "sites": "all,embedding"},
+    "permuted": {"method": {"name": "van_loan", "right": (1, 2), "permute": "all"}, "sites": "embedding"},
+    "untied": {"method": {"name": "van_loan", "right": (2, 2)}, "sites": "embedding", "head": "untied"},
+    "nested": {"method": {"name": "van_loan", "right": (2, 2), "levels": 2}, "sites": "embedding"},
+    "grouped": {"method": {"name": "van_loan_frequency", "groups": GROUPS, "right": (1, 4)}, "sites": "embedding"},
+    "trains": {"method": {"name": "tensor_train", "rank": 3}, "sites": "all"},
+    "rows of trains": {"method": {"name": "tensor_train_rows", "rank": 2}, "sites": "embedding"},
+    "low rank": {"method": {"name": "svd", "ratio": 0.5}, "sites": "feed_forward"},
 }
 MAPS: dict[str, dict[str, Any]] = {
     "all on disk": {"device_map": {"": "disk"}},

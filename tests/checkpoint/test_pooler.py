@@ -22,7 +22,7 @@ import kronpress
 from kronpress import KronpressError
 from kronpress.checkpoint import notes_of
 from kronpress.evaluate import footprint
-from kronpress.export import export_dense
+from kronpress.export import DenseExporter
 from kronpress.factorize import Factorize
 from kronpress.tasks import TASKS, with_head
 from tests.conformance.test_families import build
@@ -51,11 +51,11 @@ def test_it_reaches_every_model_that_comes_of_the_file(architecture: str, tmp_pa
     assert text.startswith("2 stored tensors have no place in BertForMaskedLM and are left out")
     assert text.endswith("the first being 'cls.seq_relationship.bias'")
     work = bench(teacher, tmp_path)
-    Factorize(init="van_loan", sites="all,embedding", right=(1, 2)).run(work)
+    Factorize(method={"name": "van_loan", "right": (1, 2)}, sites="all,embedding").run(work)
     student = work.student
     kronpress.save(teacher, tmp_path / "plain", tokenizer=tiny_tokenizer())
     kronpress.save(student, tmp_path / "factors", tokenizer=tiny_tokenizer())
-    export_dense(student, tmp_path / "dense")
+    DenseExporter().write(student, tmp_path / "dense")
     opened = [kronpress.load(tmp_path / name) for name in ("plain", "factors", "dense")]
     for model in (teacher, student, *opened):
         assert torch.equal(model.bert.pooler.dense.weight, expected)

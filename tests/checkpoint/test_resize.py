@@ -13,17 +13,22 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 import kronpress
 from kronpress import KronpressError
 from kronpress.checkpoint import save, structured_layers
-from kronpress.factorize import CalibratedPruning, Factorize
+from kronpress.factorize import Factorize
+from kronpress.prune import Prune
 from tests.tiny import bench, factorized, logits, tiny_bert, tiny_gpt2, tiny_llama
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+SQUARES: dict[str, Any] = {"name": "kronecker", "right": (2, 2)}
 FORMS: dict[str, dict[str, Any]] = {
-    "tied": {"init": "van_loan", "right": (2, 2)},
-    "untied": {"init": "van_loan", "right": (2, 2), "head": "untied"},
-    "dense head": {"init": "van_loan", "right": (2, 2), "head": "dense"},
-    "nested": {"init": "van_loan", "right": (2, 2), "levels": 2},
-    "grouped": {"init": {"name": "van_loan_frequency", "groups": [{"tokens": 20, "terms": 2}]}, "right": (1, 4)},
-    "rows of trains": {"init": {"name": "tensor_train_rows", "rank": 2}},
+    "tied": {"form": SQUARES},
+    "untied": {"form": SQUARES, "head": "untied"},
+    "dense head": {"form": SQUARES, "head": "dense"},
+    "nested": {"form": SQUARES | {"levels": 2}},
+    "grouped": {
+        "form": {"name": "grouped", "groups": [{"tokens": 20, "terms": 2}], "right": (1, 4)},
+        "fit": "frequency",
+    },
+    "rows of trains": {"form": {"name": "tensor_train_rows", "rank": 2}},
 }
 
 
@@ -63,14 +68,14 @@ def test_other_families_refuse_too(tmp_path: Path, build: Any) -> None:
 
 
 def test_a_factored_head_over_a_dense_table_refuses_before_the_table_is_changed(tmp_path: Path) -> None:
-    model = opened(tiny_llama(tied=False), tmp_path, init="van_loan", right=(2, 2), sites="head")
+    model = opened(tiny_llama(tied=False), tmp_path, form=SQUARES, sites="head")
     assert isinstance(model.get_input_embeddings(), torch.nn.Embedding)
     assert_refuses(model, 270)
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_dense_table_beside_factors_is_resized_and_opens_again(tmp_path: Path, tied: bool) -> None:
-    model = opened(tiny_llama(tied=tied), tmp_path, init="van_loan", right=(2, 2), sites="all")
+    model = opened(tiny_llama(tied=tied), tmp_path, form=SQUARES, sites="all")
     expected = logits(model)
     model.resize_token_embeddings(272, mean_resizing=False)
     assert model.config.vocab_size == 272
@@ -81,9 +86,9 @@ def test_a_dense_table_beside_factors_is_resized_and_opens_again(tmp_path: Path,
 
 
 def test_a_plain_narrow_model_is_resized_as_usual(tmp_path: Path) -> None:
-    model = opened(
-        tiny_llama(), tmp_path, init=CalibratedPruning(keep=0.5, tokens=2048, window=64), sites="feed_forward"
-    )
+    work = bench(tiny_llama(), tmp_path)
+    Prune(keep=0.5, fit={"tokens": 2048, "window": 64}).run(work)
+    model = kronpress.load(save(work.student, tmp_path / "checkpoint"))
     model.resize_token_embeddings(272, mean_resizing=False)
     again = kronpress.load(save(model, tmp_path / "again"))
     assert torch.equal(logits(again), logits(model))

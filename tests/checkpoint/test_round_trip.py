@@ -13,8 +13,8 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrai
 
 import kronpress
 from kronpress.checkpoint import adopt, structured_layers
-from kronpress.factorize import CalibratedPruning, Factorize
 from kronpress.layers import FactoredHead
+from kronpress.prune import Prune
 from tests.tiny import (
     bench,
     factorized,
@@ -57,8 +57,8 @@ def test_two_round_trips_are_bit_exact(compressed: PreTrainedModel, tmp_path: Pa
     assert (
         count(compressed) == count(first) == count(second) == stored(tmp_path / "first") == stored(tmp_path / "second")
     )
-    assert {path: layer.spec() for path, layer in structured_layers(second).items()} == {
-        path: layer.spec() for path, layer in structured_layers(compressed).items()
+    assert {path: layer.spec for path, layer in structured_layers(second).items()} == {
+        path: layer.spec for path, layer in structured_layers(compressed).items()
     }
     assert config_of(tmp_path / "first") == config_of(tmp_path / "second")
     kronpress.verify(tmp_path / "second")
@@ -95,7 +95,7 @@ def test_without_kronpress_a_narrow_model_opens_and_a_compressed_one_never_does(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     work = bench(tiny_llama(), tmp_path)
-    Factorize(init=CalibratedPruning(keep=0.5, tokens=2048, window=64)).run(work)
+    Prune(keep=0.5, fit={"tokens": 2048, "window": 64}).run(work)
     plain = kronpress.save(work.student, tmp_path / "plain", tokenizer=tiny_tokenizer())
     torch.save(logits(work.student), tmp_path / "expected.pt")
     code = """

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 import kronpress
 from kronpress import KronpressError
 from kronpress.checkpoint import files
-from kronpress.export import export_dense, export_folded
+from kronpress.export import DenseExporter, FoldedExporter
 from kronpress.run.execution import execute
 from kronpress.run.recipe import Recipe
 from tests.tiny import logits, tiny_llama
@@ -107,7 +107,7 @@ def test_what_cannot_become_a_folder_is_told_before_anything_is_written(
     if place is closed:  # root may write everywhere
         monkeypatch.setattr(os, "access", lambda path, _: Path(path) != folder.parent)
     before = sorted(tmp_path.rglob("*"))
-    for write in (kronpress.save, export_dense, export_folded):
+    for write in (kronpress.save, DenseExporter().write, FoldedExporter().write):
         with pytest.raises(KronpressError, match=message) as told:
             write(tiny_llama(num_hidden_layers=1), folder)
         assert len(str(told.value).replace(str(tmp_path), "")) < 400

@@ -74,7 +74,7 @@ FIELDS: dict[str, tuple[Change, str]] = {
     "a truth value as a size": (fields(terms=True), "terms is True"),
     "a fraction as a size": (fields(terms=2.0), "terms is 2.0"),
     "no terms": (fields(terms=0), "terms is 0"),
-    "terms for terabytes": (fields(terms=2**30), "1.07e.11 numbers in the place of the 384 of a dense layer"),
+    "terms for terabytes": (fields(terms=2**30), "1.08e.11 numbers in the place of the 384 of a dense layer"),
     "a number as a truth value": (fields(scales=1), "scales is 1: .* boolean"),
     "an unknown order": (fields(orders=["x"]), r"orders\.0 is 'x'"),
     "orders as text": (fields(orders="row_order"), "orders is 'row_order'"),
@@ -97,7 +97,7 @@ FIELDS: dict[str, tuple[Change, str]] = {
     "a table of wrong sides": (lambda c: modules(c)[HEAD]["table"].update(right=[1]), r"table\.right is \[1\]"),
     "padding beyond the table": (lambda c: modules(c)[TABLE].update(padding_idx=264), "padding_idx is 264"),
     "tables in tables": (spec(TABLE, nested(20)), "more than 8 layers stand inside of one another"),
-    "very many tables in tables": (spec(TABLE, nested(300)), "too many layers stand inside of one another"),
+    "very many tables in tables": (spec(TABLE, nested(300)), "more than 8 layers stand inside of one another"),
     "a fused layer of nothing": (spec(UP, {"kind": "fused_linear", "parts": []}), r"parts is \[\]"),
     "parts that do not go together": (
         spec(UP, {"kind": "fused_linear", "parts": [LOW_RANK, LOW_RANK | {"in_features": 8}]}),
@@ -115,6 +115,10 @@ FIELDS: dict[str, tuple[Change, str]] = {
 PLACES: dict[str, tuple[Change, str]] = {
     "fewer rows": (fields(left=[6, 8]), rf"{UP}'\] describes a matrix of 12 × 16 .* one of 24 × 16 there"),
     "rows for columns": (fields(left=[8, 12]), "describes a matrix of 16 × 24"),
+    "runs that cut no rows": (
+        spec(UP, {"kind": "fused_linear", "parts": [LOW_RANK], "runs": 7}),
+        r"runs is 7, and the rows of a part cannot be cut",
+    ),
     "a fused layer of other size": (spec(UP, {"kind": "fused_linear", "parts": [LOW_RANK]}), "12 × 16"),
     "a head of other size": (lambda c: modules(c)[HEAD]["table"].update(left=[2, 8]), rf"{HEAD}'\] .* 4 × 16"),
     "a table for a layer": (lambda c: modules(c).update({UP: modules(c)[TABLE]}), "the model has a linear layer there"),

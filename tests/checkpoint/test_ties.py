@@ -18,9 +18,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import kronpress
 from kronpress.evaluate import footprint
-from kronpress.export import export_dense
-from kronpress.factorize import CalibratedPruning, Factorize
+from kronpress.export import DenseExporter
+from kronpress.factorize import Factorize
 from kronpress.families import family_of
+from kronpress.prune import Prune
 from kronpress.run.execution import execute
 from kronpress.run.recipe import Recipe
 from tests.conformance.test_families import build
@@ -75,11 +76,11 @@ def test_a_head_of_its_own_is_kept_on_every_path(model_type: str, tmp_path: Path
     assert size.parameters - size.parameters_without_head >= weight.numel()
 
     work = bench(model, tmp_path / "work")
-    Factorize(init="van_loan", sites="feed_forward", right=(2, 2), terms=2).run(work)
+    Factorize(method={"name": "van_loan", "right": (2, 2), "terms": 2}, sites="feed_forward").run(work)
     for number, student in enumerate((work.student, reopened(work.student, tmp_path / "factors"))):
         assert torch.equal(student.get_output_embeddings().weight, weight)
         assert torch.equal(logits(student), logits(work.student))
-        export_dense(student, tmp_path / f"dense-{number}")
+        DenseExporter().write(student, tmp_path / f"dense-{number}")
         assert torch.equal(kronpress.load(tmp_path / f"dense-{number}").get_output_embeddings().weight, weight)
     assert footprint(work.student).parameters == stored(tmp_path / "factors")
 
@@ -91,13 +92,13 @@ def test_a_factored_embedding_leaves_the_head_and_a_tied_one_says_what_it_droppe
     model = kronpress.load(with_own_head(tmp_path / "theirs", build(model_type)))
     weight = model.get_output_embeddings().weight.detach().clone()
     kept = bench(model, tmp_path / "kept")
-    assert Factorize(init="van_loan", sites="embedding", right=(1, 2)).run(kept)["notes"] == []
+    assert Factorize(method={"name": "van_loan", "right": (1, 2)}, sites="embedding").run(kept).notes == ()
     again = reopened(kept.student, tmp_path / "kept")
     assert torch.equal(again.get_output_embeddings().weight, weight)
     assert torch.equal(logits(again), logits(kept.student))
 
     tied = bench(model, tmp_path / "tied")
-    (text,) = Factorize(init="van_loan", sites="embedding", right=(1, 2), head="tied").run(tied)["notes"]
+    (text,) = Factorize(method={"name": "van_loan", "right": (1, 2)}, sites="embedding", head="tied").run(tied).notes
     assert f"dropped the trained weights of the output head {family_of(model).head} ({weight.numel():,} numbers" in text
     again = reopened(tied.student, tmp_path / "tied")
     assert again.get_output_embeddings().table is again.get_input_embeddings()
@@ -111,14 +112,14 @@ def test_a_model_that_transformers_opened_keeps_its_head_too(tmp_path: Path) -> 
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert torch.equal(logits(reopened(model, tmp_path / "again")), expected)
     work = bench(model, tmp_path)
-    Factorize(init="van_loan", sites="up", right=(2, 2)).run(work)
+    Factorize(method={"name": "van_loan", "right": (2, 2)}, sites="up").run(work)
     assert not torch.equal(work.student.lm_head.weight, work.student.model.embed_tokens.weight)
 
 
 def test_pruning_keeps_it(tmp_path: Path) -> None:
     model = kronpress.load(with_own_head(tmp_path / "theirs", tiny_llama()))
     work = bench(model, tmp_path)
-    Factorize(init=CalibratedPruning(keep=0.5, tokens=2048, window=64)).run(work)
+    Prune(keep=0.5, fit={"tokens": 2048, "window": 64}).run(work)
     again = reopened(work.student, tmp_path / "narrow")
     assert torch.equal(again.lm_head.weight, model.lm_head.weight)
 
@@ -126,7 +127,7 @@ def test_pruning_keeps_it(tmp_path: Path) -> None:
 def test_the_report_of_a_run_says_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = with_own_head(tmp_path / "theirs", tiny_llama())
     (tmp_path / "text.txt").write_text(TEXT)
-    step = {"step": "factorize", "init": "van_loan", "sites": "embedding", "right": [1, 2], "head": "tied"}
+    step = {"method": {"name": "van_loan", "right": [1, 2]}, "step": "factorize", "sites": "embedding", "head": "tied"}
     fields = {"model": str(folder), "data": {"train": str(tmp_path / "text.txt")}, "steps": [step]}
     run = execute(Recipe.model_validate(fields), tmp_path / "run")
     notes = "\n".join(run.summary().notes)
@@ -168,7 +169,7 @@ def test_of_two_biases_the_one_that_is_used_counts(model_type: str, tmp_path: Pa
     torch.testing.assert_close(logits(opened), expected)
     for sites in ("feed_forward", "embedding,head"):
         work = bench(opened, tmp_path)
-        Factorize(init="van_loan", sites=sites, right=(1, 2)).run(work)
+        Factorize(method={"name": "van_loan", "right": (1, 2)}, sites=sites).run(work)
         again = reopened(work.student, tmp_path / sites)
         assert torch.equal(again.get_output_embeddings().bias, tensors[other] + 1)
         assert torch.equal(logits(again), logits(work.student))
@@ -199,3 +200,13 @@ def test_a_gguf_file_with_a_head_of_its_own(tmp_path: Path) -> None:
     torch.testing.assert_close(head.weight, model.lm_head.weight + 1)
     again = reopened(opened, tmp_path / "saved")
     assert torch.equal(again.lm_head.weight, head.weight)
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_a_factored_head_beside_a_dense_table_opens_again(model_type: str, tmp_path: Path) -> None:
+    work = bench(build(model_type), tmp_path / "work")
+    Factorize(method={"name": "van_loan", "right": (1, 2)}, sites="head").run(work)
+    again = reopened(work.student, tmp_path / "saved")
+    assert torch.equal(logits(again), logits(work.student))
+    assert footprint(again) == footprint(work.student)
+    assert footprint(again).parameters == stored(tmp_path / "saved")

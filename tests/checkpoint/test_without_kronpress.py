@@ -16,7 +16,8 @@ from transformers import PreTrainedModel
 transformers.logging.set_verbosity(50)
 opened, tried = [], 0
 for model_type, folder in json.loads(sys.argv[1]):
-    module = importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
+    place = transformers.CONFIG_MAPPING[model_type].__module__.replace("configuration_", "modeling_")
+    module = importlib.import_module(place)
     names = [name for name, value in vars(module).items()
              if inspect.isclass(value) and issubclass(value, PreTrainedModel) and value.__module__ == module.__name__
              and not name.endswith("PreTrainedModel")]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
-from transformers import OPTConfig, OPTForCausalLM
+from transformers import BloomConfig, BloomForCausalLM
 
 from kronpress.cli import main
 from tests.tiny import save_tiny, tiny_bert, tiny_llama
@@ -81,10 +81,9 @@ def empty_the_folder(model: Path) -> None:
         path.unlink()
 
 
-def make_it_an_opt(model: Path) -> None:
-    sizes = {"hidden_size": 16, "ffn_dim": 16, "word_embed_proj_dim": 16, "vocab_size": 300}
-    config = OPTConfig(num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=64, **sizes)
-    OPTForCausalLM(config).save_pretrained(model)
+def make_it_a_bloom(model: Path) -> None:
+    config = BloomConfig(vocab_size=300, hidden_size=16, n_layer=1, n_head=2)
+    BloomForCausalLM(config).save_pretrained(model)
 
 
 def remove_the_tokenizer(model: Path) -> None:
@@ -103,7 +102,7 @@ def remove_the_tokenizer(model: Path) -> None:
         (remove_the_weights, "holds no *.safetensors file"),
         (remove_the_folder, "no model at"),
         (empty_the_folder, "has no config.json"),
-        (make_it_an_opt, "unknown model type 'opt'"),
+        (make_it_a_bloom, "unknown model type 'bloom'"),
         (remove_the_tokenizer, "has no readable tokenizer beside it"),
     ],
 )
@@ -129,8 +128,8 @@ def test_a_bad_model_is_refused(
         (["-o", "distil.tokens=5"], "did you mean 'distill'"),
         (["-o", "distill.token=5"], "did you mean 'tokens'"),
         (["-o", "evaluate.protocols=[tokens-1024]"], "sees at most 512; choose tokens-512"),
-        (["-o", "factorize.init=van_lone"], "did you mean 'van_loan'"),
-        (["--recipe", "halve-ffn-van-loan", "-o", "factorize.right=[1, 7]"], "choose one of 1, 2, 4, 8"),
+        (["-o", "prune.form=narow"], "did you mean 'narrow'"),
+        (["--recipe", "halve-ffn-van-loan", "-o", "factorize.form.right=[1, 7]"], "choose one of 1, 2, 4, 8"),
         (["--recipe", "halve-ffn-van-loan", "-o", "factorize.sites=*.nothing.*"], "matches no module"),
         (["--data", "missing.txt"], "missing.txt"),
         (["--held-out", "missing.txt"], "--held-out needs --data"),

@@ -15,8 +15,8 @@ from tests.cli.test_bad_input import TEXT, call
 from tests.tiny import save_tiny, tiny_llama
 
 COMMANDS = typer.main.get_command(app).commands
-SMALL = ["-o", "distill.tokens=128", "-o", "distill.window=32", "-o", "factorize.init.tokens=128"]
-SMALL += ["-o", "factorize.init.window=32", "-o", "evaluate.max_windows=1"]
+SMALL = ["-o", "distill.tokens=128", "-o", "distill.window=32", "-o", "prune.fit.tokens=128"]
+SMALL += ["-o", "prune.fit.window=32", "-o", "evaluate.max_windows=1"]
 
 
 @pytest.fixture
@@ -105,8 +105,8 @@ def test_a_compress_that_was_stopped_goes_on(folders: tuple[Path, Path, Path], m
     recipe = ["--recipe", "halve-ffn-training-free", "--data", text, *SMALL[4:], "-o", "evaluate.speed=false"]
     for target in (
         "kronpress.run.execution.save",
-        "kronpress.cli.work.run._publish",
-        "kronpress.cli.work.run.shutil.copyfile",
+        "kronpress.run.publication.publish",
+        "kronpress.run.publication.shutil.copyfile",
     ):
         with monkeypatch.context() as patched:
             patched.setattr(target, stop)

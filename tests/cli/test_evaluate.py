@@ -11,6 +11,7 @@ import pytest
 
 from kronpress.cli.work import evaluate
 from kronpress.evaluate import PROTOCOLS
+from kronpress.records import Footprint, ModelEvaluation, Perplexity
 from tests.cli.test_bad_input import TEXT, assert_explained, call
 from tests.tiny import save_tiny, tiny_bert, tiny_llama
 
@@ -134,11 +135,11 @@ def test_names_and_numbers_are_whole_in_a_narrow_terminal(
     model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    sized = {"parameters": 134515008}
+    size = Footprint(134515008, 0, 0, 0, 0, None, 0, 0)
     rows = [("wikitext-v1", 23.45678), ("wikitext-v1-word", 3.2e12)]
-    perplexity = [{"protocol": name, "text": "a/wikitext-2-test.txt", "perplexity": value} for name, value in rows]
+    perplexity = tuple(Perplexity(name, "wikitext-2-test.txt", value, 0, 0, 0.0) for name, value in rows)
     names = ("bundled:smollm2-135m", "runs/demo/checkpoint")
-    evaluate._print_results({name: {"footprint": sized, "perplexity": perplexity} for name in names})
+    evaluate._print_results({name: ModelEvaluation("fp32", perplexity, footprint=size) for name in names})
     printed = capsys.readouterr().out
     assert "…" not in printed and printed.count("134,515,008") == 4
     assert printed.count("23.457") == 2 and printed.count("3.200e+12") == 2 and printed.count("1.000×") == 4

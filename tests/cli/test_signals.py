@@ -21,7 +21,7 @@ RECIPE = """
 model: {0}/model
 data: {{train: {0}/text.txt}}
 steps:
-- {{step: factorize, init: van_loan, sites: feed_forward, right: [2, 2], terms: 1}}
+- {{step: factorize, sites: feed_forward, form: {{name: kronecker, right: [2, 2], terms: 1}}}}
 """
 EXPORT = importlib.import_module("kronpress.cli.work.export")
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]

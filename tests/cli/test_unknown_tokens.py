@@ -17,8 +17,9 @@ from kronpress.data import require_known
 from kronpress.distill import Distill
 from kronpress.evaluate import Evaluate
 from kronpress.evaluate.samples import generate_samples
-from kronpress.factorize import CalibratedPruning, Factorize
+from kronpress.factorize import Factorize
 from kronpress.finetune import Finetune
+from kronpress.prune import Prune
 from kronpress.step import Step
 from tests.tiny import TEXT, bench, tiny_bert, tiny_llama, tiny_tokenizer
 
@@ -61,7 +62,7 @@ RECIPE = """
 model: {model}
 data: {{train: {data}}}
 steps:
-  - {{step: factorize, sites: feed_forward, init: {{name: calibrated_pruning, keep: 0.5, tokens: 512, window: 64}}}}
+  - {{step: prune, keep: 0.5, fit: {{tokens: 512, window: 64}}}}
 """
 
 
@@ -86,9 +87,9 @@ def test_texts_without_the_token_are_read_as_ever(model: Path, data: Path) -> No
 
 
 STEPS: dict[str, Step] = {
-    "calibrated": Factorize(init=CalibratedPruning(keep=0.5, tokens=2048, window=64), sites="feed_forward"),
-    "whitened": Factorize(init="svd_whitened", ratio=0.5, sites="feed_forward"),
-    "by frequency": Factorize(init="van_loan_frequency", sites="embedding", right=(1, 4)),
+    "calibrated": Prune(keep=0.5, fit={"tokens": 2048, "window": 64}),
+    "whitened": Factorize(method={"name": "svd_whitened", "ratio": 0.5}, sites="feed_forward"),
+    "by frequency": Factorize(method={"name": "van_loan_frequency", "right": (1, 4)}, sites="embedding"),
     "distilled": Distill(tokens=512, window=64, batch=2, losses={"logits": 1.0}),
     "evaluated": Evaluate(protocols=()),
     "sampled": Evaluate(protocols=(), prompts=(f"a {ADDED}",)),

@@ -12,7 +12,16 @@ from torch.autograd import gradcheck
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from kronpress.layers import LAYERS, KroneckerLinear, StructuredLayer, from_spec
+from kronpress.layers import (
+    SPECS,
+    KroneckerLinear,
+    KroneckerLinearSpec,
+    StructuredLayer,
+    StructuredSpec,
+    TableSpec,
+    TensorFormat,
+    parse_spec,
+)
 
 FACTORS: list[dict[str, Any]] = [
     {"left": [3, 2], "right": [2, 5], "terms": 1, "scales": False, "orders": []},
@@ -42,7 +51,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "factored_head": [
         {"table": table, "bias": bias} for table in (*TABLES, *NESTED, *GROUPED) for bias in (True, False)
     ],
-    "fused_linear": [{"parts": PARTS, "bias": bias} for bias in (True, False)],
+    "fused_linear": [{"parts": PARTS, "bias": bias} | more for bias in (True, False) for more in ({}, {"runs": 3})],
     "low_rank_linear": [
         {"in_features": n, "out_features": m, "rank": rank, "bias": bias}
         for m, n, rank, bias in [(5, 3, 2, True), (3, 5, 3, False), (4, 4, 1, True)]
@@ -59,11 +68,18 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         {"num_embeddings": 1, "modes": [3], "ranks": [], "padding_idx": None},
     ],
 }
-CASES = [{"kind": kind, **fields} for kind, examples in EXAMPLES.items() for fields in examples]
+KINDS = [kind for kind, spec in SPECS.items() if issubclass(spec, StructuredSpec)]
 
 
-def built(spec: dict[str, Any], *, dtype: torch.dtype = torch.float64) -> StructuredLayer:
-    return filled(from_spec(spec, dtype=dtype))
+def spec_of(kind: str, fields: dict[str, Any]) -> StructuredSpec:
+    return parse_spec({"kind": kind, **fields}, StructuredSpec, place="the example")
+
+
+CASES = [spec_of(kind, fields) for kind, examples in EXAMPLES.items() for fields in examples]
+
+
+def built(spec: StructuredSpec, *, dtype: torch.dtype = torch.float64) -> StructuredLayer:
+    return filled(spec.build(dtype=dtype))
 
 
 def filled(layer: StructuredLayer) -> StructuredLayer:
@@ -104,31 +120,31 @@ def assert_computes_as_its_dense_twin(layer: StructuredLayer, *, batch: tuple[in
 
 
 def test_every_kind_has_examples() -> None:
-    assert set(EXAMPLES) == set(LAYERS)
+    assert set(EXAMPLES) == set(KINDS)
 
 
-@pytest.mark.parametrize("spec", CASES, ids=str)
-def test_it_computes_as_its_dense_twin(spec: dict[str, Any]) -> None:
+@pytest.mark.parametrize("spec", CASES, ids=repr)
+def test_it_computes_as_its_dense_twin(spec: StructuredSpec) -> None:
     assert_computes_as_its_dense_twin(built(spec))
 
 
-@pytest.mark.parametrize("kind", list(LAYERS))
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("batch", [(), (1,), (0, 3), (2, 1, 3)], ids=str)
 def test_any_leading_dimensions_do(kind: str, batch: tuple[int, ...]) -> None:
-    layer = built({"kind": kind, **EXAMPLES[kind][0]})
+    layer = built(spec_of(kind, EXAMPLES[kind][0]))
     given = an_input(layer, batch=batch)
     torch.testing.assert_close(layer(given), layer.to_dense()(given))
 
 
-@pytest.mark.parametrize("kind", list(LAYERS))
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_strided_input_does(kind: str) -> None:
-    layer = built({"kind": kind, **EXAMPLES[kind][0]})
+    layer = built(spec_of(kind, EXAMPLES[kind][0]))
     given = an_input(layer, batch=(4, 3)).transpose(0, 1)
     torch.testing.assert_close(layer(given), layer.to_dense()(given))
 
 
-@pytest.mark.parametrize("spec", CASES, ids=str)
-def test_mixed_precision_gives_the_number_format_of_the_twin(spec: dict[str, Any]) -> None:
+@pytest.mark.parametrize("spec", CASES, ids=repr)
+def test_mixed_precision_gives_the_number_format_of_the_twin(spec: StructuredSpec) -> None:
     layer = built(spec, dtype=torch.float32)
     given, twin = an_input(layer), layer.to_dense()
     with torch.autocast("cpu", torch.bfloat16):
@@ -137,38 +153,57 @@ def test_mixed_precision_gives_the_number_format_of_the_twin(spec: dict[str, Any
     torch.testing.assert_close(output, expected, atol=0.3, rtol=0.1)
 
 
-@pytest.mark.parametrize("spec", CASES, ids=str)
-def test_its_spec_and_state_make_it_again(spec: dict[str, Any]) -> None:
+@pytest.mark.parametrize("spec", CASES, ids=repr)
+def test_its_spec_and_state_make_it_again(spec: StructuredSpec) -> None:
     layer = built(spec)
-    copy = from_spec(json.loads(json.dumps(layer.spec())), dtype=torch.float64)
+    again = parse_spec(json.loads(json.dumps(layer.spec.model_dump(mode="json"))), StructuredSpec, place="its JSON")
+    copy = again.build(dtype=torch.float64)
     copy.load_state_dict(layer.state_dict())
     given = an_input(layer)
-    assert copy.spec() == layer.spec() == spec
+    assert again == copy.spec == layer.spec == spec
     assert repr(copy) == repr(layer)
     assert torch.equal(copy(given), layer(given))
 
 
-@pytest.mark.parametrize("spec", CASES, ids=str)
-def test_it_can_be_built_without_memory(spec: dict[str, Any]) -> None:
-    layer = from_spec(spec, device="meta", dtype=torch.bfloat16)
+@pytest.mark.parametrize("spec", CASES, ids=repr)
+def test_it_can_be_built_without_memory(spec: StructuredSpec) -> None:
+    layer = spec.build(device="meta", dtype=torch.bfloat16)
     assert all(parameter.is_meta and parameter.dtype == torch.bfloat16 for parameter in layer.parameters())
     assert {name: value.shape for name, value in layer.state_dict().items()} == {
         name: value.shape for name, value in built(spec).state_dict().items()
     }
 
 
-@pytest.mark.parametrize("spec", CASES, ids=str)
-def test_it_counts_what_it_stores(spec: dict[str, Any]) -> None:
+@pytest.mark.parametrize("spec", CASES, ids=repr)
+def test_it_counts_what_it_stores(spec: StructuredSpec) -> None:
     layer = built(spec)
     orders = sum(order.numel() for order in layer.buffers())
     stored = sum(value.numel() for value in layer.state_dict().values()) - orders
-    assert layer.parameter_count == stored
+    assert layer.parameter_count == spec.parameters == stored
     assert layer.byte_count == 8 * stored + 4 * orders
     assert built(spec, dtype=torch.bfloat16).byte_count == 2 * stored + 4 * orders
 
 
-@pytest.mark.parametrize("spec", [spec for spec in CASES if "embedding" not in spec["kind"]], ids=str)
-def test_it_counts_the_operations_of_its_products(spec: dict[str, Any]) -> None:
+@pytest.mark.parametrize("spec", CASES, ids=repr)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_its_spec_names_the_tensors_that_it_stores(spec: StructuredSpec, dtype: torch.dtype) -> None:
+    stored, model = spec.build(dtype=dtype).state_dict(), TensorFormat.of(dtype)
+    assert {name: tensor.shape for name, tensor in spec.tensors.items()} == {
+        name: tuple(value.shape) for name, value in stored.items()
+    }
+    assert {name: tensor.bytes(model) for name, tensor in spec.tensors.items()} == {
+        name: value.nbytes for name, value in stored.items()
+    }
+    assert spec.bytes(model) == sum(value.nbytes for value in stored.values())
+
+
+@pytest.mark.parametrize("spec", CASES, ids=repr)
+def test_its_spec_has_the_size_of_its_twin(spec: StructuredSpec) -> None:
+    assert spec.matrix == tuple(built(spec).to_dense().weight.shape)
+
+
+@pytest.mark.parametrize("spec", [spec for spec in CASES if not isinstance(spec, TableSpec)], ids=repr)
+def test_it_counts_the_operations_of_its_products(spec: StructuredSpec) -> None:
     layer = built(spec)
     given = an_input(layer, batch=(1,))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -176,10 +211,11 @@ def test_it_counts_the_operations_of_its_products(spec: dict[str, Any]) -> None:
     assert layer.flops_per_token == counter.get_total_flops()
 
 
-@pytest.mark.parametrize("kind", list(LAYERS))
+@pytest.mark.parametrize("kind", KINDS)
 def test_it_does_not_pass_for_a_dense_layer(kind: str) -> None:
-    assert not issubclass(LAYERS[kind], nn.Linear | nn.Embedding)
-    assert LAYERS[kind].kind == kind
+    layer = built(spec_of(kind, EXAMPLES[kind][0]))
+    assert not isinstance(layer, nn.Linear | nn.Embedding)
+    assert layer.spec.kind == kind
 
 
 class Forgetful(KroneckerLinear):
@@ -203,6 +239,6 @@ class Detached(KroneckerLinear):
 
 @pytest.mark.parametrize("broken", [Forgetful, Detached])
 def test_a_broken_layer_is_noticed(broken: type[KroneckerLinear]) -> None:
-    layer = filled(broken(left=(3, 2), right=(2, 5), terms=2, dtype=torch.float64))
+    layer = filled(broken(KroneckerLinearSpec(left=(3, 2), right=(2, 5), terms=2), dtype=torch.float64))
     with pytest.raises((AssertionError, RuntimeError)):
         assert_computes_as_its_dense_twin(layer)

@@ -16,13 +16,14 @@ import torch
 from transformers import PreTrainedModel
 
 from kronpress.activations.attention import training_attention
-from kronpress.losses import IGNORED, LOSSES, LayerLoss, LogitLoss, Loss, Predictions
+from kronpress.losses import IGNORED, LOSSES, LayerLoss, LogitLoss, Loss, Predictions, readings_of
+from kronpress.teacher import text_live
 from kronpress.train import Distillation
 from kronpress.train import language_objective as distillation
 from tests.losses.traces import SIZES, all_seen, in_single_precision, leaves, some_trace
 from tests.tiny import DEPTH, factorized, some_ids, tiny_bert, tiny_gpt2, tiny_llama
 
-EXAMPLES: dict[str, list[dict[str, Any]]] = {
+EXAMPLES: dict[str, list[dict[str, Any]]] = {  # more than the defaults
     "cross_entropy": [{}, {"smoothing": 0.2}],
     "logits": [
         {},
@@ -49,7 +50,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "directions": [{}, {"reduction": "sum"}],
     "contrastive": [{}, {"temperature": 0.5}],
 }
-ALL = [LOSSES[name](**fields) for name, examples in EXAMPLES.items() for fields in examples]
+ALL = [loss(**fields) for name, loss in LOSSES.items() for fields in EXAMPLES.get(name, [{}])]
 LAYERED = [loss for loss in ALL if isinstance(loss, LayerLoss)]
 OF_LOGITS = [loss for loss in ALL if isinstance(loss, LogitLoss)]
 VANISHING = [loss for loss in ALL if loss.compares and loss.vanishes]
@@ -89,7 +90,8 @@ def minimized(loss: Loss, student: PreTrainedModel, teacher: PreTrainedModel, **
     batch = {"input_ids": ids, "labels": ids.roll(-1, dims=1)} | inputs
     torch.manual_seed(0)
     with training_attention(student, teacher):
-        return Distillation(student, teacher, {"loss": loss})(**batch)["loss"]
+        live = text_live(teacher, readings=readings_of({"loss": loss}))
+        return Distillation(student, live, {"loss": loss})(**batch)["loss"]
 
 
 def gradients(value: torch.Tensor, student: PreTrainedModel) -> dict[str, torch.Tensor]:
@@ -103,8 +105,8 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distillation, "mixed_precision", lambda _: nullcontext())
 
 
-def test_every_loss_has_examples() -> None:
-    assert set(EXAMPLES) == set(LOSSES)
+def test_the_examples_are_of_losses_that_there_are() -> None:
+    assert set(EXAMPLES) <= set(LOSSES)
 
 
 @pytest.mark.parametrize("loss", ALL, ids=repr)

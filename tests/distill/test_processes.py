@@ -26,7 +26,7 @@ RECIPE = """
 model: {folder}/model
 data: {{train: {folder}/text.txt}}
 steps:
-- {{step: factorize, init: van_loan, sites: all, right: [2, 2], terms: 2}}
+- {{step: factorize, sites: all, form: {{name: kronecker, right: [2, 2], terms: 2}}}}
 - {{step: distill, tokens: 5120, window: 32, batch: 4, micro_batch: 2, save_every: 4, validate_every: 10,
    validation_windows: 4, losses: {{logits: {{}}, cross_entropy: 0.3}}}}
 - {{step: distill, tokens: 1280, window: 32, batch: 4, micro_batch: 2, losses: {{hidden: {{layers: [[2, 2]]}}}}}}
@@ -69,7 +69,7 @@ def children(parent: int) -> list[int]:
 
 
 def reports(out: Path) -> list[dict[str, Any]]:
-    return [json.loads((out / f"steps/0{index}-distill/report.json").read_text()) for index in (1, 2)]
+    return [json.loads((out / f"steps/0{index}-distill/report.json").read_text())["record"] for index in (1, 2)]
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for the processes in /proc")

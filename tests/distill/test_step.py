@@ -20,7 +20,7 @@ from kronpress.factorize import Factorize
 from kronpress.step import Workbench
 from kronpress.train import language_objective as distillation
 from kronpress.train import read_log
-from kronpress.train import step as training
+from kronpress.train import settings as training
 from kronpress.train.checkpoints import MARK, newest_whole
 from kronpress.train.text import epochs_of
 from kronpress.train.trainer import DistillationTrainer
@@ -51,7 +51,7 @@ def step(**fields: Any) -> Distill:
 
 def factored(build: Build, folder: Path) -> Workbench:
     work = bench(build(), folder)
-    Factorize(init="van_loan", sites="all,embedding", right=(2, 2), terms=2).run(work)
+    Factorize(method={"name": "van_loan", "right": (2, 2), "terms": 2}, sites="all,embedding").run(work)
     torch.manual_seed(0)
     return work
 
@@ -86,7 +86,7 @@ def test_training_lowers_the_loss_and_leaves_the_teacher(build: Build, tmp_path:
     work = factored(build, tmp_path)
     before = {name: value.clone() for name, value in work.teacher.state_dict().items()}
     report = step(tokens=24 * 4 * 32).run(work)
-    losses = [point["loss"] for point in report["curve"]]
+    losses = [point.loss for point in report.curve]
     assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
     assert all(torch.equal(before[name], value) for name, value in work.teacher.state_dict().items())
     assert not work.student.training
@@ -96,21 +96,21 @@ def test_training_lowers_the_loss_and_leaves_the_teacher(build: Build, tmp_path:
 def test_the_report_tells_tokens_steps_and_the_curve(tmp_path: Path) -> None:
     work = factored(tiny_llama, tmp_path)
     report = step(tokens=STEPS * 4 * 32 - 5).run(work)
-    assert (report["tokens"], report["steps"]) == (STEPS * 4 * 32, STEPS)
-    assert [point["tokens"] for point in report["curve"]] == [128 * n for n in (2, 4, 6, 8)]
+    assert (report.tokens, report.steps) == (STEPS * 4 * 32, STEPS)
+    assert [point.tokens for point in report.curve] == [128 * n for n in (2, 4, 6, 8)]
     lines = read_log(tmp_path / "train.jsonl")
     assert [line["step"] for line in lines] == [2, 4, 6, 8]
     assert all(line["grad_norm"] > 0 and line["tokens_per_second"] > 0 for line in lines)
     assert all(line["parts"] == {"logits": pytest.approx(line["loss"], rel=1e-5)} for line in lines)
-    assert report["parts"] == lines[-1]["parts"]
-    assert report["validation"] == []
+    assert report.parts == lines[-1]["parts"]
+    assert report.validation == ()
 
 
 def test_the_report_tells_the_loss_on_validation_text(tmp_path: Path) -> None:
     report = step(validate_every=3, validation_windows=3, micro_batch=2).run(factored(tiny_llama, tmp_path))
-    assert [point["tokens"] for point in report["validation"]] == [128 * n for n in (3, 6, 8)]
-    assert all(point["loss"] > 0 for point in report["validation"])
-    assert len(report["curve"]) == STEPS // 2
+    assert [point.tokens for point in report.validation] == [128 * n for n in (3, 6, 8)]
+    assert all(point.loss > 0 for point in report.validation)
+    assert len(report.curve) == STEPS // 2
 
 
 LOSSES = {"logits": {"top_k": 8}, "cross_entropy": 0.3}
@@ -139,7 +139,7 @@ def test_going_on_after_a_kill_ends_where_no_kill_would(
     assert_same_weights(whole.student, resumed.student)
     assert whole_lines(tmp_path / "whole") == whole_lines(tmp_path / "killed")
     for key in ("curve", "validation", "parts", "steps", "tokens"):
-        assert report[key] == expected[key], key
+        assert getattr(report, key) == getattr(expected, key), key
 
 
 @pytest.mark.parametrize("left", [1, 0])
@@ -212,7 +212,7 @@ def test_a_log_cut_short_is_read_up_to_there(tmp_path: Path) -> None:
 def test_a_dense_student_learns_too(tmp_path: Path) -> None:
     work = bench(tiny_llama(seed=1), tmp_path, teacher=tiny_llama(seed=2))
     report = step(tokens=20 * 4 * 32, losses={"logits": {"temperature": 2}, "cross_entropy": 0.1}).run(work)
-    assert report["curve"][-1]["loss"] < report["curve"][0]["loss"]
+    assert report.curve[-1].loss < report.curve[0].loss
 
 
 @pytest.mark.parametrize(("windows", "count"), [(5, 3), (5, 5), (5, 17), (1, 4)])
@@ -310,7 +310,7 @@ for compiled in (False, True):
     losses = {"logits": 1, "minilm": 1, "hidden": 1}
     report = step(tokens=2 * 4 * 32, compile=compiled, losses=losses).run(work)
     assert all(block._compiled_call_impl is None for block in work.student.model.layers)
-    print(report["curve"][-1]["loss"])
+    print(report.curve[-1].loss)
 """
 
 
@@ -350,12 +350,12 @@ def test_roberta_counts_its_positions_from_the_padding(tmp_path: Path) -> None:
     work = bench(RobertaForMaskedLM(config), tmp_path)
     with pytest.raises(KronpressError, match="set window to 30 or less"):
         step(window=31).check(work)
-    assert step(window=30, tokens=240).run(work)["steps"] == 2
+    assert step(window=30, tokens=240).run(work).steps == 2
 
 
 def test_labels_are_anything(tmp_path: Path) -> None:
     losses = {"values": {"name": "hidden", "project": True}, "a.b": {"name": "pkd", "project": True}}
-    assert set(step(losses=losses, tokens=256).run(factored(tiny_llama, tmp_path))["parts"]) == {"values", "a.b"}
+    assert set(step(losses=losses, tokens=256).run(factored(tiny_llama, tmp_path)).parts) == {"values", "a.b"}
 
 
 def test_the_teacher_of_the_run_is_left_as_it_was(tmp_path: Path) -> None:
@@ -384,7 +384,7 @@ def test_another_model_can_be_the_teacher_if_it_has_the_same_words(tmp_path: Pat
     work = bench(tiny_llama(), tmp_path / "run")
     losses = {"logits": 1, "hidden": {"layers": [0, 0, 1]}}
     report = step(teacher=str(tmp_path / "other"), losses=losses, tokens=16 * 128).run(work)
-    assert report["curve"][-1]["loss"] < report["curve"][0]["loss"]
+    assert report.curve[-1].loss < report.curve[0].loss
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path / "other")
     tokenizer.add_tokens("<another>")
     tokenizer.save_pretrained(tmp_path / "other")

@@ -9,7 +9,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from kronpress.errors import KronpressError
-from kronpress.evaluate import LAMBADA, LambadaResult, read_lambada
+from kronpress.evaluate import LAMBADA, read_lambada
+from kronpress.records import LambadaScore
 from tests.evaluate.conftest import VOCABULARY
 
 TEXTS = ["the cat sat on the mat", "a dog", "it went on. and on. and so on", "ab  cd", "one\n\ntwo three", "x y"]
@@ -21,7 +22,7 @@ def written(folder: Path, texts: list[str]) -> str:
     return str(path)
 
 
-def measured(model: PreTrainedModel, letters: PreTrainedTokenizerFast, folder: Path, texts: list[str]) -> LambadaResult:
+def measured(model: PreTrainedModel, letters: PreTrainedTokenizerFast, folder: Path, texts: list[str]) -> LambadaScore:
     return LAMBADA.measure(model, letters, read_lambada(written(folder, texts)), name="text", progress=False)
 
 

@@ -13,7 +13,7 @@ from kronpress.data import read_text
 from kronpress.errors import KronpressError
 from kronpress.evaluate import PROTOCOLS, PerplexityProtocol
 from kronpress.evaluate.perplexity import chunked_nats
-from kronpress.evaluate.reading import DOCUMENTS, KIND_NAMES, ROWS, count_words, detokenize, unfit
+from kronpress.evaluate.text_formats import count_words, detokenize
 
 TEXT = "the cat sat on the mat. a dog barked at it, and so it went on.\n" * 3
 
@@ -209,37 +209,6 @@ def test_rows_are_joined_as_the_data_set_does(llama: LlamaForCausalLM, letters: 
     assert (joined.windows, joined.perplexity) == (2, plain.perplexity)
 
 
-def test_rows_of_the_data_sets() -> None:
-    assert ROWS["joined"](" a\n \nb\n") == " a\n\n\n\n\nb\n"
-    assert ROWS["concatenated"](" a\n \nb\n") == " a\nb\n"
-    assert ROWS["sentences"](" no it was n't \n \n but N of \n") == "no it was n't but N of"
-
-
-PTB = " he said the <unk> 's N shares rose to $ N a share from $ N N \n it was n't 1\\/2 \n"
-
-
-def test_detokenizers() -> None:
-    assert detokenize(PTB, "ptb") == " he said the ?'s 1 shares rose to $1 a share from $1 N\nit wasn't 1/2\n"
-    raw = ' = = Size = = \n It \'s 1 @,@ 234 m ( 5 @.@ 6 ft ) long ; well @-@ known , " big " . \n'
-    assert detokenize(raw, "wikitext") == ' == Size ==\nIt\'s 1,234 m (5.6 ft) long; well-known, "big".\n'
-    assert detokenize(raw, "none") == raw
-
-
-def test_kinds_are_told_apart() -> None:
-    texts = {"wikitext-v1": " = Lobster = \n a <unk> of N , \n", "wikitext-raw": " = Lobster = \n", "ptb": PTB}
-    assert {name for name in KIND_NAMES if unfit(name, TEXT) is None} == {"lambada", "wikitext-raw", "any"}
-    for kind in texts:
-        assert {name for name in KIND_NAMES if unfit(name, texts[kind]) is None} == {kind, "any"}
-
-
-def test_words_of_the_real_text_are_those_of_the_papers(test_data: Path) -> None:
-    v1 = (test_data / "wikitext-2" / "valid.txt").read_text(encoding="utf-8")
-    raw = (test_data / "wikitext-2" / "valid.raw.txt").read_text(encoding="utf-8")
-    assert count_words(v1, "word+eos") == 217_646
-    assert [len(DOCUMENTS["pages"](text)) for text in (v1, raw)] == [60, 60]
-    assert "".join(page + "\n" for page in DOCUMENTS["pages"](raw)) == raw.removeprefix(" \n") + "\n"
-
-
 def test_kinds_of_text_are_not_mixed(llama: LlamaForCausalLM, letters: PreTrainedTokenizerFast) -> None:
     llama.config.max_position_embeddings = 1024
     for name in ("wikitext-v1", "krony-pt"):
@@ -252,7 +221,7 @@ def test_kinds_of_text_are_not_mixed(llama: LlamaForCausalLM, letters: PreTraine
     with pytest.raises(KronpressError, match=r"Treebank .*, and the text 'v1' has upper case in it \('A'\); .* choose"):
         PROTOCOLS["ptb"].measure(llama, letters, "<unk> A", name="v1")
     with pytest.raises(KronpressError, match=r"WikiText v1, and the text 'ptb' is all lower case with N .* or ptb or"):
-        PROTOCOLS["krony-pt"].measure(llama, letters, PTB, name="ptb")
+        PROTOCOLS["krony-pt"].measure(llama, letters, "the <unk> 's N shares rose \n to $ N", name="ptb")
 
 
 def test_windows_of_any_size_are_protocols(llama: LlamaForCausalLM, letters: PreTrainedTokenizerFast) -> None:

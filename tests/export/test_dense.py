@@ -19,11 +19,20 @@ from transformers.pytorch_utils import Conv1D
 
 import kronpress
 from kronpress.checkpoint import structured_layers, write_checkpoint
-from kronpress.export import Export, dense, export_dense, multiply_out, parity
+from kronpress.export import DenseExporter, Export, dense, multiply_out, parity
 from kronpress.export.plain import fill, twin
-from kronpress.factorize import CalibratedPruning, Factorize
-from kronpress.layers import KroneckerLinear, LowRankLinear, StructuredLayer, linear
-from tests.conformance.test_families import CASES, EVERYTHING, build, ids
+from kronpress.factorize import Factorize
+from kronpress.layers import (
+    KroneckerLinear,
+    KroneckerLinearSpec,
+    LowRankLinear,
+    StructuredLayer,
+    StructuredSpec,
+    TableSpec,
+    linear,
+)
+from kronpress.prune import Prune
+from tests.conformance.test_families import CASES, build, everything, ids
 from tests.conformance.test_layers import CASES as LAYERS
 from tests.conformance.test_layers import built
 from tests.tiny import bench, factorized, logits, tiny_bert, tiny_gpt2, tiny_llama, tiny_tokenizer
@@ -33,7 +42,7 @@ Spoiler = Callable[[StructuredLayer], nn.Module]
 
 def export(model: PreTrainedModel, folder: Path, **options: Any) -> tuple[Export, PreTrainedModel]:
     """Export beside `folder`'s other files, and open the result as transformers does."""
-    done = export_dense(model, folder / "dense", **options)
+    done = DenseExporter().write(model, folder / "dense", **options)
     opened = type(multiply_out(model)).from_pretrained(done.folder)
     return done, opened.eval()
 
@@ -53,7 +62,7 @@ def state(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 @CASES
 def test_each_family_comes_back_as_its_base_architecture(model_type: str, tied: bool, tmp_path: Path) -> None:
     original = build(model_type, tied=tied)
-    student = factorized(original, tmp_path, sites=EVERYTHING)
+    student = factorized(original, tmp_path, sites=everything(model_type))
     expected, before, spec = logits(student, ids()), state(student), student.config.to_dict()
     done, opened = export(student, tmp_path, tokenizer=tiny_tokenizer())
 
@@ -86,18 +95,18 @@ def test_a_head_is_tied_where_the_student_ties_it(
     model: Callable[[], PreTrainedModel], head: str, tmp_path: Path
 ) -> None:
     work = bench(model(), tmp_path)
-    Factorize(init="van_loan", sites="embedding,head", right=(1, 2), head=head).run(work)
+    Factorize(method={"name": "van_loan", "right": (1, 2)}, sites="embedding,head", head=head).run(work)
     done, opened = export(work.student, tmp_path)
     weights = [end.weight for end in (opened.get_input_embeddings(), opened.get_output_embeddings())]
     assert config_of(done.folder)["tie_word_embeddings"] is (weights[0] is weights[1]) is (head == "tied")
     torch.testing.assert_close(logits(opened), logits(work.student), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("spec", LAYERS, ids=str)
-def test_each_kind_of_layer_fills_its_place(spec: dict[str, Any]) -> None:
+@pytest.mark.parametrize("spec", LAYERS, ids=repr)
+def test_each_kind_of_layer_fills_its_place(spec: StructuredSpec) -> None:
     layer = built(spec, dtype=torch.float32)
     rows, columns = layer.matrix
-    places = [nn.Embedding(rows, columns)] if "embedding" in spec["kind"] else [nn.Linear(columns, rows)]
+    places = [nn.Embedding(rows, columns)] if isinstance(spec, TableSpec) else [nn.Linear(columns, rows)]
     if isinstance(places[0], nn.Linear):
         places.append(Conv1D(rows, columns))
     for place in places:
@@ -110,11 +119,11 @@ def test_each_kind_of_layer_fills_its_place(spec: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"init": "svd", "ratio": 0.5},
-        {"init": "pruning", "right": (1, 2)},
-        {"init": "van_loan_normalized", "right": (2, 1), "scales": True},
-        {"init": "van_loan", "right": (2, 2), "terms": 3, "scales": True, "sites": "all"},
-        {"init": "van_loan", "right": (2, 2), "permute": "all", "sites": "all,embedding"},
+        {"method": {"name": "svd", "ratio": 0.5}},
+        {"method": {"name": "pruning", "right": (1, 2)}},
+        {"method": {"name": "van_loan_normalized", "right": (2, 1), "scales": True}},
+        {"method": {"name": "van_loan", "right": (2, 2), "terms": 3, "scales": True}, "sites": "all"},
+        {"method": {"name": "van_loan", "right": (2, 2), "permute": "all"}, "sites": "all,embedding"},
     ],
     ids=str,
 )
@@ -149,7 +158,7 @@ def test_a_bias_without_a_place_is_refused(tmp_path: Path) -> None:
 
 def test_a_layer_of_another_width_is_refused(tmp_path: Path) -> None:
     student = factorized(tiny_llama(), tmp_path, sites="up")
-    student.model.layers[1].mlp.up_proj = KroneckerLinear(left=(6, 8), right=(2, 2), bias=False)
+    student.model.layers[1].mlp.up_proj = KroneckerLinearSpec(left=(6, 8), right=(2, 2), bias=False).build()
     with pytest.raises(kronpress.KronpressError, match=r"up_proj is \(12, 16\) where .* \(24, 16\)"):
         export(student, tmp_path)
 
@@ -177,7 +186,7 @@ def test_an_encoder_without_a_head_is_compared_by_its_hidden_states(tmp_path: Pa
 def test_a_model_without_factors_is_written_as_it_is(narrow: bool, tmp_path: Path) -> None:
     work = bench(tiny_gpt2(), tmp_path)
     if narrow:
-        Factorize(init=CalibratedPruning(keep=0.5, tokens=2048, window=64)).run(work)
+        Prune(keep=0.5, fit={"tokens": 2048, "window": 64}).run(work)
     done, opened = export(work.student, tmp_path)
     assert (done.done, done.parity.as_run) == ("a model without factors, as it is", 0)
     assert torch.equal(logits(opened), logits(work.student))
@@ -279,7 +288,7 @@ def test_a_wrong_product_is_refused_by_each_proof(
 ) -> None:
     """One of three layers is multiplied out wrongly; its weight tells, and so do the networks."""
     student = factorized_up(tmp_path)
-    right = export_dense(student, tmp_path / "right").parity
+    right = DenseExporter().write(student, tmp_path / "right").parity
 
     def spoiled(layer: StructuredLayer) -> nn.Module:
         precise = copy.deepcopy(layer).double()
@@ -289,7 +298,7 @@ def test_a_wrong_product_is_refused_by_each_proof(
         patched.setattr("kronpress.export.plain.twin", spoiled)
         patched.setattr("kronpress.export.parity.twin", spoiled)
         with pytest.raises(kronpress.KronpressError, match=r"h\.1\.mlp\.c_fc is off the product") as refused:
-            export_dense(student, tmp_path / "folder" / "wrong")
+            DenseExporter().write(student, tmp_path / "folder" / "wrong")
         assert str(tmp_path / "folder" / "wrong") in str(refused.value)
         with torch.no_grad():
             wrong = parity.measure(student, multiply_out(student), inputs=[ids()])
@@ -300,7 +309,7 @@ def test_a_wrong_product_is_refused_by_each_proof(
 def factorized_up(folder: Path) -> PreTrainedModel:
     """A GPT-2 with square factors, scales that are not 1, and several terms."""
     work = bench(tiny_gpt2(), folder)
-    Factorize(init="van_loan", sites="up", right=(2, 2), terms=3, scales=True).run(work)
+    Factorize(method={"name": "van_loan", "right": (2, 2), "terms": 3, "scales": True}, sites="up").run(work)
     for layer in structured_layers(work.student).values():
         layer.scales.data = torch.tensor([1.5, 0.5, -2.0])
     return work.student
@@ -324,7 +333,7 @@ def test_what_is_not_factored_is_compared_too(key: str, tmp_path: Path, monkeypa
 
     monkeypatch.setattr(dense, "write_checkpoint", write_wrongly)
     with pytest.raises(kronpress.KronpressError, match=r"in float64, where 0\.0001 is allowed"):
-        export_dense(student, tmp_path / "wrong")
+        DenseExporter().write(student, tmp_path / "wrong")
     assert not names(tmp_path)
 
 
@@ -337,7 +346,7 @@ def test_a_config_that_computes_otherwise_is_refused(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(dense, "write_checkpoint", write_wrongly)
     with pytest.raises(kronpress.KronpressError, match=r"in float64, where 0\.0001 is allowed"):
-        export_dense(student, tmp_path / "wrong")
+        DenseExporter().write(student, tmp_path / "wrong")
     assert not names(tmp_path)
 
 
@@ -355,14 +364,14 @@ def test_numbers_that_are_none_are_refused(layer: int, tmp_path: Path) -> None:
     student = factorized_up(tmp_path)
     student.transformer.h[layer].mlp.c_fc.left.data[0, 0, 0] = float("nan")
     with pytest.raises(kronpress.KronpressError, match=rf"h\.{layer}\.mlp\.c_fc is off the product"):
-        export_dense(student, tmp_path / "wrong")
+        DenseExporter().write(student, tmp_path / "wrong")
 
 
 def test_a_folder_that_holds_something_is_untouched(tmp_path: Path) -> None:
     (tmp_path / "dense").mkdir()
     (tmp_path / "dense" / "thesis.tex").write_text("precious")
     with pytest.raises(kronpress.KronpressError, match="already holds files"):
-        export_dense(tiny_llama(), tmp_path / "dense")
+        DenseExporter().write(tiny_llama(), tmp_path / "dense")
     assert names(tmp_path / "dense") == {"thesis.tex"}
 
 
@@ -370,18 +379,18 @@ def test_folders_are_made_and_an_empty_one_is_used(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     for folder in (Path("a/b/c"), Path("empty")):
-        export_dense(tiny_llama(), folder)
+        DenseExporter().write(tiny_llama(), folder)
         kronpress.verify(folder)
     assert names(tmp_path) == {"a", "empty"}
 
 
 def test_low_rank_factors_in_a_loaded_checkpoint(tmp_path: Path) -> None:
     work = bench(tiny_llama(), tmp_path)
-    Factorize(init="svd", sites="all", ratio=0.5).run(work)
+    Factorize(method={"name": "svd", "ratio": 0.5}, sites="all").run(work)
     student = kronpress.load(kronpress.save(work.student, tmp_path / "student", tokenizer=tiny_tokenizer()))
     assert isinstance(student.model.layers[0].mlp.up_proj, LowRankLinear)
     done, opened = export(student, tmp_path)
     torch.testing.assert_close(logits(opened), logits(student), atol=1e-4, rtol=0)
-    again = export_dense(kronpress.load(done.folder), tmp_path / "again")
+    again = DenseExporter().write(kronpress.load(done.folder), tmp_path / "again")
     assert again.done == "a model without factors, as it is"
     assert count(opened) == count(tiny_llama())

@@ -11,7 +11,7 @@ import torch
 import kronpress
 from kronpress.checkpoint import structured_layers
 from kronpress.errors import KronpressError
-from kronpress.export import export_folded
+from kronpress.export import FoldedExporter
 from kronpress.factorize import Factorize
 from kronpress.layers import KroneckerFactors
 from tests.tiny import bench, factorized, logits, tiny_bert, tiny_gpt2, tiny_llama, tiny_tokenizer
@@ -22,20 +22,20 @@ def test_a_folded_model_is_the_same_with_fewer_numbers(build: Any, tmp_path: Pat
     student = factorized(build(), tmp_path)
     before = student.num_parameters()
     scaled = [part for part in student.modules() if isinstance(part, KroneckerFactors)]
-    done = export_folded(student, tmp_path / "folded", tokenizer=tiny_tokenizer())
+    done = FoldedExporter().write(student, tmp_path / "folded", tokenizer=tiny_tokenizer())
     again = kronpress.load(done.folder)
     torch.testing.assert_close(logits(again), logits(student), atol=1e-5, rtol=1e-5)
     assert before - done.parameters == 2 * len(scaled) == before - again.num_parameters()
     assert all(part.scales is not None for part in scaled), "the model itself is left as it is"
-    assert not any("'scales': True" in str(layer.spec()) for layer in structured_layers(again).values())
+    assert not any("scales=True" in repr(layer.spec) for layer in structured_layers(again).values())
     assert done.parity.as_run <= 1e-4
     assert kronpress.verify(done.folder)["deviation"] <= 1e-5
 
 
 def test_wrongly_folded_scales_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work = bench(tiny_llama(), tmp_path)
-    Factorize(init="van_loan_normalized", sites="up", right=(1, 2), scales=True).run(work)
+    Factorize(method={"name": "van_loan_normalized", "right": (1, 2), "scales": True}, sites="up").run(work)
     monkeypatch.setattr(KroneckerFactors, "fold_scales", lambda layer: setattr(layer, "scales", None))
     with pytest.raises(KronpressError, match="is off the product of its factors"):
-        export_folded(work.student, tmp_path / "folded")
+        FoldedExporter().write(work.student, tmp_path / "folded")
     assert not (tmp_path / "folded").exists()

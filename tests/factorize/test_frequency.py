@@ -12,7 +12,11 @@ from kronpress.factorize import Factorize
 from kronpress.linalg import KroneckerShape, nearest_kronecker_sum
 from tests.tiny import bench, logits, tiny_bert, tiny_gpt2
 
-TABLE: dict[str, Any] = {"sites": "embedding", "right": (1, 16), "terms": 4}
+TABLE: dict[str, Any] = {"right": (1, 16), "terms": 4}
+
+
+def factorize(method: str, *, sites: str = "embedding", **fields: Any) -> Factorize:
+    return Factorize(method={"name": method} | TABLE | fields, sites=sites)
 
 
 def test_weighted_rows_are_the_weighted_optimum() -> None:
@@ -52,20 +56,20 @@ def test_weights_need_right_factors_that_are_rows() -> None:
 @pytest.mark.parametrize("build", [tiny_gpt2, tiny_bert])
 def test_tokens_of_the_text_are_nearer_than_without_weights(build: Any, tmp_path: Path) -> None:
     missed = {}
-    for init in ("van_loan", "van_loan_frequency"):
+    for method in ("van_loan", "van_loan_frequency"):
         work = bench(build(), tmp_path)
-        (report,) = Factorize(init=init, **TABLE).run(work)["modules"]
+        (report,) = factorize(method).run(work).modules
         ids = work.training_windows(size=32)
         before, after = (model.get_input_embeddings()(ids).detach() for model in (work.teacher, work.student))
-        missed[init] = float((before - after).norm() / before.norm())
+        missed[method] = float((before - after).norm() / before.norm())
         assert logits(work.student, ids[:2]).isfinite().all()
-    assert report["relative_error"] == pytest.approx(missed["van_loan_frequency"], rel=3e-2)
+    assert report.relative_error == pytest.approx(missed["van_loan_frequency"], rel=3e-2)
     assert missed["van_loan_frequency"] < 0.9 * missed["van_loan"]
 
 
 def test_a_tied_head_scores_over_the_factors(tmp_path: Path) -> None:
     work = bench(tiny_gpt2(), tmp_path)
-    Factorize(init="van_loan_frequency", **TABLE).run(work)
+    factorize("van_loan_frequency").run(work)
     table = work.student.get_input_embeddings().to_dense().weight
     hidden = torch.randn(3, table.shape[1], generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(work.student.lm_head(hidden), hidden @ table.T)
@@ -74,14 +78,14 @@ def test_a_tied_head_scores_over_the_factors(tmp_path: Path) -> None:
 GROUPS = [{"tokens": 8, "terms": 16}, {"tokens": 40, "terms": 8}]
 
 
-def grouped(groups: list[dict[str, int]]) -> dict[str, Any]:
-    return {**TABLE, "init": {"name": "van_loan_frequency", "groups": groups}, "terms": 2}
+def grouped(groups: list[dict[str, int]]) -> Factorize:
+    return factorize("van_loan_frequency", groups=groups, terms=2)
 
 
 @pytest.mark.parametrize("build", [tiny_gpt2, tiny_bert])
 def test_frequent_tokens_keep_more_than_rare_ones(build: Any, tmp_path: Path) -> None:
     work = bench(build(), tmp_path)
-    (report,) = Factorize(**grouped(GROUPS)).run(work)["modules"]
+    (report,) = grouped(GROUPS).run(work).modules
     table, dense = (model.get_input_embeddings() for model in (work.student, work.teacher))
     table, dense = table.dense_weight().detach(), dense.weight.detach()
     ids = work.training_windows(size=1).flatten()
@@ -93,7 +97,7 @@ def test_frequent_tokens_keep_more_than_rare_ones(build: Any, tmp_path: Path) ->
     shares = [float(missed[some].sum() / norms[some].sum()) for some in order.split([8, 40, len(order) - 48])]
     assert shares[0] == 0 < shares[1] < shares[2] < 1
     whole = float((missed @ counts / (norms @ counts)).sqrt())
-    assert report["relative_error"] == pytest.approx(whole, rel=1e-4)
+    assert report.relative_error == pytest.approx(whole, rel=1e-4)
     assert logits(work.student, ids[None, :32]).isfinite().all()
 
 
@@ -106,7 +110,7 @@ def test_frequent_tokens_keep_more_than_rare_ones(build: Any, tmp_path: Path) ->
 )
 def test_groups_fit_the_table(groups: list[dict[str, int]], message: str, tmp_path: Path) -> None:
     with pytest.raises(KronpressError, match=message):
-        Factorize(**grouped(groups)).check(bench(tiny_gpt2(), tmp_path))
+        grouped(groups).check(bench(tiny_gpt2(), tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -120,11 +124,11 @@ def test_what_it_can_not_do_is_said_before_anything_changes(
     fields: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(KronpressError, match=message):
-        Factorize(init="van_loan_frequency", **TABLE | fields).check(bench(tiny_gpt2(), tmp_path))
+        factorize("van_loan_frequency", **fields).check(bench(tiny_gpt2(), tmp_path))
 
 
 def test_no_text_is_no_uniform_text(tmp_path: Path) -> None:
     work = bench(tiny_gpt2(), tmp_path)
     work.train = Corpus("nothing.txt", "")
     with pytest.raises(KronpressError, match=r"nothing\.txt"):
-        Factorize(init="van_loan_frequency", **TABLE).run(work)
+        factorize("van_loan_frequency").run(work)

@@ -12,7 +12,7 @@ from kronpress.checkpoint import load, save
 from kronpress.errors import KronpressError
 from kronpress.factorize import Factorize
 from kronpress.families import replace_module, select_sites
-from kronpress.layers import FactoredHead, TensorTrainEmbedding, TensorTrainLinear, weight_of
+from kronpress.layers import FactoredHead, TensorTrainEmbedding, TensorTrainLinearSpec, weight_of
 from kronpress.linalg import paired_modes
 from kronpress.validation import parse
 from tests.tiny import DIM, VOCABULARY, WIDTH, bench, logits, tiny_gpt2, tiny_llama, tiny_tokenizer
@@ -25,11 +25,11 @@ def factorize(**fields: Any) -> Factorize:
 
 
 def trained(**fields: Any) -> dict[str, Any]:
-    return {"init": {"name": "tensor_train", **fields}}
+    return {"form": {"name": "tensor_train", **fields}}
 
 
 def rows(**fields: Any) -> dict[str, Any]:
-    return {"init": {"name": "tensor_train_rows", **fields}, "sites": "embedding"}
+    return {"form": {"name": "tensor_train_rows", **fields}, "sites": "embedding"}
 
 
 PUBLISHED = [  # TTM-16, 32 and 64 without the biases of the feed-forward blocks, and TTM-80, of GPT-2
@@ -47,8 +47,8 @@ def test_parameters_of_the_published_models(rank: int, bias: bool, parameters: i
     for site in select_sites(model, "feed_forward"):
         out_features, in_features = weight_of(model.get_submodule(site.path)).shape
         modes = paired_modes((out_features, in_features), at_least=rank)
-        layer = TensorTrainLinear(modes=modes, ranks=[rank] * (len(modes) - 1), bias=bias, device="meta")
-        replace_module(model, site.path, module=layer)
+        spec = TensorTrainLinearSpec(modes=modes, ranks=(rank,) * (len(modes) - 1), bias=bias)
+        replace_module(model, site.path, module=spec.build(device="meta"))
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
 
@@ -75,7 +75,7 @@ def test_the_bias_goes_only_if_that_is_asked_for(bias: bool, tmp_path: Path) -> 
     layer, dense = (model.get_submodule(UP) for model in (work.student, work.teacher))
     assert (layer.bias is not None) is bias
     missed = (layer.to_dense().weight - weight_of(dense)).norm() / weight_of(dense).norm()
-    assert report["modules"][0]["relative_error"] == pytest.approx(missed.item(), abs=1e-6)
+    assert report.modules[0].relative_error == pytest.approx(missed.item(), abs=1e-6)
 
 
 def test_redundant_ranks_leave_the_function_and_train(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_redundant_ranks_leave_the_function_and_train(tmp_path: Path) -> None:
     torch.testing.assert_close(logits(padded.student), logits(lean.student), atol=1e-4, rtol=1e-4)
     layers = [work.student.get_submodule(UP) for work in (lean, padded)]
     assert [layer.ranks for layer in layers] == [(1, 6, 1), (1, 20, 1)]
-    assert reports[0]["modules"][0]["relative_error"] == reports[1]["modules"][0]["relative_error"]
+    assert reports[0].modules[0].relative_error == reports[1].modules[0].relative_error
     layers[1](torch.randn(7, DIM, generator=torch.Generator().manual_seed(0))).square().sum().backward()
     first, second = (core.grad for core in layers[1].cores)
     assert first[..., :6].abs().amax(dim=(0, 1, 2)).min() > 0
@@ -124,9 +124,9 @@ def test_a_checkpoint_opens_again(tmp_path: Path) -> None:
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"init": "tensor_train"}, "init tensor_train: the key 'rank' is missing"),
-    (trained(rank=0), "init tensor_train: rank is 0"),
-    (trained(rank=2, modes=[]), "init tensor_train: modes is "),
+    ({"form": "tensor_train"}, "form tensor_train: the key 'rank' is missing"),
+    (trained(rank=0), "form tensor_train: rank is 0"),
+    (trained(rank=2, modes=[]), "form tensor_train: modes is "),
     (trained(rank=2, mode=[[4, 4]]), "unknown key 'mode': did you mean 'modes'"),
     (
         trained(rank=2, modes=[[5, 4], [4, 4]]),
@@ -139,7 +139,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     (
         trained(rank=2) | {"sites": "up,embedding"},
-        r"tensor_train makes linear layers, not the table transformer\.wte; .* init: tensor_train_rows",
+        r"tensor_train makes linear layers, not the table transformer\.wte; .* form: .*tensor_train_rows",
     ),
     (
         rows(rank=1) | {"sites": "up"},

@@ -13,7 +13,7 @@ from kronpress.layers import KroneckerLinear
 from kronpress.linalg import KroneckerShape, nearest_kronecker_sum, nearest_low_rank, weighted_kronecker_sum
 from tests.tiny import bench, logits, tiny_bert, tiny_gpt2, tiny_llama
 
-INIT = {"name": "svd_whitened", "tokens": 512, "window": 32}
+METHOD = {"name": "svd_whitened", "tokens": 512, "window": 32}
 MODELS = pytest.mark.parametrize("model", [tiny_llama(), tiny_gpt2(), tiny_bert()], ids=["llama", "gpt2", "bert"])
 
 
@@ -72,6 +72,10 @@ def test_equal_inputs_give_the_nearest_sum_and_a_sum_is_found_again() -> None:
     assert again.error < 1e-6 * plain.error
 
 
+def _size(method: str) -> dict[str, Any]:
+    return {"right": (1, 2)} if "van_loan" in method else {}
+
+
 PLAIN = {"svd_whitened": "svd", "van_loan_whitened": "van_loan"}
 
 
@@ -84,10 +88,10 @@ def test_it_is_nearer_to_the_dense_model_than_without_text(
     distances = {}
     for name in (PLAIN[whitened], whitened):
         work = bench(model, tmp_path)
-        init = INIT | {"name": whitened} if name == whitened else name
         size = {"right": (1, 2)} if "van_loan" in whitened else {"ratio": 0.7}
-        report = Factorize(init=init, sites="all", **size).run(work)
-        assert all(0 < module["relative_error"] < 1 for module in report["modules"])
+        method = (METHOD if name == whitened else {}) | {"name": name} | size
+        report = Factorize(method=method, sites="all").run(work)
+        assert all(0 < module.relative_error < 1 for module in report.modules)
         text = bench(model, tmp_path).training_windows(size=32)[:8]
         distances[name] = (logits(work.student, text) - logits(model, text)).square().mean().item()
         assert logits(work.student, ids).isfinite().all()
@@ -99,7 +103,8 @@ def test_it_is_nearer_to_the_dense_model_than_without_text(
 @pytest.mark.parametrize("whitened", PLAIN)
 def test_a_table_is_refused(whitened: str, tmp_path: Path) -> None:
     with pytest.raises(KronpressError, match="inside of blocks, not model"):
-        Factorize(init=INIT | {"name": whitened}, sites="embedding").run(bench(tiny_llama(), tmp_path))
+        method = METHOD | {"name": whitened} | _size(whitened)
+        Factorize(method=method, sites="embedding").run(bench(tiny_llama(), tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -110,7 +115,7 @@ def test_a_table_is_refused(whitened: str, tmp_path: Path) -> None:
     ],
 )
 def test_what_kronecker_factors_can_not_be_is_said_first(fields: dict[str, Any], message: str, tmp_path: Path) -> None:
-    step = Factorize(init=INIT | {"name": "van_loan_whitened"}, **fields)
+    step = Factorize(method=METHOD | {"name": "van_loan_whitened"} | fields)
     for call in (step.check, step.run):
         with pytest.raises(KronpressError, match=message):
             call(bench(tiny_gpt2(), tmp_path))
@@ -119,10 +124,9 @@ def test_what_kronecker_factors_can_not_be_is_said_first(fields: dict[str, Any],
 @pytest.mark.parametrize("whitened", PLAIN)
 def test_what_is_factorized_already_is_said(whitened: str, tmp_path: Path) -> None:
     work = bench(tiny_gpt2(), tmp_path)
-    Factorize(init="van_loan", sites="up", right=(1, 2)).run(work)
+    Factorize(method={"name": "van_loan", "right": (1, 2)}, sites="up").run(work)
     with pytest.raises(KronpressError, match=r"mlp\.c_fc has been factorized already"):
-        size = {"right": (1, 2)} if "van_loan" in whitened else {}
-        Factorize(init=INIT | {"name": whitened}, sites="feed_forward", **size).run(work)
+        Factorize(method=METHOD | {"name": whitened} | _size(whitened), sites="feed_forward").run(work)
 
 
 def test_nothing_is_nearest_to_nothing() -> None:

@@ -11,7 +11,7 @@ from tests.tiny import tiny_gpt2, tiny_llama
 
 def test_an_unsupported_model_is_refused_with_the_supported_ones() -> None:
     sizes = {"d_model": 8, "d_ff": 8, "num_layers": 1, "num_heads": 2, "d_kv": 4, "vocab_size": 16}
-    with pytest.raises(KronpressError, match=r"unknown model type 't5': .*bert, distilbert, gpt2, llama"):
+    with pytest.raises(KronpressError, match=r"unknown model type 't5': .*bert, distilbert, .*gpt2, .*llama"):
         layout(T5ForConditionalGeneration(T5Config(**sizes)))
 
 

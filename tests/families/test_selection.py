@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from transformers import Olmo2Config, Olmo2ForCausalLM
 
 from kronpress.errors import KronpressError
 from kronpress.families import select_sites
@@ -49,6 +50,15 @@ def test_fused_attention_is_part_of_the_attention() -> None:
 def test_an_encoder_has_its_roles_too() -> None:
     paths = [site.path for site in select_sites(tiny_bert(), "output,down", skip_blocks=(1, 2))]
     assert paths == ["bert.encoder.layer.0.attention.output.dense", "bert.encoder.layer.0.output.dense"]
+
+
+@pytest.mark.parametrize("pattern", ["attention", "up, query", "all", "all,embedding"])
+def test_only_feed_forward_blocks_are_taken_where_no_more_is_known(pattern: str) -> None:
+    sizes = {"vocab_size": 32, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2}
+    model = Olmo2ForCausalLM(Olmo2Config(**sizes, num_attention_heads=2, pad_token_id=None))
+    assert len(select_sites(model, "feed_forward")) == 6
+    with pytest.raises(KronpressError, match="of olmo2 and olmo3 models the feed-forward blocks alone can be"):
+        select_sites(model, pattern)
 
 
 @pytest.mark.parametrize("pattern", ["uup", "*.feed.*", "re:^mlp", ""])

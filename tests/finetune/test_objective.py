@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -11,30 +13,42 @@ from transformers import PreTrainedModel
 
 from kronpress.activations.attention import training_attention
 from kronpress.activations.trace import tracing
-from kronpress.finetune import objective as task_distillation
+from kronpress.errors import KronpressError
 from kronpress.finetune.examples import Collate
 from kronpress.finetune.objective import TaskDistillation
-from kronpress.losses import IGNORED, parse_losses
+from kronpress.losses import IGNORED, Loss, parse_losses, readings_of
 from kronpress.tasks import TASKS, Feature, outputs_of, with_head
-from kronpress.teacher.example_store import Lesson
+from kronpress.teacher import task_live
+from kronpress.teacher.task_outputs import StoredTask, build_task
 from tests.tiny import tiny_bert, tiny_gpt2, tiny_llama, tiny_tokenizer
 
 BUILDS: dict[str, Any] = {"bert": tiny_bert, "gpt2": tiny_gpt2, "llama": tiny_llama}
 MODELS = pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
+READ: frozenset[Any] = frozenset({"embedding", "blocks"})
 LABELS = {"mrpc": [(1.0,), (0.0,), (1.0,)], "sts-b": [(2.5,), (0.0,), (5.0,)], "squad": [(2, 4), (0, 0), (1, 1)]}
 
 
 @pytest.fixture(autouse=True)
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(task_distillation, "mixed_precision", lambda _: nullcontext())
+    for module in ("kronpress.finetune.objective", "kronpress.tasks.predict"):
+        monkeypatch.setattr(import_module(module), "mixed_precision", lambda _: nullcontext())
 
 
-def batch(task: str) -> dict[str, torch.Tensor]:
-    features = [
+def features(task: str) -> list[Feature]:
+    return [
         Feature(tuple(range(3, 3 + length)), None, tuple(labels), index)
         for index, (length, labels) in enumerate(zip((9, 4, 6), LABELS[task], strict=True))
     ]
-    return Collate(pad=0)([(feature, None) for feature in features])
+
+
+def batch(task: str, teacher: StoredTask | None = None) -> dict[str, torch.Tensor]:
+    said = [{} if teacher is None else teacher.said(row) for row in range(3)]
+    return Collate(pad=0, teacher=teacher)(list(zip(features(task), said, strict=True)))
+
+
+def taught(student: PreTrainedModel, teacher: PreTrainedModel, losses: Mapping[str, Loss]) -> TaskDistillation:
+    """What a student is trained on that learns from a model."""
+    return TaskDistillation(student, task_live(teacher, readings=readings_of(losses)), losses)
 
 
 def headed(build: Any, task: str, *, seed: int) -> PreTrainedModel:
@@ -62,7 +76,7 @@ def test_what_has_no_label_is_compared_with_the_teacher_alone(build: Any, task: 
         TaskDistillation(student, None, parse_losses("cross_entropy"))(**each)["loss"] for each in (inputs, known)
     ]
     torch.testing.assert_close(*of_labels)
-    compared = TaskDistillation(student, teacher, parse_losses("logits"))
+    compared = taught(student, teacher, parse_losses("logits"))
     torch.testing.assert_close(compared(**inputs)["loss"], compared(**batch(task))["loss"])
 
 
@@ -80,62 +94,61 @@ def test_spans_give_what_transformers_gives() -> None:
 @pytest.mark.parametrize("losses", [{"logits": {"temperature": 2.0}}, {"hidden": {"layers": "last"}, "logits": 2}])
 def test_a_student_that_equals_its_teacher_loses_nothing(build: Any, task: str, losses: Any) -> None:
     student, teacher = (headed(build, task, seed=0) for _ in range(2))
-    objective = TaskDistillation(student, teacher, parse_losses(losses))
+    objective = taught(student, teacher, parse_losses(losses))
     assert abs(objective(**batch(task))["loss"].item()) < 1e-6
-    other = TaskDistillation(headed(build, task, seed=1), teacher, parse_losses(losses))
+    other = taught(headed(build, task, seed=1), teacher, parse_losses(losses))
     assert other(**batch(task))["loss"].item() > 1e-4
 
 
 @pytest.mark.parametrize("task", ["mrpc", "sts-b", "squad"])
-def test_outputs_taken_beforehand_stand_for_the_teacher(task: str) -> None:
+def test_stored_outputs_stand_for_the_teacher(task: str, tmp_path: Path) -> None:
     student, teacher = headed(tiny_bert, task, seed=0), headed(tiny_bert, task, seed=1)
-    losses, inputs = parse_losses({"logits": 0.7, "cross_entropy": 0.3}), batch(task)
-    with torch.no_grad():
-        outputs = outputs_of(teacher, {name: value for name, value in inputs.items() if name != "labels"})
-    found = []
-    for objective, more in (
-        (TaskDistillation(student, teacher, losses), {}),
-        (TaskDistillation(student, None, losses), {"teacher_outputs": outputs}),
+    losses = parse_losses({"logits": 0.7, "cross_entropy": 0.3})
+    stored = build_task(tmp_path, teacher, features(task))
+    results = []
+    for objective, inputs in (
+        (taught(student, teacher, losses), batch(task)),
+        (TaskDistillation(student, stored, losses), batch(task, stored)),
     ):
         student.zero_grad()
-        loss = objective(**inputs, **more)["loss"]
+        loss = objective(**inputs)["loss"]
         loss.backward()
         gradient = student.get_submodule(student.base_model_prefix).encoder.layer[0].output.dense.weight.grad
-        found.append((loss.item(), gradient.clone(), objective.take_parts()))
-    assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
-    torch.testing.assert_close(found[0][1], found[1][1])
-    assert set(found[0][2]) == {"logits", "cross_entropy"} and found[0][2] == pytest.approx(found[1][2])
+        results.append((loss.item(), gradient.clone(), objective.take_parts()))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-6)
+    torch.testing.assert_close(results[0][1], results[1][1])
+    assert set(results[0][2]) == {"logits", "cross_entropy"} and results[0][2] == pytest.approx(results[1][2])
 
 
-def test_states_taken_beforehand_stand_for_the_teacher() -> None:
+def test_stored_activations_stand_for_the_teacher(tmp_path: Path) -> None:
     student, teacher = headed(tiny_bert, "mrpc", seed=0), headed(tiny_bert, "mrpc", seed=1)
-    objective = TaskDistillation(student, teacher, parse_losses({"logits": 1, "embedding": 1, "hidden": 1, "rail": 1}))
-    inputs = batch("mrpc")
-    with torch.no_grad(), tracing(teacher, objective.readings) as trace:
-        outputs = outputs_of(teacher, {name: value for name, value in inputs.items() if name != "labels"})
-    known = {"teacher_outputs": outputs, "teacher_states": trace.taken()}
-    torch.testing.assert_close(objective(**inputs, **known)["loss"], objective(**inputs)["loss"])
-    known["teacher_states"] = known["teacher_states"] + 1
-    assert objective(**inputs, **known)["loss"] > objective(**inputs)["loss"]
+    losses = parse_losses({"logits": 1, "embedding": 1, "hidden": 1, "rail": 1})
+    live, stored = taught(student, teacher, losses), build_task(tmp_path, teacher, features("mrpc"), readings=READ)
+    objective, inputs = TaskDistillation(student, stored, losses), batch("mrpc", stored)
+    torch.testing.assert_close(objective(**inputs)["loss"], live(**batch("mrpc"))["loss"], rtol=0.02, atol=0)
+    with torch.no_grad(), tracing(teacher, READ) as trace:
+        outputs_of(teacher, {name: batch("mrpc")[name] for name in ("input_ids", "attention_mask")})
+    inputs["teacher_activations"] = trace.taken()  # as they are, not rounded to bfloat16
+    torch.testing.assert_close(objective(**inputs)["loss"], live(**batch("mrpc"))["loss"])
+    inputs["teacher_activations"] = inputs["teacher_activations"] + 1
+    assert objective(**inputs)["loss"] > live(**batch("mrpc"))["loss"]
+
+
+def test_what_a_stored_teacher_does_not_give_is_missed_before_training(tmp_path: Path) -> None:
+    student, teacher = headed(tiny_bert, "mrpc", seed=0), headed(tiny_bert, "mrpc", seed=1)
+    stored = build_task(tmp_path, teacher, features("mrpc"), readings={"blocks"})
+    TaskDistillation(student, stored, parse_losses({"logits": 1, "hidden": 1}))
+    with pytest.raises(KronpressError, match="the loss 'embedding' reads embedding, which the teacher does not give"):
+        TaskDistillation(student, stored, parse_losses({"embedding": 1}))
 
 
 def test_attention_is_seen_without_padding() -> None:
     student, teacher = headed(tiny_bert, "mrpc", seed=0), headed(tiny_bert, "mrpc", seed=1)
     losses = parse_losses({"attention": {"of": "probabilities"}, "embedding": 1, "minilm": 1})
     with training_attention(student, teacher):
-        loss = TaskDistillation(student, teacher, losses)(**batch("mrpc"))["loss"]
+        loss = taught(student, teacher, losses)(**batch("mrpc"))["loss"]
         longer = batch("mrpc")
         for name in ("input_ids", "attention_mask"):
             longer[name] = F.pad(longer[name], (0, 5))
-        again = TaskDistillation(student, teacher, losses)(**longer)["loss"]
+        again = taught(student, teacher, losses)(**longer)["loss"]
     torch.testing.assert_close(loss, again, rtol=1e-4, atol=1e-5)
-
-
-def test_teacher_outputs_of_spans_are_padded() -> None:
-    features = [Feature((3,) * length, None, (0.0, 0.0), 0) for length in (3, 2)]
-    outputs = [np.ones((2, 3), dtype=np.float32), np.ones((2, 2), dtype=np.float32)]
-    known = [Lesson(each, torch.ones(len(feature.ids), 1, 2)) for feature, each in zip(features, outputs, strict=True)]
-    together = Collate(pad=0)(list(zip(features, known, strict=True)))
-    found = together["teacher_outputs"]
-    assert together["teacher_states"].sum(dim=(2, 3)).tolist() == [[2.0, 2.0, 2.0], [2.0, 2.0, 0.0]]
-    assert found.shape == (2, 2, 3) and found[1, :, 2].tolist() == [0.0, 0.0]

@@ -42,7 +42,7 @@ class Original:
 
 def _tensor_trains(folder: Path) -> PreTrainedModel:
     work = bench(tiny_llama(), folder)
-    Factorize(init={"name": "tensor_train", "rank": 2}, sites="feed_forward").run(work)
+    Factorize(form={"name": "tensor_train", "rank": 2}, sites="feed_forward").run(work)
     return work.student
 
 
@@ -188,8 +188,8 @@ def same_tensors(model: PreTrainedModel, original: Original, label: str, *, valu
     if values:
         other = [name for name, value in before.items() if not torch.equal(now[name], value)]
     assert not other, f"{label}: other values in {other[:3]}"
-    specs = {path: layer.spec() for path, layer in structured_layers(model).items()}
-    written = {path: layer.spec() for path, layer in structured_layers(original.model).items()}
+    specs = {path: layer.spec.model_dump(mode="json") for path, layer in structured_layers(model).items()}
+    written = {path: layer.spec.model_dump(mode="json") for path, layer in structured_layers(original.model).items()}
     assert without_padding(specs) == without_padding(written), f"{label}: other layers than were written"
 
 

@@ -28,7 +28,7 @@ def recipe_text(random: Random) -> str:
 def override(random: Random) -> str:
     """Return an override of a key that is there or nearly so, with a value that is fit or not."""
     paths = ("seed", "model", "description", "data.train", "steps.0.sites", "distill.tokens", "distill.losses.logits")
-    more = ("factorize.init", "factorize.init.keep", "distill.learning_rate", "evaluate.protocols", "0.sites", "steps")
+    more = ("factorize.form", "prune.fit.ridge", "distill.learning_rate", "evaluate.protocols", "0.sites", "steps")
     path = random.choice((*paths, *more))
     values = (*map(str, STRANGE), *map(repr, STRANGE), "1000", "0.5", "{logits: 1}", "[tokens-512]", "van_loan")
     text = f"{path}={random.choice(values)}"

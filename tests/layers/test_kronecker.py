@@ -12,8 +12,9 @@ from kronpress.layers import (
     KroneckerEmbedding,
     KroneckerLinear,
     NestedKroneckerEmbedding,
-    from_spec,
+    StructuredSpec,
     kronecker,
+    parse_spec,
 )
 from kronpress.linalg import KroneckerShape, KroneckerSum, nearest_kronecker_sum
 
@@ -71,7 +72,7 @@ def test_an_input_of_another_size_is_refused() -> None:
 
 def test_an_unknown_kind_is_refused_with_the_nearest() -> None:
     with pytest.raises(KronpressError, match="unknown layer kind 'kroneker_linear': did you mean 'kronecker_linear'"):
-        from_spec({"kind": "kroneker_linear"})
+        parse_spec({"kind": "kroneker_linear"}, StructuredSpec, place="the spec")
 
 
 def test_rows_of_a_table_are_products_of_rows() -> None:
@@ -89,7 +90,7 @@ def test_only_the_rows_that_were_looked_up_are_trained() -> None:
 
 def test_the_padding_index_is_handed_on() -> None:
     table = KroneckerEmbedding.of(a_sum(), padding_idx=3)
-    assert table.to_dense().padding_idx == table.spec()["padding_idx"] == 3
+    assert table.to_dense().padding_idx == table.spec.padding_idx == 3
 
 
 def test_folded_scales_leave_the_function_and_fewer_parameters() -> None:
@@ -101,7 +102,7 @@ def test_folded_scales_leave_the_function_and_fewer_parameters() -> None:
         layer.fold_scales()
         torch.testing.assert_close(layer.dense_weight(), before)
         assert layer.parameter_count == count - 2
-        assert not layer.spec()["scales"]
+        assert not layer.spec.scales
 
 
 @pytest.mark.parametrize("scales", [None, torch.tensor([2.0, -0.5])])

@@ -10,7 +10,15 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from kronpress.errors import KronpressError
-from kronpress.layers import FactoredHead, TensorTrainEmbedding, TensorTrainLinear, from_spec, tensor_train
+from kronpress.layers import (
+    FactoredHead,
+    StructuredSpec,
+    TensorTrainEmbedding,
+    TensorTrainLinear,
+    TensorTrainLinearSpec,
+    parse_spec,
+    tensor_train,
+)
 from kronpress.linalg import TensorTrainMatrix, TensorTrainTable, expand_rows, expand_train, paired_modes
 
 SIZES = st.integers(1, 3)
@@ -52,13 +60,13 @@ def test_both_orders_compute_the_product_and_cost_what_they_say(
         layer.order = order
         for answer in (layer, layer._chain):
             torch.testing.assert_close(answer(x), x @ expand_train(value.cores).T)
-        assert counted(layer._chain, x) == batch * layer.flops_per_token
-        costs.append(layer.flops_per_token)
+        costs.append(sum(2 * length * count for length, count in layer.spec.products(order)))
+        assert counted(layer._chain, x) == batch * costs[-1]
     assert cheapest == min(costs)
 
 
 def test_many_inputs_at_a_high_rank_cost_little_more_than_the_dense_product() -> None:
-    layer = TensorTrainLinear(modes=[[8, 8], [8, 8]], ranks=[64], bias=False)
+    layer = TensorTrainLinearSpec(modes=((8, 8), (8, 8)), ranks=(64,), bias=False).build()
     one, many = torch.zeros(1, 64), torch.zeros(512, 64)
     assert counted(layer, one) == layer.flops_per_token > 2 * 64 * 64
     assert counted(layer, many) < 2 * 512 * 64 * 64 * 1.3
@@ -66,7 +74,7 @@ def test_many_inputs_at_a_high_rank_cost_little_more_than_the_dense_product() ->
 
 def test_a_published_matrix_meets_the_narrow_side_first() -> None:
     up, down = (
-        TensorTrainLinear(modes=paired_modes(matrix, at_least=16), ranks=[16] * 4, bias=False, device="meta")
+        TensorTrainLinearSpec(modes=paired_modes(matrix, at_least=16), ranks=(16,) * 4, bias=False).build(device="meta")
         for matrix in ((3072, 768), (768, 3072))
     )
     assert up.parameter_count == down.parameter_count == 13_120
@@ -76,7 +84,7 @@ def test_a_published_matrix_meets_the_narrow_side_first() -> None:
 
 
 def test_the_product_is_never_formed() -> None:
-    layer = TensorTrainLinear(modes=[[16, 16]] * 4, ranks=[2] * 3, bias=False)
+    layer = TensorTrainLinearSpec(modes=((16, 16),) * 4, ranks=(2,) * 3, bias=False).build()
     assert layer.matrix == (65_536, 65_536)
     assert layer(torch.zeros(1, 65_536)).shape == (1, 65_536)
 
@@ -98,7 +106,7 @@ def test_an_input_of_another_size_is_refused() -> None:
 def test_ranks_that_do_not_go_with_the_modes_are_refused(kind: str) -> None:
     modes, more = ([[2, 2], [2, 2]], {}) if "linear" in kind else ([2, 2], {"num_embeddings": 3})
     with pytest.raises(KronpressError, match="2 ranks for 2 modes; give those between the cores, 1"):
-        from_spec({"kind": kind, "modes": modes, "ranks": [1, 1], **more})
+        parse_spec({"kind": kind, "modes": modes, "ranks": [1, 1], **more}, StructuredSpec, place="the spec")
 
 
 @given(modes=ROW_MODES, rank=st.integers(1, 3), rows=st.integers(1, 5))
@@ -111,7 +119,7 @@ def test_a_table_computes_rows_and_scores_and_costs_what_it_says(modes: list[int
     torch.testing.assert_close(layer(torch.arange(rows)), table)
     torch.testing.assert_close(layer.scores(x), x @ table.T)
     assert counted(layer, torch.tensor([0])) == layer.flops_per_token
-    assert counted(layer.scores, x) == sum(2 * length * count for length, count in layer.score_products)
+    assert counted(layer.scores, x) == sum(2 * length * count for length, count in layer.spec.score_products)
 
 
 def test_scores_are_formed_some_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +158,7 @@ def test_a_head_over_the_table_computes_as_its_dense_twin(batch: tuple[int, ...]
     table = TensorTrainEmbedding.of(rows_of([2, 3]), padding_idx=1)
     head, x = FactoredHead.of(table, bias=bias), random(*batch, 6)
     torch.testing.assert_close(head(x), head.to_dense()(x))
-    again = from_spec(head.spec(), dtype=torch.float64)
+    again = head.spec.build(dtype=torch.float64)
     again.load_state_dict(head.state_dict())
     assert torch.equal(again(x), head(x))
     assert again.table.padding_idx == table.to_dense().padding_idx == 1

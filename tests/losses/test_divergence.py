@@ -126,7 +126,7 @@ def test_without_a_teacher_or_with_a_cache_of_too_little_it_says_so() -> None:
     with pytest.raises(KronpressError, match="set top_k"):
         LogitDistillation().per_token(student, cached, labels)
     for fields in ({"top_k": 3}, {"top_k": 2, "temperature": 2}):
-        with pytest.raises(ValueError, match=r"known are 2 words at temperature 1\.0"):
+        with pytest.raises(ValueError, match=r"only the 2 likeliest ids at temperature 1\.0 are stored"):
             LogitDistillation.model_validate(fields).per_token(student, cached, labels)
 
 
@@ -134,6 +134,32 @@ def test_words_that_are_left_out_join_the_rest() -> None:
     predictions = Predictions(torch.tensor([[0.5, 0.25, 0.15, 0.1]]).log())
     top = predictions.top(2, temperature=1.0)
     assert isinstance(top, Top)
-    assert top.words.tolist() == [[0, 1]]
+    assert top.ids.tolist() == [[0, 1]]
     torch.testing.assert_close(top.log_probabilities.exp(), torch.tensor([[0.5, 0.25, 0.25]]))
     torch.testing.assert_close(top.top(1, temperature=1.0).log_probabilities.exp(), torch.tensor([[0.5, 0.5]]))
+
+
+@pytest.mark.parametrize("divergence", ["forward", "reverse", "jensen_shannon"])
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_the_coarse_divergence_and_its_gradient_are_those_of_the_plain_formula(
+    divergence: Any, temperature: float
+) -> None:
+    ours, theirs = (3 * torch.randn(7, 30, dtype=torch.float64) for _ in range(2))
+    ours.requires_grad_()
+    ids = theirs.topk(4, dim=-1).indices
+
+    def coarse(logits: torch.Tensor) -> torch.Tensor:
+        p = torch.softmax(logits / temperature, dim=-1)
+        best = p.gather(1, ids)
+        return torch.cat([best, 1 - best.sum(dim=1, keepdim=True)], dim=1)
+
+    p, q = coarse(theirs), coarse(ours)
+    middle = (p + q) / 2
+    pairs = {"forward": [(p, q)], "reverse": [(q, p)], "jensen_shannon": [(p, middle), (q, middle)]}[divergence]
+    plain = sum((a * (a / b).log()).sum(dim=1) for a, b in pairs) / len(pairs) * temperature**2
+    loss = LogitDistillation(divergence=divergence, temperature=temperature, top_k=4)
+    labels = torch.zeros(7, dtype=torch.long)
+    top = Predictions(theirs.float()).top(4, temperature=temperature)
+    value, slope = loss.per_token(Predictions(ours.detach().float()), top, labels)
+    torch.testing.assert_close(value.double(), plain.detach(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(slope.double(), torch.autograd.grad(plain.sum(), ours)[0], atol=1e-5, rtol=1e-4)

@@ -5,24 +5,18 @@ from __future__ import annotations
 import math
 import random
 
-from kronpress.report import (
-    DISK,
-    FLOPS,
-    PARAMETERS,
-    PARAMETERS_UNTIED,
-    PARAMETERS_WITHOUT_HEAD,
-    LayerError,
+from kronpress.records import (
+    Footprint,
+    LayerChange,
     ModelScore,
-    PerplexityRow,
-    Quantity,
-    RunSummary,
     Sample,
     Score,
+    SeedScore,
     SpeedRow,
-    StepTime,
-    TaskScores,
+    TaskRecord,
     TrainingPoint,
 )
+from kronpress.report import PerplexityRow, RunSummary, StepTime
 
 RECIPE = """\
 # Half of every feed-forward, then train back.
@@ -38,21 +32,29 @@ steps:
 """
 
 
-def footprint(scale: float) -> dict[str, Quantity]:
-    sizes = {PARAMETERS: 134_515_008, PARAMETERS_UNTIED: 162_826_560, PARAMETERS_WITHOUT_HEAD: 106_203_456}
-    return {
-        **{label: Quantity(round(count * scale), "parameters") for label, count in sizes.items()},
-        FLOPS: Quantity(2.69e8 * scale, "FLOPs"),
-        DISK: Quantity(269_060_552 * scale, "bytes"),
-    }
+def footprint(scale: float) -> Footprint:
+    return Footprint(
+        parameters=round(134_515_008 * scale),
+        parameters_untied=round(162_826_560 * scale),
+        parameters_without_head=round(106_203_456 * scale),
+        parameters_effective=0,
+        bytes_in_memory=round(269_060_552 * scale),
+        bytes_on_disk=round(269_060_552 * scale),
+        flops_per_token=round(2.69e8 * scale),
+        block_flops_per_token=0,
+    )
 
 
-def errors() -> list[LayerError]:
+def errors() -> list[LayerChange]:
     chance = random.Random(0)
     return [
-        LayerError(
+        LayerChange(
             path=f"model.layers.{block}.mlp.{role}_proj",
             role=f"{role}_proj",
+            block=block,
+            parameters_before=884_736,
+            parameters_after=442_368,
+            layer="768 hidden neurons",
             relative_error=start + 0.12 * math.sin(block / 9) + 0.02 * chance.random(),
         )
         for role, start in (("gate", 0.31), ("up", 0.34), ("down", 0.22))
@@ -68,23 +70,24 @@ def training() -> list[TrainingPoint]:
     ]
 
 
-def task(name: str, scores: dict[str, Score], *, step: int = 3, hans: dict[str, Score] | None = None) -> TaskScores:
+def task(name: str, scores: dict[str, Score], *, step: int = 3, hans: dict[str, Score] | None = None) -> TaskRecord:
     """The scores of models on one task, some of them also on HANS; the larger models come first."""
     metrics = {"mrpc": ("f1", "accuracy"), "cola": ("matthews",)}.get(name, ("accuracy",))
-    sizes = [{PARAMETERS: Quantity(n, "parameters"), FLOPS: Quantity(2 * n, "FLOPs")} for n in (109e6, 57e6, 14.4e6)]
-    models = [
+    sizes = [Footprint(n, 0, 0, 0, 0, None, 2 * n, 0) for n in (109_000_000, 57_000_000, 14_400_000)]
+    models = tuple(
         ModelScore(
             model,
             score,
             footprint=sizes[min(index, 2)],
+            seeds=(SeedScore(0, score.value, {"accuracy": score.value}),),
             elsewhere={"hans": {"accuracy": (hans or {})[model]}} if model in (hans or {}) else {},
         )
         for index, (model, score) in enumerate(scores.items())
-    ]
-    return TaskScores(name, step, "dev", metrics, {"train": 3668, "dev": 408}, models)
+    )
+    return TaskRecord(name, "dev", metrics, {"train": 3668, "dev": 408}, models, step=step)
 
 
-def tasks() -> list[TaskScores]:
+def tasks() -> list[TaskRecord]:
     return [
         task("mrpc", {"teacher": Score(90, 1, 3), "student": Score(84.2, 0.604, 3), "tiny": Score(80, 0.5, 3)}),
         task(
@@ -108,7 +111,7 @@ def full() -> RunSummary:
         steps=[StepTime("calibrate", 41.2), StepTime("prune", 7.4), StepTime("distill", 498), StepTime("evaluate", 63)],
         footprint_before=footprint(1.0),
         footprint_after=footprint(0.704),
-        layer_errors=errors(),
+        layers=errors(),
         training=training(),
         validation=[TrainingPoint(tokens=61_440 * i, loss=0.62 - 0.045 * i) for i in range(1, 5)],
         perplexity=[

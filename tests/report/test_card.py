@@ -10,7 +10,8 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from kronpress.report import RunSummary, Score, model_card
+from kronpress.records import Score
+from kronpress.report import RunSummary, model_card
 from tests.report.examples import RECIPE, empty, full, task
 
 

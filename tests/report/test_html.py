@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from kronpress.report import PerplexityRow, RunSummary, Sample, Score, render, write_report
+from kronpress.records import Sample, Score
+from kronpress.report import PerplexityRow, RunSummary, render, write_report
 from tests.report.examples import empty, full, task
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -20,10 +21,10 @@ LOADING = {"src", "href", "srcset", "data", "action", "poster", "xlink:href"}
 SECTIONS = {
     "Perplexity": {"perplexity": ()},
     "Tasks": {"tasks": ()},
-    "Footprint": {"footprint_before": {}, "footprint_after": {}},
+    "Footprint": {"footprint_before": None, "footprint_after": None},
     "Speed": {"speed": ()},
     "Training": {"training": (), "validation": ()},
-    "What replacing the layers changed": {"layer_errors": ()},
+    "What replacing the layers changed": {"layers": ()},
     "Samples": {"samples": ()},
     "Notes": {"notes": ()},
     "Time": {"steps": ()},
@@ -119,9 +120,8 @@ def test_everything_is_escaped() -> None:
         environment={evil: evil},
         samples=[Sample(evil, evil, evil)],
         steps=[dataclasses.replace(plain.steps[0], name=evil)],
-        speed=[dataclasses.replace(plain.speed[0], name=evil, unit=evil)],
-        footprint_after={evil: next(iter(plain.footprint_after.values()))},
-        layer_errors=[dataclasses.replace(error, path=f"{evil}.1.", role=evil) for error in plain.layer_errors],
+        speed=[dataclasses.replace(plain.speed[0], phase=evil)],
+        layers=[dataclasses.replace(layer, path=evil, role=evil) for layer in plain.layers],
         perplexity=[dataclasses.replace(row, stage=evil, text=evil, protocol=evil) for row in plain.perplexity],
         tasks=[task(evil, {"teacher": Score(90), evil: Score(80)}, hans={evil: Score(50)})],
     )

@@ -9,14 +9,15 @@ from xml.etree import ElementTree
 import matplotlib
 import pytest
 
-from kronpress.report import LayerError, PerplexityRow, RunSummary, Score, TrainingPoint, plots
+from kronpress.records import LayerChange, Score, TrainingPoint
+from kronpress.report import PerplexityRow, RunSummary, plots
 from tests.report.examples import empty, errors, full, task, tasks, training
 
 
 def every_plot(summary: RunSummary) -> dict[str, str]:
     return {
         "parameters": plots.parameter_bars(summary),
-        "errors": plots.layer_errors(summary.layer_errors),
+        "errors": plots.layer_errors(summary.layers),
         "training": plots.training_curve(summary.training, validation=summary.validation),
         "perplexity": plots.perplexity_bars(summary.perplexity),
         "tasks": plots.task_bars(summary.tasks),
@@ -38,7 +39,7 @@ def test_without_data_there_is_no_plot() -> None:
 
 
 def test_errors_outside_numbered_blocks_are_not_plotted() -> None:
-    assert plots.layer_errors([LayerError("lm_head", "head", 0.1)]) == ""
+    assert plots.layer_errors([LayerChange("lm_head", "head", None, 8, 4, 0.1, "")]) == ""
 
 
 def test_one_training_point_is_not_a_curve() -> None:

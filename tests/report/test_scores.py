@@ -7,13 +7,14 @@ import math
 
 import pytest
 
-from kronpress.report import FLOPS, PARAMETERS, Quantity, RunSummary, Score, TaskScores
+from kronpress.records import Footprint, Score, TaskRecord
+from kronpress.report import RunSummary
 from kronpress.report.headline import headlines
 from kronpress.report.scores import Grid, models, score_tables
 from tests.report.examples import empty, task, tasks
 
 
-def scores(found: list[TaskScores]) -> Grid:
+def scores(found: list[TaskRecord]) -> Grid:
     return score_tables(found)[0]
 
 
@@ -69,7 +70,7 @@ def test_the_caption_counts_seeds(found: list[Score], said: str) -> None:
 
 def test_the_caption_counts_runs_that_diverged() -> None:
     whole = task("rte", {"teacher": Score(70), "student": Score(60)})
-    lost = dataclasses.replace(whole, models=[whole.models[0], dataclasses.replace(whole.models[1], diverged=2)])
+    lost = dataclasses.replace(whole, models=(whole.models[0], dataclasses.replace(whole.models[1], diverged=2)))
     assert " Runs that diverged are left out: 2 of student on rte." in scores([lost]).caption
     assert "diverged" not in scores([whole]).caption
 
@@ -132,10 +133,10 @@ def test_different_tasks_of_several_steps_are_gathered() -> None:
 
 
 def test_sizes_that_differ_with_the_head_are_a_range() -> None:
-    def sized(name: str, size: int) -> TaskScores:
+    def sized(name: str, size: int) -> TaskRecord:
         plain = task(name, {"teacher": Score(90)})
-        footprint = {PARAMETERS: Quantity(size, "parameters"), FLOPS: Quantity(20e6 + size, "FLOPs")}
-        return dataclasses.replace(plain, models=[dataclasses.replace(plain.models[0], footprint=footprint)])
+        footprint = Footprint(size, 0, 0, 0, 0, None, 20_000_000 + size, 0)
+        return dataclasses.replace(plain, models=(dataclasses.replace(plain.models[0], footprint=footprint),))
 
     assert scores([sized("rte", 1_900_000), sized("mnli", 1_800_000)]).rows[0][4:6] == (
         "1.8 M … 1.9 M",
@@ -177,8 +178,8 @@ def test_several_metrics_have_a_table_of_their_own() -> None:
     mrpc, rte = task("mrpc", both), task("rte", both)
     teacher, student = mrpc.models
     parts = {"f1": Score(91.0, 1.0, 3), "accuracy": Score(89.0)}
-    mrpc = dataclasses.replace(mrpc, models=[dataclasses.replace(teacher, metrics=parts), student])
-    alone = [dataclasses.replace(each, metrics={"accuracy": each.score}) for each in rte.models]
+    mrpc = dataclasses.replace(mrpc, models=(dataclasses.replace(teacher, metrics=parts), student))
+    alone = tuple(dataclasses.replace(model, metrics={"accuracy": model.score}) for model in rte.models)
     _, grid = score_tables([mrpc, dataclasses.replace(rte, models=alone)])
     assert grid.head == ("model", "mrpc: f1", "mrpc: accuracy")
     assert grid.rows == (("teacher", "91.00 ± 1.00", "89.00"),)
@@ -190,7 +191,7 @@ def test_a_turned_table_has_the_models_on_top() -> None:
     assert turned.rows[0] == ("mrpc", "90.00 ± 1.00", "84.20 ± 0.60", "80.00 ± 0.50")
 
 
-def headline(found: list[TaskScores]) -> list[tuple[str, str]]:
+def headline(found: list[TaskRecord]) -> list[tuple[str, str]]:
     summary: RunSummary = dataclasses.replace(empty(), tasks=found)
     return [(item.value, item.detail) for item in headlines(summary)]
 

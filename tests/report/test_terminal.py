@@ -8,7 +8,8 @@ import io
 import pytest
 from rich.console import Console
 
-from kronpress.report import RunSummary, Score, print_summary
+from kronpress.records import Score
+from kronpress.report import RunSummary, print_summary
 from tests.report.examples import empty, full, task
 
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedM
 
 import kronpress
 from kronpress.errors import KronpressError
-from kronpress.export import export_dense
+from kronpress.export import DenseExporter
 from kronpress.families import is_causal
 from kronpress.run.execution import execute
 from kronpress.run.folder import Run
@@ -45,11 +45,15 @@ def small(name: str, model: Path, text: Path, *more: str) -> Recipe:
     if "finetune" in kinds:
         overrides += ["finetune.tasks=sst-2", "finetune.epochs=0.5", f"finetune.data={glue(text.parent)}"]
     if name.startswith("minilm-7-glue"):
-        overrides += ["0.init.groups=[{tokens: 9, terms: 48}, {tokens: 20, terms: 8}]", "0.right=[1, 48]", "0.terms=4"]
+        overrides += [
+            "0.form.groups=[{tokens: 9, terms: 48}, {tokens: 20, terms: 8}]",
+            "0.form.right=[1, 48]",
+            "0.form.terms=4",
+        ]
     if "tensor_train" in read_recipe(name).to_yaml():
-        overrides += ["factorize.init.rank=4"]
-    if "calibrated_pruning" in read_recipe(name).to_yaml():
-        overrides += ["factorize.init.tokens=512", "factorize.init.window=32"]
+        overrides += ["factorize.form.rank=4"]
+    if "prune" in kinds:
+        overrides += ["prune.fit.tokens=512", "prune.fit.window=32"]
     return read_recipe(name, overrides=[*overrides, *more])
 
 
@@ -103,7 +107,7 @@ def test_every_shipped_recipe_runs_and_reopens(name: str, tmp_path: Path, text: 
     assert sum(p.numel() for p in opened.parameters()) < sum(p.numel() for p in model.parameters())
     assert "kronpress" in front_matter(run)["tags"]
     assert front_matter(run)["pipeline_tag"] == ("text-generation" if is_causal(model) else "fill-mask")
-    parity = export_dense(kronpress.load(run.checkpoint), tmp_path / "dense").parity
+    parity = DenseExporter().write(kronpress.load(run.checkpoint), tmp_path / "dense").parity
     assert parity.as_run <= 1e-4, "scales, orders and padding included"
     assert not list(run.folder.rglob("trainer")), "training checkpoints are removed"
     fine_tuned = len([path for path in weights_files(run.folder / "steps") if path.parts[-4].endswith("-finetune")])
@@ -133,7 +137,7 @@ def test_an_encoder_is_compared_by_its_outputs(tmp_path: Path, text: Path) -> No
     recipe = small("halve-ffn-training-free", save_tiny(tmp_path / "model", tiny_bert()), text, "evaluate.speed=true")
     run = execute(recipe, tmp_path / "run")
     summary = run.summary()
-    assert [row.name for row in summary.speed] == ["prefill"]
+    assert [row.phase for row in summary.speed] == ["prefill"]
     assert "cosine" in summary.notes[0]
     assert "AutoModelForMaskedLM" in (run.checkpoint / "README.md").read_text()
 
@@ -142,10 +146,11 @@ def test_sizes_before_and_after_are_in_the_same_number_format(tmp_path: Path, te
     model = save_tiny(tmp_path / "model", tiny_llama(max_position_embeddings=PROTOCOL_WINDOW).to(torch.bfloat16))
     run = execute(small("halve-ffn-training-free", model, text), tmp_path / "run")
     manifest = run.manifest()
-    before, after = manifest["footprint_before"], manifest["footprint_after"]
+    before, after = manifest.footprint_before, manifest.footprint_after
     assert {tensor.dtype for tensor in weights(run).values()} == {torch.bfloat16}
     assert kronpress.verify(run.checkpoint)["deviation"] <= 1e-5, "the probe is taken of what is saved"
-    assert before["bytes_in_memory"] - after["bytes_in_memory"] == 2 * (before["parameters"] - after["parameters"])
+    assert after is not None
+    assert before.bytes_in_memory - after.bytes_in_memory == 2 * (before.parameters - after.parameters)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +202,7 @@ def test_lambada_stands_beside_perplexity(tmp_path: Path, text: Path) -> None:
     more = [f"evaluate.lambada={tmp_path / 'lambada.jsonl'}", "evaluate.max_passages=2"]
     run = execute(small("halve-ffn-training-free", llama(tmp_path / "model"), text, *more), tmp_path / "run")
     (report,) = (json.loads(path.read_text()) for path in run.folder.glob("steps/*-evaluate/report.json"))
-    windows, lambada = report["perplexity"]
+    (windows,), lambada = report["record"]["perplexity"], report["record"]["lambada"]
     assert (windows["student"]["protocol"], lambada["student"]["protocol"]) == ("tokens-512", "lambada-openai")
     assert lambada["student"]["passages"] == 2
     assert lambada["ratio"] == lambada["student"]["perplexity"] / lambada["dense"]["perplexity"] != 1

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from kronpress.errors import KronpressError
 from kronpress.evaluate import Evaluate
 from kronpress.factorize import Factorize
+from kronpress.records import FactorizeRecord
 from kronpress.run.execution import execute
 from kronpress.run.folder import Run
 from kronpress.run.recipe import read_recipe
@@ -26,7 +27,7 @@ model: {0}/model
 data: {{train: {0}/text.txt, held_out: {0}/held_out.txt}}
 steps:
 - {{step: evaluate, max_windows: 1, text: {0}/other.txt}}
-- {{step: factorize, init: van_loan, sites: all, right: [2, 2], terms: 2}}
+- {{step: factorize, sites: all, form: {{name: kronecker, right: [2, 2], terms: 2}}}}
 - {{step: distill, tokens: 512, window: 32, teacher: {0}/teacher, log_every: 1}}
 - {{step: evaluate, max_windows: 1, text: {0}/other.txt}}
 """
@@ -84,14 +85,14 @@ def test_a_second_process_in_the_folder_is_refused_and_the_first_one_ends_well(
 ) -> None:
     original, asked = Factorize.run, []
 
-    def ask_for_the_folder_too(self: Factorize, bench: Any) -> dict[str, Any]:
+    def ask_for_the_folder_too(self: Factorize, bench: Any) -> FactorizeRecord:
         for resume in (True, False):
             with pytest.raises(KronpressError, match=rf"is in use by process {os.getpid()} on .*name another folder"):
                 asked.append(execute(run.recipe, run.folder, resume=resume))
         return original(self, bench)
 
     monkeypatch.setattr(Factorize, "run", ask_for_the_folder_too)
-    assert go_on(run).manifest()["finished"]
+    assert go_on(run).manifest().finished
     assert not asked
     assert {path.name for path in run.folder.iterdir()} == {
         "manifest.json", "recipe.yaml", "teacher.json", "steps", "checkpoint", "report.html",
@@ -156,8 +157,8 @@ def test_what_the_results_depend_on_must_be_what_it_was(
 @pytest.mark.parametrize("package", ["kronpress", "torch", "transformers"])
 def test_another_version_is_refused_with_both(package: str, run: Run) -> None:
     manifest = run.manifest()
-    manifest["environment"][package] = "0.0.7"
-    run.manifest_path.write_text(json.dumps(manifest))
+    changed = manifest.model_copy(update={"environment": manifest.environment | {package: "0.0.7"}})
+    run.keep_manifest(changed)
     now = metadata.version(package).replace("+", r"\+")
     assert_refused(run, rf"began with {package} 0\.0\.7, and this is {package} {now}, .* install {package}==0\.0\.7")
 
@@ -165,7 +166,8 @@ def test_another_version_is_refused_with_both(package: str, run: Run) -> None:
 def test_measurements_that_are_damaged_are_taken_again(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     (run.folder / "teacher.json").write_text("[]")
     done = go_on(run)
-    rows = [json.loads((done.step_folder(index) / "report.json").read_text())["perplexity"][0] for index in (0, 3)]
+    records = [json.loads((done.step_folder(index) / "report.json").read_text())["record"] for index in (0, 3)]
+    rows = [record["perplexity"][0] for record in records]
     assert rows[0]["dense"]["perplexity"] == rows[1]["dense"]["perplexity"]
     assert "teacher.json is damaged; what it lacks is measured again" in capsys.readouterr().out
 
@@ -187,14 +189,14 @@ WRONG = [
 
 @pytest.mark.parametrize(("key", "value"), WRONG, ids=lambda value: str(value)[:20])
 def test_a_damaged_manifest_is_named(key: str, value: Any, run: Run) -> None:
-    manifest = run.manifest() | {key: value}
+    manifest = run.manifest().to_json() | {key: value}
     if value is None:
         del manifest[key]
     run.manifest_path.write_text(json.dumps(manifest))
     assert_refused(run, rf"manifest\.json is damaged: .*{key}.*; restore it, or start the run anew")
 
 
-@pytest.mark.parametrize("content", [None, "[]", "{}", "{", '{"stage": 1, "peak_rss_bytes": 1}'])
+@pytest.mark.parametrize("content", [None, "[]", "{}", "{", '{"format_version": 1, "peak_rss_bytes": 1}'])
 def test_a_damaged_report_of_a_step_is_named_before_more_is_done(content: str | None, run: Run) -> None:
     path = run.step_folder(0) / "report.json"
     path.unlink() if content is None else path.write_text(content)
@@ -210,7 +212,7 @@ def test_a_damaged_log_is_named_with_the_line(run: Run) -> None:
         with pytest.raises(KronpressError, match=told):
             go_on(run)
     shutil.rmtree(log.parent)
-    assert go_on(run).manifest()["finished"], "the remedy works"
+    assert go_on(run).manifest().finished, "the remedy works"
 
 
 def test_the_space_that_saving_asks_for_is_asked_for_before_the_first_step(

@@ -19,8 +19,8 @@ from kronpress.checkpoint import files
 from kronpress.distill import Distill
 from kronpress.errors import KronpressError
 from kronpress.evaluate import Evaluate
-from kronpress.factorize import Factorize
-from kronpress.run import execution as pipeline
+from kronpress.prune import Prune
+from kronpress.run import execution
 from kronpress.run.execution import execute
 from kronpress.run.folder import Run
 from kronpress.run.recipe import Recipe, read_recipe
@@ -31,7 +31,7 @@ from tests.tiny import TEXT, save_tiny, tiny_gpt2, weights_files
 
 RECIPE = """
 steps:
-- {step: factorize, init: {name: calibrated_pruning, form: kronecker, tokens: 512, window: 64}}
+- {step: prune, form: kronecker, fit: {tokens: 512, window: 64}}
 - {step: evaluate, max_windows: 1}
 - {step: distill, tokens: 1280, window: 32, save_every: 4}
 - {step: evaluate, max_windows: 1}
@@ -74,15 +74,15 @@ def stopping(original: Callable[..., Any], *, at: int) -> Callable[..., Any]:
 
 
 STOPS = [
-    (Factorize, "run", 1),
+    (Prune, "run", 1),
     (shutil, "rmtree", 3),
     (Distill, "run", 1),
     (DistillationTrainer, "training_step", 2),
     (DistillationTrainer, "training_step", 6),
     (Evaluate, "run", 2),
-    (pipeline, "save", 2),
-    (pipeline, "save", 3),
-    (pipeline, "write_report", 1),
+    (execution, "save", 2),
+    (execution, "save", 3),
+    (execution, "write_report", 1),
     (files, "write_json", 1),
     (files, "write_json", 12),
 ]
@@ -99,8 +99,8 @@ def test_a_stop_anywhere_changes_nothing(recipe: Recipe, tmp_path: Path, monkeyp
         run = execute(recipe, folder, resume=True)
         assert weights(run) == weights(whole), (owner, name, at)
         assert contents(run.folder).keys() == contents(whole.folder).keys(), (owner, name, at)
-        assert run.manifest()["finished"]
-        assert [step["name"] for step in run.manifest()["steps"]] == ["factorize", "evaluate", "distill", "evaluate"]
+        assert run.manifest().finished
+        assert [step.name for step in run.manifest().steps] == ["prune", "evaluate", "distill", "evaluate"]
 
 
 def test_a_killed_process_is_resumed_to_the_same_bits(recipe: Recipe, tmp_path: Path) -> None:
@@ -122,9 +122,9 @@ def test_a_killed_process_is_resumed_to_the_same_bits(recipe: Recipe, tmp_path: 
     assert process.returncode == -signal.SIGKILL
     reached = read_log(killed.step_folder(2) / "train.jsonl")[-1]["step"]
     assert 0 < reached < 200
-    assert not killed.manifest()["finished"]
+    assert not killed.manifest().finished
     assert weights(execute(recipe, killed.folder, resume=True)) == weights(whole)
-    curves = [files.read_json(run.step_folder(2) / "report.json")["curve"] for run in (whole, killed)]
+    curves = [files.read_json(run.step_folder(2) / "report.json")["record"]["curve"] for run in (whole, killed)]
     assert curves[0] == curves[1]
 
 
@@ -145,7 +145,7 @@ def test_a_refused_resume_leaves_a_young_run_as_it_is(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched, pytest.raises(StopError):
-        patched.setattr(Factorize, "run", stopping(Factorize.run, at=1))
+        patched.setattr(Prune, "run", stopping(Prune.run, at=1))
         execute(recipe, tmp_path / "run")
     before = contents(tmp_path / "run")
     assert before

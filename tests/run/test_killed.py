@@ -24,7 +24,7 @@ precision: fp32
 model: {folder}/model
 data: {{train: {folder}/text.txt}}
 steps:
-- {{step: factorize, init: van_loan, sites: all, right: [2, 2], terms: 2}}
+- {{step: factorize, sites: all, form: {{name: kronecker, right: [2, 2], terms: 2}}}}
 - step: distill
   tokens: 12800
   window: 32
@@ -67,13 +67,14 @@ def steps_done(log: Path) -> int:
 
 
 def outcome(folder: Path) -> tuple[bytes, list[dict[str, Any]], dict[str, Any], set[str]]:
-    """What must not depend on kills: weights, the log and the report without times, and which files there are."""
+    """What must not depend on kills: weights, the log and the record without times, and which files there are."""
     clock = {"seconds", "tokens_per_second", "peak_rss_bytes"}
     step = folder / "steps" / "01-distill"
     lines = [{key: value for key, value in line.items() if key not in clock} for line in read_log(step / "train.jsonl")]
-    report = {key: value for key, value in files.read_json(step / "report.json").items() if key not in clock}
+    report = files.read_json(step / "report.json")
+    record = {key: value for key, value in report["record"].items() if key not in clock}
     names = {str(path.relative_to(folder)) for path in folder.rglob("*")}
-    return weights_files(folder / "checkpoint")[0].read_bytes(), lines, report, names
+    return weights_files(folder / "checkpoint")[0].read_bytes(), lines, record, names
 
 
 def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(

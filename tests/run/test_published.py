@@ -99,9 +99,9 @@ def test_the_other_shapes_of_krony_pt(shape: str, gpt2: PreTrainedModel, tmp_pat
     left = [int(part.split()[0]) for part in shape.split(", ")]
     right = [3072 // left[0], 768 // left[1]]
     changes = (
-        f"factorize.right={right}",
-        f"factorize.terms={terms}",
-        "factorize.init=van_loan",
+        f"factorize.form.right={right}",
+        f"factorize.form.terms={terms}",
+        "factorize.fit=nearest",
         "factorize.blocks=[0]",
     )
     found = measured("krony-96m", gpt2, tmp_path, *changes)
@@ -123,7 +123,7 @@ def test_kngpt2_with_a_tied_head_is_a_language_model_of_the_size_that_the_paper_
 
 
 def test_tqcompressed(gpt2: PreTrainedModel, tmp_path: Path) -> None:
-    found = measured("tqcompressed-81m", gpt2, tmp_path, "factorize.permute=none")  # which changes no count
+    found = measured("tqcompressed-81m", gpt2, tmp_path, "factorize.form.permute=none")  # which changes no count
     assert found.parameters == 119_933_764
     assert found.parameters_without_head == 81_336_388
 

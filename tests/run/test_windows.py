@@ -10,7 +10,6 @@ from transformers import PreTrainedModel
 
 from kronpress.distill import Distill
 from kronpress.errors import KronpressError
-from kronpress.factorize import Factorize
 from kronpress.run.execution import execute
 from kronpress.run.recipe import read_recipe, shipped
 from tests.tiny import TEXT, bench, save_tiny, tiny_bert, tiny_gpt2, tiny_llama
@@ -38,8 +37,12 @@ def on_a_small_model(recipe: str, folder: Path) -> list[str]:
             (folder / "SST-2" / f"{name}.tsv").write_text("sentence\tlabel\nthe fox\t0\na rabbit\t1\n")
         overrides += ["finetune.tasks=sst-2", f"finetune.data={folder}"]
     if recipe.startswith("minilm-7-glue"):
-        overrides += ["0.init.groups=[{tokens: 9, terms: 48}, {tokens: 20, terms: 8}]", "0.right=[1, 48]", "0.terms=4"]
-    return overrides + (["factorize.init.rank=4"] if "tensor_train" in text else [])
+        overrides += [
+            "0.form.groups=[{tokens: 9, terms: 48}, {tokens: 20, terms: 8}]",
+            "0.form.right=[1, 48]",
+            "0.form.terms=4",
+        ]
+    return overrides + (["factorize.form.rank=4"] if "tensor_train" in text else [])
 
 
 @pytest.mark.parametrize("positions", [64, 128])
@@ -59,11 +62,11 @@ def test_reports_say_which_windows_were_read(tmp_path: Path) -> None:
     save_tiny(tmp_path / "model", tiny_llama(max_position_embeddings=64))
     (tmp_path / "text.txt").write_text(TEXT)
     changes = [f"model={tmp_path / 'model'}", f"data.train={tmp_path / 'text.txt'}", "evaluate.max_windows=1"]
-    changes += ["factorize.init.tokens=128", "distill.tokens=256", "distill.validate_every=2"]
+    changes += ["prune.fit.tokens=128", "distill.tokens=256", "distill.validate_every=2"]
     run = execute(read_recipe("halve-ffn", overrides=changes), tmp_path / "run")
     paths = sorted(run.folder.glob("steps/*/report.json"))
-    factorize, before, distill, after = (json.loads(path.read_text()) for path in paths)
-    assert factorize["init"]["window"] == 64
+    pruned, before, distill, after = (json.loads(path.read_text())["record"] for path in paths)
+    assert pruned["method"]["fit"]["window"] == 64
     assert (distill["window"], distill["steps"], distill["tokens"]) == (64, 2, 256)
     assert [report["perplexity"][0]["student"]["protocol"] for report in (before, after)] == ["tokens-64"] * 2
     assert after["speed"]["prompt_tokens"] == after["speed"]["new_tokens"] == 32
@@ -75,14 +78,18 @@ def test_kroneckerbert_reads_512_tokens_and_says_what_its_stage_1_lacks(name: st
     recipe = read_recipe(name, overrides=["distill.tokens=510", "distill.batch=1"])
     assert "next-sentence prediction" in recipe.description
     (distill,) = (step for step in recipe.steps if isinstance(step, Distill))
-    report = distill.run(bench(tiny_bert(num_hidden_layers=1, max_position_embeddings=512), tmp_path))
-    assert (report["window"], report["tokens"]) == (510, 510)
+    record = distill.run(bench(tiny_bert(num_hidden_layers=1, max_position_embeddings=512), tmp_path))
+    assert (record.window, record.tokens) == (510, 510)
 
 
-@pytest.mark.parametrize("init", ["calibrated_pruning", "svd_whitened"])
-def test_a_window_of_calibration_that_the_model_cannot_see_is_refused(init: str, tmp_path: Path) -> None:
-    change = f"factorize.init={{name: {init}, window: 65}}"
-    step = read_recipe("halve-ffn-training-free", overrides=[change]).steps[0]
-    assert isinstance(step, Factorize)
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("halve-ffn-training-free", "prune.fit.window=65"),
+        ("halve-ffn-svd", "factorize.fit={name: whitened, window: 65}"),
+    ],
+)
+def test_a_window_of_calibration_that_the_model_cannot_see_is_refused(name: str, change: str, tmp_path: Path) -> None:
+    step = read_recipe(name, overrides=[change]).steps[0]
     with pytest.raises(KronpressError, match=r"a window of 65 is too long .* sees 64 tokens; set window to 64 or less"):
         step.check(bench(tiny_llama(max_position_embeddings=64), tmp_path))

@@ -66,6 +66,61 @@ def test_each_fault_is_found_and_placed(
     assert expected in capsys.readouterr().out
 
 
+USES = [
+    ("from pack.box import _hidden\n", 1),
+    ("from pack import box\nbox._hidden()\n", 1),
+    ("Box()._inner(1)\nBox()._inner(2)\n", 2),
+    ("monkeypatch.setattr('pack.box._hidden', 1)\nmonkeypatch.setattr(Box, '_inner', 1)\n", 2),
+    ("os._exit(0)\nconfig._attn_implementation\nclass T:\n    def f(self):\n        self._inner()\n", 0),
+]
+
+
+@pytest.mark.parametrize(("source", "count"), USES)
+def test_private_names_in_tests_are_counted(
+    source: str, count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden = GOOD + "\n\ndef _hidden():\n    return 1\n"
+    tests = tmp_path / "tests"
+    tests.mkdir()
+    (tests / "test_box.py").write_text(source, encoding="utf-8")
+    arguments = [str(package(tmp_path, hidden)), str(tests)]
+    assert budget.main(arguments) == int(count > 0)
+    printed = capsys.readouterr().out
+    assert (f"{count} uses of private names, limit 0" in printed) == (count > 0)
+    monkeypatch.setitem(budget.PRIVATE_IN_TESTS, "test_box.py", count)
+    assert budget.main(arguments) == 0
+    monkeypatch.setitem(budget.PRIVATE_IN_TESTS, "test_box.py", count + 1)
+    assert budget.main(arguments) == 1, "what is left may only become less"
+    assert f"lower PRIVATE_IN_TESTS from {count + 1}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("lines", "left", "expected"), [(500, None, 0), (501, None, 1), (501, 600, 0), (601, 600, 1)])
+def test_a_test_file_is_short(
+    lines: int, left: int | None, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tests = tmp_path / "tests"
+    tests.mkdir()
+    (tests / "test_box.py").write_text("\n" * lines, encoding="utf-8")
+    if left is not None:
+        monkeypatch.setitem(budget.LONG_TESTS, "test_box.py", left)
+    assert budget.main([str(package(tmp_path, GOOD)), str(tests)]) == expected
+
+
+def test_a_long_test_file_that_became_short_is_taken_off_the_list(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "test_box.py").write_text("\n", encoding="utf-8")
+    monkeypatch.setitem(budget.LONG_TESTS, "test_box.py", 600)
+    (tmp_path / "src").mkdir()
+    assert budget.main([str(package(tmp_path / "src", GOOD)), str(tmp_path)]) == 1
+    assert "remove it from LONG_TESTS" in capsys.readouterr().out
+
+
+def test_fillers_are_counted_where_they_are_loop_variables() -> None:
+    source = "known = 1\nfor each, (found, b) in c:\n    item = [known for known in d]\n"
+    assert sorted(budget.fillers(budget.ast.parse(source))) == ["each", "found", "known"]
+
+
 def test_a_vague_name_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert budget.main([str(package(tmp_path, GOOD, name="utils.py"))]) == 1
     assert "a name that says nothing" in capsys.readouterr().out

@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 import kronpress
-from kronpress.export import export_dense
+from kronpress.export import DenseExporter
 from kronpress.layers import weight_of
 from kronpress.linalg import KroneckerShape, nearest_kronecker_sum, nearest_permuted_kronecker_sum
 from kronpress.run.execution import execute
@@ -44,7 +44,7 @@ def test_it_runs_on_a_real_model_and_its_dense_export_is_equal(name: str, tmp_pa
     run = trained(name, tmp_path / "run")
     assert kronpress.verify(run.checkpoint)["deviation"] <= 1e-3
     model, tokenizer = kronpress.load_with_tokenizer(run.checkpoint)
-    export = export_dense(model, tmp_path / "dense", tokenizer=tokenizer)
+    export = DenseExporter().write(model, tmp_path / "dense", tokenizer=tokenizer)
     assert "multiplied out" in export.done
     print(name, export.parity)
     assert export.parity.exact <= 1e-5  # float64; Llama's norms compute in float32 all the same
@@ -84,8 +84,8 @@ model = GPT2LMHeadModel(GPT2Config())
 bench = Workbench(model, model, None, None, None, None)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 start = time.perf_counter()
-Factorize(sites="feed_forward", init="van_loan", right=(3, 3), terms=4).run(bench)
-Factorize(sites="embedding", init="van_loan", right=(1, 2)).run(bench)
+Factorize(sites="feed_forward", form={"name": "kronecker", "right": (3, 3), "terms": 4}).run(bench)
+Factorize(sites="embedding", form={"name": "kronecker", "right": (1, 2)}).run(bench)
 print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 

@@ -15,8 +15,8 @@ from kronpress.data import read_text, tokenize
 from kronpress.distill import Distill
 from kronpress.evaluate import PROTOCOLS
 from kronpress.export import multiply_out
-from kronpress.factorize import Factorize
 from kronpress.precision import mixed_precision
+from kronpress.prune import Prune
 from kronpress.run.recipe import read_recipe
 from kronpress.step import Workbench
 
@@ -38,7 +38,7 @@ def compressed(
     model, tokenizer = dense
     train, valid = (read_text(str(test_data / "wikitext-2" / name)) for name in ("train.txt", "valid.txt"))
     bench = Workbench(copy.deepcopy(model), model, tokenizer, train, valid, folder)
-    Factorize(**fields).run(bench)
+    Prune(**fields).run(bench)
     return bench, bench.student
 
 
@@ -59,7 +59,7 @@ def count(model: PreTrainedModel) -> int:
 def test_calibrated_pruning_keeps_three_quarters_of_the_quality(
     dense: tuple[PreTrainedModel, object], form: str, tmp_path: Path, test_data: Path
 ) -> None:
-    bench, student = compressed(dense, tmp_path, test_data, init={"name": "calibrated_pruning", "form": form})
+    bench, student = compressed(dense, tmp_path, test_data, form=form)
     assert count(bench.teacher) == 134_515_008
     assert count(student) <= 94_800_000
     assert perplexity(student, bench) <= 1.75 * perplexity(bench.teacher, bench)
@@ -70,7 +70,7 @@ def test_the_shipped_losses_beat_the_teachers_logits_alone_at_equal_tokens(
 ) -> None:
     found = {}
     for name, losses in {"shipped": read_recipe("halve-ffn").steps[2].losses, "alone": {"logits": 1.0}}.items():
-        bench, student = compressed(dense, tmp_path / name, test_data, init="calibrated_pruning")
+        bench, student = compressed(dense, tmp_path / name, test_data)
         Distill(tokens=250_000, losses=losses, log_every=10).run(bench)
         found[name] = perplexity(student, bench) / perplexity(bench.teacher, bench)
     print(found)
@@ -83,10 +83,10 @@ def test_a_teacher_cache_reaches_the_same_loss(
 ) -> None:
     found = {}
     for cached in (False, True):
-        bench, student = compressed(dense, tmp_path / str(cached), test_data, init="calibrated_pruning")
+        bench, student = compressed(dense, tmp_path / str(cached), test_data)
         losses = {"logits": {"weight": 0.5, "top_k": 64}, "cross_entropy": 0.5}
         report = Distill(tokens=16_384, losses=losses, cache_teacher=cached).run(bench)
-        found[cached] = sum(point["loss"] for point in report["curve"][-3:]), perplexity(student, bench)
+        found[cached] = sum(point.loss for point in report.curve[-3:]), perplexity(student, bench)
     print(found)
     assert found[True] == pytest.approx(found[False], rel=0.02)
 
@@ -94,8 +94,8 @@ def test_a_teacher_cache_reaches_the_same_loss(
 def test_a_kronecker_student_equals_its_dense_export_and_reopens_bit_for_bit(
     dense: tuple[PreTrainedModel, object], tmp_path: Path, test_data: Path
 ) -> None:
-    init = {"name": "calibrated_pruning", "form": "kronecker", "tokens": 2048, "rounds": 4}
-    bench, student = compressed(dense, tmp_path, test_data, init=init)
+    fit = {"tokens": 2048, "rounds": 4}
+    bench, student = compressed(dense, tmp_path, test_data, form="kronecker", fit=fit)
     Distill(tokens=4096, save_every=100).run(bench)  # wakes the silent half
     ids = tokenize(bench.held_out, bench.tokenizer, limit=128)[None]
     exported = multiply_out(student)

@@ -25,7 +25,7 @@ def bench(folder: Path) -> Workbench:
 
 def test_a_student_learns_paraphrases_from_its_teacher(test_data: Path, tmp_path: Path) -> None:
     work = bench(tmp_path)
-    Factorize(sites="feed_forward", init="svd", ratio=0.5).run(work)
+    Factorize(method={"name": "svd", "ratio": 0.5}, sites="feed_forward").run(work)
     step = Finetune(
         tasks="mrpc",
         data=str(test_data / "glue"),
@@ -36,15 +36,15 @@ def test_a_student_learns_paraphrases_from_its_teacher(test_data: Path, tmp_path
         losses={"logits": 1, "cross_entropy": 1},
         also={"paws": str(test_data / "ood" / "PAWS-Wiki" / "dev4000.tsv")},
     )
-    (found,) = step.run(work)["tasks"]
-    teacher, student = found["rows"]
-    assert found["examples"] == {"train": 3668, "dev": 408}
+    (found,) = step.run(work).tasks
+    teacher, student = found.models
+    assert found.examples == {"train": 3668, "dev": 408}
     majority = 68.4  # accuracy of those who call everything a paraphrase
-    assert teacher["scores"]["accuracy"] >= 77 > majority
-    assert student["scores"]["accuracy"] >= 72 > majority
-    assert student["footprint"]["parameters"] < 0.86 * teacher["footprint"]["parameters"]
+    assert teacher.metrics["accuracy"].value >= 77 > majority
+    assert student.metrics["accuracy"].value >= 72 > majority
+    assert student.footprint.parameters < 0.86 * teacher.footprint.parameters
     for row in (teacher, student):
-        elsewhere: dict[str, Any] = row["seeds"][0]["also"]["paws"]
+        elsewhere: dict[str, Any] = row.seeds[0].elsewhere["paws"]
         assert 30 <= elsewhere["accuracy"] <= 70  # the same words in another order: near chance for every model of MRPC
 
 
@@ -57,8 +57,8 @@ def test_hans_is_answered_by_a_model_of_entailment(test_data: Path, tmp_path: Pa
         losses={"cross_entropy": 1},
         also={"hans": str(test_data / "ood" / "HANS" / "hans_eval_restored.tsv")},
     )
-    (found,) = step.run(bench(tmp_path))["tasks"]
-    scores: dict[str, float] = found["rows"][0]["seeds"][0]["also"]["hans"]
+    (found,) = step.run(bench(tmp_path)).tasks
+    scores: dict[str, float] = found.models[0].seeds[0].elsewhere["hans"]
     cues = [value for name, value in scores.items() if name != "accuracy"]
     assert len(cues) == 3
     assert scores["accuracy"] == pytest.approx(sum(cues) / 3, abs=0.01)  # as many pairs of each

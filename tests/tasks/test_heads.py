@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification, BertForSequenceClassification, BertModel, PreTrainedModel
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertForSequenceClassification,
+    BertModel,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaForMaskedLM,
+)
 
 from kronpress.checkpoint import load, save, structured_layers
 from kronpress.errors import KronpressError
@@ -214,3 +221,13 @@ def test_a_fine_tuned_model_opens_again(task: str, tmp_path: Path) -> None:
     save_file(weights | {name: 2 * weights[name]}, tmp_path / "saved" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(KronpressError, match="deviate from the recorded probe"):
         load(tmp_path / "saved")
+
+
+def test_padding_that_would_move_the_positions_is_refused() -> None:
+    tokenizer = tiny_tokenizer()
+    sizes = {"vocab_size": 264, "hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 4}
+    model = RobertaForMaskedLM(RobertaConfig(**sizes, num_hidden_layers=1, max_position_embeddings=300))
+    with pytest.raises(KronpressError, match=f"padding token 1, and its tokenizer pads with {tokenizer.pad_token_id}"):
+        with_head(model, TASKS["mrpc"], tokenizer)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    assert with_head(model, TASKS["mrpc"], tokenizer).config.pad_token_id == tokenizer.pad_token_id

@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 import kronpress
 from kronpress.distill import Distill
 from kronpress.errors import KronpressError
-from kronpress.export import export_dense
+from kronpress.export import DenseExporter
 from kronpress.finetune import Finetune
-from kronpress.teacher.token_store import Kept, build_cache
+from kronpress.teacher.text_outputs import Likeliest, build_text
 from kronpress.train.text import NextToken
 from tests.tiny import bench, tiny_bert, tiny_llama, tiny_tokenizer
 
@@ -41,7 +41,7 @@ def test_a_model_is_saved_whole_or_not_at_all(tmp_path: Path) -> None:
     with files_of_at_most(10_000), pytest.raises(KronpressError, match=told):
         kronpress.save(tiny_llama(), tmp_path / "model")
     with files_of_at_most(10_000), pytest.raises(KronpressError, match=told):
-        export_dense(tiny_llama(), tmp_path / "model")
+        DenseExporter().write(tiny_llama(), tmp_path / "model")
     assert not list(tmp_path.iterdir())
 
 
@@ -53,11 +53,11 @@ def test_a_tokenizer_that_does_not_fit_is_told_too(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_the_teacher_cache_names_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stored_teacher_outputs_name_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     examples = NextToken(torch.zeros(6, 64, dtype=torch.long), torch.arange(6))
     model = tiny_llama()
     with files_of_at_most(4000), pytest.raises(OSError, match=rf"File too large {TOLD}: .*shard-00000\.safetensors'"):
-        build_cache(tmp_path, model, examples, kept=Kept(5), max_bytes=2**20)
+        build_text(tmp_path, model, examples, kept=Likeliest(5), max_bytes=2**20)
     assert not list(tmp_path.iterdir())
 
     def full(*_: object, **__: object) -> None:
@@ -65,7 +65,7 @@ def test_the_teacher_cache_names_its_file(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(safetensors.torch, "save_file", full)
     with pytest.raises(OSError, match=rf"No space left on device {TOLD}: .*shard-00000\.safetensors'"):
-        build_cache(tmp_path, model, examples, kept=Kept(5), max_bytes=2**20)
+        build_text(tmp_path, model, examples, kept=Likeliest(5), max_bytes=2**20)
 
 
 def test_the_best_epoch_names_its_file(tmp_path: Path) -> None:

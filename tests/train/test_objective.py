@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -16,8 +17,9 @@ from kronpress.activations.head import head_of
 from kronpress.activations.trace import Sizes, tracing
 from kronpress.distill import Distill
 from kronpress.errors import KronpressError
-from kronpress.losses import IGNORED, parse_losses
+from kronpress.losses import IGNORED, Loss, parse_losses, readings_of
 from kronpress.run.recipe import read_recipe
+from kronpress.teacher import text_live
 from kronpress.train import Distillation, objective
 from kronpress.train import language_objective as distillation
 from tests.tiny import DEPTH, DIM, factorized, some_ids, tiny_bert, tiny_gpt2, tiny_llama, with_more_rows
@@ -33,6 +35,12 @@ BUILDS: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distillation, "mixed_precision", lambda _: nullcontext())
+
+
+def taught(student: PreTrainedModel, teacher: PreTrainedModel | None, losses: Mapping[str, Loss]) -> Distillation:
+    """What a student is trained on that learns from a model."""
+    live = None if teacher is None else text_live(teacher, readings=readings_of(losses))
+    return Distillation(student, live, losses)
 
 
 def batch(*, padded: bool = True) -> dict[str, torch.Tensor]:
@@ -66,11 +74,11 @@ def assert_same_gradients(first: torch.Tensor, second: torch.Tensor, student: Pr
 @pytest.mark.parametrize("part_elements", [1, 700, 2**20])
 @pytest.mark.parametrize("name", BUILDS)
 def test_it_is_what_all_logits_give(name: str, part_elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objective, "_PART_ELEMENTS", part_elements)
+    monkeypatch.setattr(objective, "PART_ELEMENTS", part_elements)
     teacher = BUILDS[name]()
     student = factorized(teacher, Path("unused"))
     losses = parse_losses({"cross_entropy": 0.5, "soft": {"name": "logits", "temperature": 2, "weight": 3}})
-    distillation, inputs = Distillation(student, teacher, losses), batch()
+    distillation, inputs = taught(student, teacher, losses), batch()
     value = distillation(**inputs)["loss"]
     surprise, everywhere, _ = plain(student, teacher, inputs)
     torch.testing.assert_close(value, 0.5 * surprise + 3 * everywhere)
@@ -93,7 +101,7 @@ def test_where_only_labels_count_only_those_go_through_the_head(name: str, monke
     monkeypatch.setattr(objective, "through_head", noted)
     losses = parse_losses({"cross_entropy": 2, "logits": {"at": "labels", "temperature": 2}})
     inputs = batch()
-    value = Distillation(student, teacher, losses)(**inputs)["loss"]
+    value = taught(student, teacher, losses)(**inputs)["loss"]
     assert rows == [int((inputs["labels"] != IGNORED).sum())]
     surprise, _, labeled = plain(student, teacher, inputs)
     torch.testing.assert_close(value, 2 * surprise + labeled)
@@ -116,7 +124,7 @@ ALL_LOGITS = parse_losses(
 def test_rows_that_only_the_teacher_has_change_neither_loss_nor_gradient(name: str) -> None:
     teacher, student = BUILDS[name](), factorized(BUILDS[name](), Path("unused"))
     padded = with_more_rows(teacher, BUILDS[name](seed=9, vocab_size=700))
-    plain, more = (Distillation(student, each, ALL_LOGITS)(**batch())["loss"] for each in (teacher, padded))
+    plain, more = (taught(student, each, ALL_LOGITS)(**batch())["loss"] for each in (teacher, padded))
     assert torch.equal(plain, more)
     parameters = list(student.parameters())
     gradients = [torch.autograd.grad(each, parameters, allow_unused=True) for each in (plain, more)]
@@ -129,7 +137,7 @@ def test_rows_that_only_the_student_has_count_where_nothing_is_compared(name: st
     teacher, short = BUILDS[name](), BUILDS[name](seed=3)
     long = with_more_rows(short, BUILDS[name](seed=9, vocab_size=700))
     compared = {label: loss for label, loss in ALL_LOGITS.items() if label != "cross_entropy"}
-    values = [Distillation(student, teacher, compared)(**batch())["loss"] for student in (short, long)]
+    values = [taught(student, teacher, compared)(**batch())["loss"] for student in (short, long)]
     torch.testing.assert_close(*values)
     for value in values:
         value.backward()
@@ -137,13 +145,13 @@ def test_rows_that_only_the_student_has_count_where_nothing_is_compared(name: st
         if ours.grad is not None:
             torch.testing.assert_close(ours.grad, theirs.grad[: len(ours)], atol=1e-5, rtol=1e-3)
             assert not theirs.grad[len(ours) :].any()
-    surprise = Distillation(long, teacher, parse_losses({"logits": 0, "cross_entropy": 1}))(**batch())["loss"]
+    surprise = taught(long, teacher, parse_losses({"logits": 0, "cross_entropy": 1}))(**batch())["loss"]
     torch.testing.assert_close(surprise, plain(long, long, batch())[0])
 
 
 def test_parts_are_means_over_the_batches_since_they_were_taken() -> None:
     teacher, student = tiny_llama(), tiny_llama(seed=1)
-    distillation = Distillation(student, teacher, parse_losses({"hidden": 0.1, "logits": 1, "cross_entropy": 0}))
+    distillation = taught(student, teacher, parse_losses({"hidden": 0.1, "logits": 1, "cross_entropy": 0}))
     assert distillation.take_parts() == {"hidden": 0, "logits": 0, "cross_entropy": 0}
     values, parts = [], []
     for inputs in (batch(), batch(padded=False)):
@@ -160,7 +168,7 @@ def test_parts_are_means_over_the_batches_since_they_were_taken() -> None:
 def test_a_weight_of_two_is_the_loss_twice() -> None:
     teacher, student = tiny_llama(), tiny_llama(seed=1)
     once, twice = (
-        Distillation(student, teacher, parse_losses({"hidden": weight, "logits": weight}))(**batch())["loss"]
+        taught(student, teacher, parse_losses({"hidden": weight, "logits": weight}))(**batch())["loss"]
         for weight in (1, 2)
     )
     torch.testing.assert_close(2 * once, twice)
@@ -179,14 +187,14 @@ def test_shipped_recipes_add_up_layers_whatever_their_number(recipe: str, build:
         for label, loss in losses.items()
     }
     with training_attention(student, teacher):
-        added, averaged = (Distillation(student, teacher, each)(**batch())["loss"] for each in (losses, weighted))
+        added, averaged = (taught(student, teacher, each)(**batch())["loss"] for each in (losses, weighted))
     torch.testing.assert_close(added, averaged, rtol=1e-6, atol=0)
     assert_same_gradients(added, averaged, student)
 
 
 def test_without_a_mask_all_tokens_count() -> None:
     teacher, student = tiny_llama(), tiny_llama(seed=1)
-    distillation = Distillation(student, teacher, parse_losses({"logits": 1, "hidden": 1}))
+    distillation = taught(student, teacher, parse_losses({"logits": 1, "hidden": 1}))
     inputs = batch(padded=False)
     torch.testing.assert_close(
         distillation(**inputs)["loss"], distillation(inputs["input_ids"], inputs["labels"])["loss"]
@@ -210,7 +218,7 @@ def test_models_without_a_head_learn_by_their_layers(name: str) -> None:
             parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
     assert head_of(student) is None
     with training_attention(student, teacher):
-        distillation = Distillation(student, teacher, LAYERED)
+        distillation = taught(student, teacher, LAYERED)
         value = distillation(**batch())["loss"]
     value.backward()
     assert value.dtype == torch.float32
@@ -221,7 +229,7 @@ def test_models_without_a_head_learn_by_their_layers(name: str) -> None:
 
 def test_losses_of_layers_leave_the_head_out_of_a_model_that_has_one() -> None:
     teacher, student = tiny_llama(tied=False), tiny_llama(tied=False, seed=1)
-    Distillation(student, teacher, parse_losses({"hidden": 1}))(**batch())["loss"].backward()
+    taught(student, teacher, parse_losses({"hidden": 1}))(**batch())["loss"].backward()
     assert student.lm_head.weight.grad is None
     assert student.model.embed_tokens.weight.grad.any()
 
@@ -235,7 +243,7 @@ def test_a_shallower_and_narrower_student_learns_through_maps() -> None:
         "contrastive": {"project": True}, "minilm": {"relation_heads": 2}, "logits": {},
     }  # fmt: skip
     with training_attention(student, teacher):
-        distillation = Distillation(student, teacher, parse_losses(losses))
+        distillation = taught(student, teacher, parse_losses(losses))
         value = distillation(**batch())["loss"]
         value.backward()
     counts = {name: len(list(maps.parameters())) for name, maps in distillation.projections.items()}
@@ -263,16 +271,16 @@ def test_a_shallower_and_narrower_student_learns_through_maps() -> None:
 def test_models_that_do_not_fit_are_refused_before_training(losses: dict[str, Any], message: str) -> None:
     student = tiny_llama(num_hidden_layers=2, hidden_size=8, num_attention_heads=2, num_key_value_heads=1)
     with pytest.raises(KronpressError, match=message):
-        Distillation(student, tiny_llama(), parse_losses(losses))
+        taught(student, tiny_llama(), parse_losses(losses))
 
 
 def test_the_teacher_is_neither_trained_nor_saved() -> None:
     teacher, student = tiny_llama(), tiny_llama(seed=1)
-    distillation = Distillation(student, teacher, parse_losses({"logits": 1, "hidden": {"project": True}}))
+    distillation = taught(student, teacher, parse_losses({"logits": 1, "hidden": {"project": True}}))
     teachers = {id(parameter) for parameter in teacher.parameters()}
     assert not teachers & {id(parameter) for parameter in distillation.parameters()}
     assert {name.split(".")[0] for name in distillation.state_dict()} == {"student", "projections"}
-    assert distillation.teacher is teacher
+    assert distillation.models == (student, teacher)
     before = copy.deepcopy(teacher.state_dict())
     distillation.train()
     assert not teacher.training
@@ -283,7 +291,7 @@ def test_the_teacher_is_neither_trained_nor_saved() -> None:
 
 def test_a_teacher_is_not_needed_where_nothing_compares() -> None:
     student = tiny_llama()
-    value = Distillation(student, None, parse_losses("cross_entropy"))(**batch())["loss"]
+    value = taught(student, None, parse_losses("cross_entropy"))(**batch())["loss"]
     torch.testing.assert_close(value, plain(student, student, batch())[0])
 
 

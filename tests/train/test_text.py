@@ -22,7 +22,7 @@ def bytes_of_text(*, count: int = 3, tokens: int = 40) -> torch.Tensor:
 def masked(
     windows: torch.Tensor, *, count: int = 3, seed: int = 0, segments: int = 1, guessed: bool = True
 ) -> EncoderText:
-    frame = Frame(CLS, SEP, MASK, words=tuple(range(256)), segments=segments)
+    frame = Frame(CLS, SEP, MASK, ordinary=tuple(range(256)), segments=segments)
     return EncoderText(windows, epochs_of(len(windows), count=count, seed=0), frame, seed=seed, guessed=guessed)
 
 

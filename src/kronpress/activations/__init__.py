@@ -1,7 +1,20 @@
 """What is seen of a model while text streams through it."""
 
 from kronpress.activations.moments import Moments
+from kronpress.activations.statistics import InputMoments, Statistic
 from kronpress.activations.stream import BlockStream
 from kronpress.activations.trace import Reading, Sizes, Trace, tracing
+from kronpress.activations.walk import Stop, walk
 
-__all__ = ["BlockStream", "Moments", "Reading", "Sizes", "Trace", "tracing"]
+__all__ = [
+    "BlockStream",
+    "InputMoments",
+    "Moments",
+    "Reading",
+    "Sizes",
+    "Statistic",
+    "Stop",
+    "Trace",
+    "tracing",
+    "walk",
+]

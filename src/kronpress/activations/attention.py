@@ -41,9 +41,9 @@ class Attention:
 
 
 @contextmanager
-def recording(found: list[Attention]) -> Iterator[None]:
-    """Add the inputs of every attention in the block to `found`; the models must use `training_attention`."""
-    token = _recorder.set(found)
+def recording(attentions: list[Attention]) -> Iterator[None]:
+    """Add what every attention layer is given in the block to a list; the models must use `training_attention`."""
+    token = _recorder.set(attentions)
     try:
         yield
     finally:
@@ -52,7 +52,11 @@ def recording(found: list[Attention]) -> Iterator[None]:
 
 @contextmanager
 def training_attention(*models: PreTrainedModel) -> Iterator[None]:
-    """Let the models use this module's attention inside of the block."""
+    """Let the models use this module's attention inside of the block, but for those whose own computes otherwise.
+
+    Gemma 2 caps its scores, which neither this nor transformers' `sdpa` does.
+    """
+    models = tuple(model for model in models if computes_plainly(model))
     before = [model.config._attn_implementation for model in models]
     try:
         for model in models:
@@ -61,6 +65,11 @@ def training_attention(*models: PreTrainedModel) -> Iterator[None]:
     finally:
         for model, name in zip(models, before, strict=True):
             model.set_attn_implementation(name)
+
+
+def computes_plainly(model: PreTrainedModel) -> bool:
+    """Tell whether the attention of a model is that of this module."""
+    return bool(model._supports_sdpa)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # it notes what it is given
@@ -75,9 +84,9 @@ def attend(
     assert query is not None and key is not None and value is not None
     causal = bool(getattr(module, "is_causal", True)) and attention_mask is None
     scaling = float(options.get("scaling") or query.shape[-1] ** -0.5)
-    found = _recorder.get()
-    if found is not None:
-        found.append(Attention(query, key, value, scaling, _visible(query, attention_mask, causal=causal)))
+    attentions = _recorder.get()
+    if attentions is not None:
+        attentions.append(Attention(query, key, value, scaling, _visible(query, attention_mask, causal=causal)))
     half = value.device.type == "cpu" and value.dtype == torch.bfloat16
     if half and causal and not options.get("dropout") and query.shape[2] == key.shape[2] > 1:
         with torch.autocast("cpu", enabled=False):

@@ -105,7 +105,7 @@ def _hidden(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
 
 
 def _no_cache(model: PreTrainedModel) -> dict[str, bool]:
-    return {"use_cache": False} if layout(model).family.closing_norm is None else {}
+    return {"use_cache": False} if layout(model).family.causal else {}
 
 
 def _batch_size(windows: int, tokens: int) -> int:

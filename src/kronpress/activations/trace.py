@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
-from kronpress.activations.attention import Attention, recording
+from kronpress.activations.attention import Attention, computes_plainly, recording
+from kronpress.errors import KronpressError
 from kronpress.families import layout
 
 Reading: TypeAlias = Literal["embedding", "blocks", "feed_forwards", "attentions"]
@@ -38,8 +39,8 @@ class Trace:
 
     def taken(self) -> Float[Tensor, "batch tokens activations dim"]:
         """Return embedding, blocks and feed-forwards, as far as they are there, as one tensor, and forget them."""
-        found = [] if self.embedding is None else [self.embedding]
-        states = torch.stack([*found, *self.blocks, *self.feed_forwards], dim=2)
+        first = [] if self.embedding is None else [self.embedding]
+        states = torch.stack([*first, *self.blocks, *self.feed_forwards], dim=2)
         self.embedding = None
         self.blocks.clear()
         self.feed_forwards.clear()
@@ -48,12 +49,12 @@ class Trace:
     @classmethod
     def of(cls, states: Float[Tensor, "batch tokens activations dim"], readings: Collection[Reading]) -> Trace:
         """Return the trace of such readings that `taken` made a tensor of."""
-        found = list(states.unbind(dim=2))
-        trace = cls(embedding=found.pop(0) if "embedding" in readings else None)
-        depth = len(found) // max(1, sum(name in readings for name in ("blocks", "feed_forwards")))
+        layers = list(states.unbind(dim=2))
+        trace = cls(embedding=layers.pop(0) if "embedding" in readings else None)
+        depth = len(layers) // max(1, sum(name in readings for name in ("blocks", "feed_forwards")))
         if "blocks" in readings:
-            trace.blocks, found = found[:depth], found[depth:]
-        trace.feed_forwards = found
+            trace.blocks, layers = layers[:depth], layers[depth:]
+        trace.feed_forwards = layers
         return trace
 
 
@@ -80,7 +81,11 @@ class Sizes:
 
 @contextmanager
 def tracing(model: PreTrainedModel, readings: Collection[Reading]) -> Iterator[Trace]:
-    """Note the activations of the forward pass inside of the block."""
+    """Note the activations of the forward pass inside of the block.
+
+    Raises:
+        KronpressError: the model's attention is asked for, and computes otherwise than a loss expects.
+    """
     trace, plan = Trace(), layout(model)
     blocks = [model.get_submodule(path) for path in plan.block_paths]
     downs = [model.get_submodule(block.down) for block in plan.feed_forwards]
@@ -91,12 +96,26 @@ def tracing(model: PreTrainedModel, readings: Collection[Reading]) -> Iterator[T
 
         if "embedding" in readings:
             note(blocks[0].register_forward_pre_hook(partial(_enter, trace), with_kwargs=True))
-        for modules, found, name in ((blocks, trace.blocks, "blocks"), (downs, trace.feed_forwards, "feed_forwards")):
-            for module in modules if name in readings else []:
-                note(module.register_forward_hook(_keeping(found)))
+        if "blocks" in readings:
+            for block in blocks:
+                note(block.register_forward_hook(_keeping(trace.blocks)))
+        if "feed_forwards" in readings:
+            flattened: list[torch.Size] = []
+            note(blocks[0].register_forward_pre_hook(partial(_measure, flattened), with_kwargs=True))
+            for down in downs:
+                note(down.register_forward_hook(_keeping(trace.feed_forwards, flattened)))
         if "attentions" in readings:
+            _require_plain_attention(model)
             stack.enter_context(recording(trace.attentions))
         yield trace
+
+
+def _require_plain_attention(model: PreTrainedModel) -> None:
+    if not computes_plainly(model):
+        raise KronpressError(
+            f"no loss can look at the attention of a {type(model).__name__}, which caps its scores; choose losses on "
+            "predictions, blocks, feed-forwards or the embedding"
+        )
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -104,9 +123,17 @@ def _enter(trace: Trace, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, 
     trace.embedding = args[0] if args else kwargs["hidden_states"]
 
 
-def _keeping(found: list[Tensor]) -> Any:
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _measure(shapes: list[torch.Size], _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    shapes[:] = [(args[0] if args else kwargs["hidden_states"]).shape]
+
+
+def _keeping(states: list[Tensor], shapes: Sequence[torch.Size] = ()) -> Any:
+    """Return a hook that keeps what leaves a module, in the one of `shapes` where the model has flattened it (OPT)."""
+
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def keep(_: nn.Module, __: Any, output: Any) -> None:
-        found.append(output[0] if isinstance(output, tuple) else output)
+        output = output[0] if isinstance(output, tuple) else output
+        states.append(output.view(shapes[0]) if shapes else output)
 
     return keep

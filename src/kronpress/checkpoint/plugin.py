@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from kronpress.checkpoint.resize import guarded_resize
 from kronpress.checkpoint.ties import share_tied_factors
 from kronpress.errors import KronpressError
 from kronpress.families import FAMILIES, base_prefix, family_of, has_module, replace_module
-from kronpress.layers import StructuredLayer, from_spec, parse_spec, require_fit
+from kronpress.layers import StructuredLayer, StructuredSpec, require_fit, structured_layers
 
 
 @register_quantizer(METHOD)
@@ -167,7 +167,7 @@ class KronpressModel(PreTrainedModel):
 _HUB_OPTIONS = ("commit_message", "commit_description", "private", "token", "revision", "create_pr", "tags")
 
 
-def install(model: PreTrainedModel, modules: dict[str, dict[str, Any]]) -> None:
+def install(model: PreTrainedModel, modules: Mapping[str, StructuredSpec]) -> None:
     """Replace the leaves named in `modules` by empty structured layers, on the meta device or in place.
 
     Raises:
@@ -183,10 +183,10 @@ def install(model: PreTrainedModel, modules: dict[str, dict[str, Any]]) -> None:
     if len(set(places.values())) < len(places):
         raise KronpressError("quantization_config names a module twice; restore config.json, or save the model again")
     for path, here in places.items():
-        require_fit(parse_spec(modules[path], place=place_of(path)), model.get_submodule(here), place=place_of(path))
+        require_fit(modules[path], model.get_submodule(here), place=place_of(path))
     for path, here in places.items():
         like = next(model.get_submodule(here).parameters())
-        replace_module(model, here, module=from_spec(modules[path], device=like.device, dtype=like.dtype))
+        replace_module(model, here, module=modules[path].build(device=like.device, dtype=like.dtype))
     whole = {type(model.get_submodule(here)).__name__ for here in places.values()}
     model._no_split_modules = {*(model._no_split_modules or ()), *whole}  # a layer stays on one device
     share_tied_factors(model)
@@ -200,15 +200,6 @@ def _path_in(model: PreTrainedModel, path: str) -> str | None:
     return None
 
 
-def structured_layers(model: nn.Module) -> dict[str, StructuredLayer]:
-    """Return the structured layers of a model by path, none of them inside of another."""
-    found: dict[str, StructuredLayer] = {}
-    for path, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, StructuredLayer) and not path.startswith(tuple(f"{outer}." for outer in found)):
-            found[path] = module
-    return found
-
-
 def adopt(model: PreTrainedModel) -> PreTrainedModel:
     """Make `save_pretrained` and `Trainer` treat a model with swapped leaves as a kronpress checkpoint.
 
@@ -219,10 +210,10 @@ def adopt(model: PreTrainedModel) -> PreTrainedModel:
         return model
     share_tied_factors(model)
     for part in model.modules():  # the base model inside of it can be saved too
-        if isinstance(part, PreTrainedModel) and structured_layers(part):
+        if isinstance(part, PreTrainedModel) and structured_layers(part) and _is_named(type(part)):
             part.__class__ = model_class(type(part))
     adopted: Any = model
-    config = KronpressConfig({path: layer.spec() for path, layer in layers.items()})
+    config = KronpressConfig({path: layer.spec for path, layer in layers.items()})
     _claim(adopted.config).quantization_config = config
     adopted.hf_quantizer = KronpressQuantizer(config)
     adopted.is_quantized = True
@@ -239,7 +230,7 @@ def model_class(base: type[PreTrainedModel]) -> type[PreTrainedModel]:
     if issubclass(base, KronpressModel):
         return base
     name = f"Kronpress{base.__name__}"
-    if base.config_class not in _CONFIGS or getattr(transformers, base.__name__, None) is not base:
+    if base.config_class not in _CONFIGS or not _is_named(base):
         raise KronpressError(
             f"{base.__name__} is not a model class that kronpress can open or save; take one that transformers has for "
             f"{', '.join(FAMILIES)}"
@@ -251,6 +242,11 @@ def model_class(base: type[PreTrainedModel]) -> type[PreTrainedModel]:
         globals()[name] = type(name, (KronpressModel, base), fields)
     own: type[PreTrainedModel] = globals()[name]
     return own
+
+
+def _is_named(base: type[PreTrainedModel]) -> bool:
+    """Say whether transformers has a name for a model class, or one was derived from it; OPT's decoder has none."""
+    return issubclass(base, KronpressModel) or getattr(transformers, base.__name__, None) is base
 
 
 _CONFIGS: dict[Any, Any] = {}  # the config class of transformers → the one for checkpoints with structured layers

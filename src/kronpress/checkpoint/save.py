@@ -12,10 +12,11 @@ from transformers import PreTrainedModel
 from kronpress.checkpoint import files
 from kronpress.checkpoint.config import FORMAT_VERSION
 from kronpress.checkpoint.contents import MANIFEST, deciding_files
-from kronpress.checkpoint.plugin import adopt, structured_layers
+from kronpress.checkpoint.plugin import adopt
 from kronpress.checkpoint.probe import FILE as PROBE_FILE
 from kronpress.checkpoint.probe import take_probe
 from kronpress.checkpoint.ties import settle_ties
+from kronpress.layers import structured_layers
 
 
 def save(model: PreTrainedModel, folder: str | Path, *, tokenizer: Any = None, card: str | None = None) -> Path:

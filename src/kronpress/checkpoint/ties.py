@@ -25,6 +25,10 @@ def settle_ties(model: PreTrainedModel) -> None:
     head = model.get_submodule(family.head)
     if not isinstance(embedding, StructuredLayer) and not isinstance(head, StructuredLayer):
         _settle_weights(model, embedding, head)
+    elif config.tie_word_embeddings and not (
+        isinstance(embedding, FactoredEmbedding) and isinstance(head, FactoredHead)
+    ):
+        _untie(model, head)
     if config.tie_word_embeddings:
         _settle_biases(model, head=f"{family.head}.")
 
@@ -33,9 +37,7 @@ def _settle_weights(model: PreTrainedModel, embedding: nn.Module, head: nn.Modul
     weight, table = head.weight, embedding.weight
     assert isinstance(weight, nn.Parameter) and isinstance(table, nn.Parameter)
     if model.config.tie_word_embeddings and not _equal(weight, table):
-        model.config.tie_word_embeddings = False
-        if isinstance(head.bias, nn.Parameter):  # BERT shares it with another module
-            head.bias = nn.Parameter(head.bias.detach().clone())
+        _untie(model, head)
         note(
             model,
             "its config says that the output head is the token embedding, but its weights hold a head of its own, "
@@ -46,6 +48,12 @@ def _settle_weights(model: PreTrainedModel, embedding: nn.Module, head: nn.Modul
     else:
         return
     model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)
+
+
+def _untie(model: PreTrainedModel, head: nn.Module) -> None:
+    model.config.tie_word_embeddings = False
+    if isinstance(head.bias, nn.Parameter):  # BERT shares it with another module
+        head.bias = nn.Parameter(head.bias.detach().clone())
 
 
 def _equal(weight: Tensor, table: Tensor) -> bool:
@@ -74,7 +82,7 @@ def share_tied_factors(model: PreTrainedModel) -> None:
     if not model.config.tie_word_embeddings:
         pass
     elif isinstance(embedding, FactoredEmbedding) and isinstance(head, FactoredHead):
-        if head.table.spec() != embedding.spec():
+        if head.table.spec != embedding.spec:
             raise KronpressError(
                 f"'{family.head}' and '{embedding_path}' are tied, and their factors have other shapes; "
                 "set tie_word_embeddings to false, or give both the same"

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from kronpress.cli import work
 from kronpress.cli.app import Model, command
 from kronpress.errors import KronpressError
-
-if TYPE_CHECKING:
-    from kronpress.cli.work.evaluate import Measure
 
 # What the protocols say of themselves; a test compares. Blank lines, because the help joins lines without any between.
 _PROTOCOLS = """Protocols of perplexity:
@@ -95,11 +92,11 @@ def evaluate(
         raise KronpressError("--speed compares two models; name the other one with --against")
     if lm_eval_include is not None and lm_eval is None:
         raise KronpressError("--lm-eval-include holds tasks for --lm-eval; name which of them to measure")
-    measures: dict[str, Measure] = {}
-    if protocol or data is not None or not (lambada or lm_eval):
-        measures["perplexity"] = work.evaluate.perplexity(protocol or (), data, max_windows)
-    if lambada is not None:
-        measures["lambada"] = work.evaluate.lambada(lambada, limit)
-    if lm_eval is not None:
-        measures["lm_eval"] = work.evaluate.harness(lm_eval, lm_eval_include, limit)
-    work.evaluate.evaluate(model, against, measures, precision=precision, speed=speed, json_file=json_file)
+    reads_text = protocol or data is not None or not (lambada or lm_eval)
+    evaluation = work.evaluate.asked(
+        text=work.evaluate.text(protocol or (), data, max_windows) if reads_text else None,
+        lambada=None if lambada is None else work.evaluate.lambada(lambada, limit),
+        lm_eval=None if lm_eval is None else work.evaluate.lm_eval(lm_eval, lm_eval_include, limit),
+        speed=speed,
+    )
+    work.evaluate.evaluate(model, against, evaluation, precision=precision, json_file=json_file)

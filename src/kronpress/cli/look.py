@@ -8,7 +8,7 @@ import typer
 
 from kronpress.cli import work
 from kronpress.cli.app import Model, command
-from kronpress.shipped import shipped
+from kronpress.shipped import TERMS, shipped
 
 
 @command()
@@ -19,7 +19,8 @@ def recipes() -> None:
     from rich.table import Table
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # much the faster, where it was built
-    table = Table("recipe", "what it does", show_lines=True)
+    terms = "; ".join(f"model: bundled:{name} comes under {text}" for name, text in TERMS.items())
+    table = Table("recipe", "what it does", show_lines=True, caption=terms)
     for name, path in shipped().items():
         table.add_row(name, str(yaml.load(path.read_text(encoding="utf-8"), Loader=loader).get("description", "")))
     Console().print(table)

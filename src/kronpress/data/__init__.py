@@ -10,11 +10,13 @@ from kronpress.data.files import (
 )
 from kronpress.data.hub import HUB, hub_arguments, load_from_hub
 from kronpress.data.text import Corpus, read_text, split_held_out
-from kronpress.data.tokens import knows_more, require_known, tokenize, windows
+from kronpress.data.tokens import beginning, bos_of, knows_more, require_known, tokenize, windows
 
 __all__ = [
     "HUB",
     "Corpus",
+    "beginning",
+    "bos_of",
     "hub_arguments",
     "knows_more",
     "load_from_hub",

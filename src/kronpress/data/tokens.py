@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kronpress.data.text import Corpus
 from kronpress.errors import KronpressError
-from kronpress.families import vocabulary_size
+from kronpress.families import family_of, vocabulary_size
 
 _CHUNK = 1 << 18  # characters: about 65,000 tokens, a few tens of megabytes inside a tokenizer
 _BOUNDARY = re.compile(r"(?<=\S\n)(?=\S)|(?= \S)")
@@ -61,24 +61,56 @@ def knows_more(tokenizer: PreTrainedTokenizerBase, *, model: PreTrainedModel) ->
     return max(tokenizer.get_vocab().values(), default=0) >= vocabulary_size(model)
 
 
-def windows(ids: Int[Tensor, " tokens"], *, size: int, name: str = "the text") -> Int[Tensor, "windows size"]:
+def beginning(tokenizer: PreTrainedTokenizerBase, *, model: PreTrainedModel) -> int | None:
+    """Return the id that every window must begin with where a model of its family needs that, else None.
+
+    Raises:
+        KronpressError: the tokenizer has no such token.
+    """
+    return None if family_of(model).begins_with is None else bos_of(tokenizer, reader=type(model).__name__)
+
+
+def bos_of(tokenizer: PreTrainedTokenizerBase, *, reader: str) -> int:
+    """Return the id of the token that stands for the beginning of a text, with which what `reader` reads begins.
+
+    Raises:
+        KronpressError: the tokenizer has no such token.
+    """
+    if tokenizer.bos_token_id is None:
+        raise KronpressError(
+            f"{reader} reads every window after the bos token, and {type(tokenizer).__name__} has none; "
+            "set tokenizer.bos_token, or load the tokenizer that was saved beside the model"
+        )
+    return int(tokenizer.bos_token_id)
+
+
+def windows(
+    ids: Int[Tensor, " tokens"], *, size: int, name: str = "the text", first: int | None = None
+) -> Int[Tensor, "windows size"]:
     """Cut `ids` into windows of `size` tokens that do not overlap; a shorter rest is dropped.
+
+    Each begins with the token `first` where that is given, and has one token of the text fewer then.
 
     >>> windows(torch.arange(7), size=3).tolist()
     [[0, 1, 2], [3, 4, 5]]
+    >>> windows(torch.arange(7), size=3, first=9).tolist()
+    [[9, 0, 1], [9, 2, 3], [9, 4, 5]]
 
     Raises:
         KronpressError: where there is not one whole window; `name` is what the message calls the text.
     """
-    if size < 1:
-        raise KronpressError(f"a window of {size} tokens holds nothing; choose a size of 1 or more")
-    count = len(ids) // size
+    special = 0 if first is None else 1
+    if size < 1 + special:
+        raise KronpressError(f"a window of {size} tokens holds nothing; choose a size of {1 + special} or more")
+    text = size - special
+    count = len(ids) // text
     if count == 0:
         raise KronpressError(
-            f"{name} has only {len(ids)} tokens; a window of {size} needs {size}: "
-            f"give a longer text or a window of at most {len(ids)}"
+            f"{name} has only {len(ids)} tokens; a window of {size} needs {text}: "
+            f"give a longer text or a window of at most {len(ids) + special}"
         )
-    return ids[: count * size].view(count, size)
+    cut = ids[: count * text].view(count, text)
+    return cut if first is None else torch.cat([cut.new_full((count, 1), first), cut], dim=1)
 
 
 def _ids(chunk: str, tokenizer: PreTrainedTokenizerBase) -> Int[Tensor, " tokens"]:

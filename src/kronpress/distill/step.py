@@ -2,42 +2,44 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from pydantic import Field, SerializeAsAny, field_validator
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import ConcatDataset
 from transformers import PreTrainedModel
 
-from kronpress import processes
 from kronpress.activations.attention import training_attention
 from kronpress.activations.head import head_of
 from kronpress.checkpoint import load_with_tokenizer
 from kronpress.checkpoint.digests import model_sources
 from kronpress.errors import KronpressError
 from kronpress.families import family_of, vocabulary_size, window_of
-from kronpress.losses import LOSSES, LogitLoss, Loss, parse_losses
-from kronpress.precision import computes_in_bfloat16
-from kronpress.step import STEPS, Workbench
-from kronpress.teacher.token_store import Kept, TeacherCache, build_cache, check_size
+from kronpress.losses import LOSSES, LogitLoss, Loss, compares, parse_losses, readings_of
+from kronpress.records import TeacherStorage, TrainingRecord
+from kronpress.step import STEPS, Needs, Workbench
+from kronpress.teacher import Storage, text_live, text_teacher
+from kronpress.teacher.text_outputs import Likeliest, StoredText, check_size
 from kronpress.train.compiled import compiled_blocks
 from kronpress.train.language_objective import Distillation
-from kronpress.train.step import Material, TrainingStep
-from kronpress.train.text import EncoderText, Frame, FromCache, NextToken, Text, epochs_of
+from kronpress.train.step import TrainingStep
+from kronpress.train.text import EncoderText, Frame, NextToken, Taught, Text, epochs_of
+from kronpress.train.training import Material, train
 
 
-@STEPS.register("distill")
+@STEPS.enroll
 class Distill(TrainingStep):
     """Train the student to answer like the teacher, on the recipe's training text.
 
-    A decoder predicts the next token. An encoder reads one segment or two, and guesses masked tokens if any loss is of
-    words; next-sentence prediction is not learned. AdamW's β are 0.9 and 0.95.
+    A decoder predicts the next token. An encoder reads one segment or two, and guesses masked tokens if any loss is
+    one of predictions; next-sentence prediction is not learned. AdamW's β are 0.9 and 0.95.
 
     Attributes:
         tokens: training tokens; the text is read again, in another order, where it is shorter.
@@ -51,7 +53,7 @@ class Distill(TrainingStep):
         validate_every: steps between measurements on held-out text; never by default.
         validation_windows: of that text.
         compile: let torch.compile translate the blocks; pays where a run is long and a C++ compiler or GPU is there.
-        cache_teacher: run the teacher once over the text and keep the likeliest words on disk until the step is done,
+        cache_teacher: run the teacher once over the text and store the likeliest tokens on disk until the step is done,
             rather than run it at every step; the losses that compare must be `logits` with `top_k`.
         cache_max_bytes: what that may take.
     """
@@ -73,7 +75,7 @@ class Distill(TrainingStep):
         idle = {
             "validation_windows": (self.validate_every is None, "set validate_every"),
             "cache_max_bytes": (not self.cache_teacher, "set cache_teacher: true"),
-            "teacher": (not any(loss.compares for loss in self.losses.values()), "add a loss that compares, as logits"),
+            "teacher": (not compares(self.losses), "add a loss that compares, as logits"),
         }
         return {name: f"{remedy}, or leave it out" for name, (unused, remedy) in idle.items() if unused}
 
@@ -82,49 +84,47 @@ class Distill(TrainingStep):
     def _named(cls, value: Any) -> dict[str, Loss]:
         return parse_losses(value)
 
+    def needs(self) -> Needs:
+        """Return that the text is read, and whether the dense model is the teacher."""
+        return replace(super().needs(), teacher=compares(self.losses) and self.teacher is None)
+
     def check(self, bench: Workbench) -> None:
         """Check that models, losses and text fit together."""
         super().check(bench)
-        teacher, window = self._teacher(bench), self._window(bench.student)
-        if teacher is not None:
-            window_of(teacher, window, special=_special(teacher))
+        model, window = self._teacher_model(bench) if compares(self.losses) else None, self._window(bench.student)
+        if model is not None:
+            window_of(model, window, special=_special(model))
         texts = self._texts(bench, window, tokens=self._count(window) * window)
-        self._check_logits(bench, teacher)
+        self._check_logits(bench, model)
+        teacher = None if model is None else text_live(model, readings=readings_of(self.losses))
         Distillation(bench.student, teacher, self.losses)
         if self.cache_teacher:
-            kept = Kept.of(self.losses, words=vocabulary_size(bench.student))
-            assert teacher is not None
-            check_size(_once(texts), teacher, kept=kept, max_bytes=self.cache_max_bytes)
+            kept = Likeliest.of(self.losses, vocabulary=vocabulary_size(bench.student))
+            assert model is not None
+            check_size(_once(texts), model, kept=kept, max_bytes=self.cache_max_bytes)
 
     def sources(self) -> dict[str, str]:
         """Return the digest of the teacher's folder, where there is one."""
         return model_sources([] if self.teacher is None else [self.teacher])
 
-    def run(self, bench: Workbench) -> dict[str, Any]:
+    def run(self, bench: Workbench) -> TrainingRecord:
         """Train, going on from the last whole checkpoint in the step's folder."""
         texts = self._texts(bench, self._window(bench.student))
-        if self.cache_teacher:
-            return self._run_from_cache(bench, texts)
-        teacher = self._teacher(bench)
-        self._check_logits(bench, teacher)
-        models = [bench.student] if teacher is None else [bench.student, teacher]
-        with self._prepared(*models):
-            return self._train(bench, Distillation(bench.student, teacher, self.losses), texts)
-
-    def _run_from_cache(self, bench: Workbench, texts: Sequence[Text]) -> dict[str, Any]:
-        cache = processes.from_main(lambda: self._cache(bench, texts))
-        lengths = [len(text.distinct()[0]) for text in texts]
-        sets = [FromCache(text, cache, first=sum(lengths[:index])) for index, text in enumerate(texts)]
-        objective = Distillation(
-            bench.student,
-            None,
+        teacher = text_teacher(
             self.losses,
-            cached_temperature=cache.key.kept.temperature,
-            cached_vocabulary=cache.key.vocabulary,
+            _once(texts),
+            open_model=lambda: self._checked_teacher(bench),
+            vocabulary=vocabulary_size(bench.student),
+            device=bench.student.device,
+            storage=Storage(bench.folder / "trainer" / "teacher", self.cache_max_bytes, wanted=self.cache_teacher),
         )
-        size = {"bytes": cache.bytes, "windows": cache.key.rows, "top_k": cache.key.kept.k}
-        with self._prepared(bench.student):
-            return self._train(bench, objective, sets) | {"teacher_cache": size}
+        if teacher is None:
+            self._check_logits(bench, None)
+        objective = Distillation(bench.student, teacher, self.losses)
+        with self._prepared(*objective.models):
+            if isinstance(teacher, StoredText):
+                return replace(self._train(bench, objective, _taught(texts, teacher)), teacher=_size_of(teacher))
+            return self._train(bench, objective, texts)
 
     @contextmanager
     def _prepared(self, *models: PreTrainedModel) -> Iterator[None]:
@@ -132,19 +132,7 @@ class Distill(TrainingStep):
         with training_attention(*models), compiled_blocks(*models) if self.compile else nullcontext():
             yield
 
-    def _cache(self, bench: Workbench, texts: Sequence[Text]) -> TeacherCache:
-        """Open the teacher cache that an interrupted run finished, or build what is missing of it."""
-        kept = Kept.of(self.losses, words=vocabulary_size(bench.student))
-        folder = bench.folder / "trainer" / "teacher"
-        with suppress(KronpressError):
-            return TeacherCache.open(folder, _once(texts), kept=kept)
-        teacher = self._teacher(bench)
-        self._check_logits(bench, teacher)
-        assert teacher is not None
-        with training_attention(teacher):
-            return build_cache(folder, teacher, _once(texts), kept=kept, max_bytes=self.cache_max_bytes)
-
-    def _train(self, bench: Workbench, objective: Distillation, sets: Sequence[Text | FromCache]) -> dict[str, Any]:
+    def _train(self, bench: Workbench, objective: Distillation, sets: Sequence[Text | Taught]) -> TrainingRecord:
         window, (data, *validation) = self._window(bench.student), sets
         material = Material(
             data=data,
@@ -153,7 +141,8 @@ class Distill(TrainingStep):
             validation=validation[0] if validation else None,
             validate_every=self.validate_every,
         )
-        return self.train(bench, objective, material) | {"window": window}
+        record = train(self.settings, objective, material, folder=bench.folder, seed=bench.seed)
+        return replace(record, window=window)
 
     def _window(self, model: PreTrainedModel) -> int:
         """Return the tokens of text in a window, whose special tokens the model must see as well."""
@@ -163,21 +152,13 @@ class Distill(TrainingStep):
         """Return how many windows are read, again and again ones included."""
         return math.ceil(self.tokens / (self.batch * window)) * self.batch
 
-    def _teacher(self, bench: Workbench) -> PreTrainedModel | None:
-        """Return a copy of the teacher to compute with, if any loss compares with one."""
-        if not any(loss.compares for loss in self.losses.values()):
-            return None
-        device = bench.student.device
-        teacher = bench.teacher if self.teacher is None else self._other_teacher(bench)
-        dtype = torch.bfloat16 if computes_in_bfloat16(device) else torch.float32
-        frozen = {  # what deepcopy takes for the copies of the parameters; buffers, such as frequencies, stay precise
-            id(each): nn.Parameter(each.detach().to(device, dtype), requires_grad=False)
-            for each in teacher.parameters()
-        }
-        mine: nn.Module = copy.deepcopy(teacher, frozen).eval()
-        mine.to(device)
-        assert isinstance(mine, PreTrainedModel)
-        return mine
+    def _checked_teacher(self, bench: Workbench) -> PreTrainedModel:
+        teacher = self._teacher_model(bench)
+        self._check_logits(bench, teacher)
+        return teacher
+
+    def _teacher_model(self, bench: Workbench) -> PreTrainedModel:
+        return bench.teacher if self.teacher is None else self._other_teacher(bench)
 
     def _other_teacher(self, bench: Workbench) -> PreTrainedModel:
         assert self.teacher is not None
@@ -190,7 +171,7 @@ class Distill(TrainingStep):
             )
         if tokenizer is not None and tokenizer.get_vocab() != bench.tokenizer.get_vocab():
             raise KronpressError(
-                f"the tokenizer of the teacher '{self.teacher}' numbers words otherwise than the student's; "
+                f"the teacher '{self.teacher}' has a vocabulary with other ids than the student's; "
                 "choose a teacher with the same tokenizer"
             )
         return teacher
@@ -237,3 +218,14 @@ def _special(model: PreTrainedModel) -> int:
 def _once(texts: Sequence[Text]) -> ConcatDataset[dict[str, Tensor]]:
     """Return every example of the texts once."""
     return ConcatDataset([text.distinct()[0] for text in texts])
+
+
+def _taught(texts: Sequence[Text], teacher: StoredText) -> list[Taught]:
+    """Return the texts together with what a teacher said of them."""
+    starts = np.cumsum([0, *(len(text.distinct()[0]) for text in texts)]).tolist()
+    return [Taught(text, teacher, first=start) for text, start in zip(texts, starts, strict=False)]
+
+
+def _size_of(teacher: StoredText) -> TeacherStorage:
+    """Return what a report tells of stored teacher outputs."""
+    return TeacherStorage(bytes=teacher.store.bytes, windows=len(teacher.store), top_k=teacher.kept.k)

@@ -1,12 +1,20 @@
 """What was lost and what was gained: perplexity by named protocols, size, speed and samples."""
 
-from kronpress.evaluate.fidelity import Fidelity, fidelity
-from kronpress.evaluate.lambada import LAMBADA, LambadaProtocol, LambadaResult, read_lambada
-from kronpress.evaluate.perplexity import PROTOCOLS, PerplexityProtocol, PerplexityResult, longest_protocol
+from kronpress.evaluate.fidelity import fidelity
+from kronpress.evaluate.lambada import LAMBADA, LambadaProtocol, read_lambada
+from kronpress.evaluate.perplexity import PROTOCOLS, PerplexityProtocol, longest_protocol
 from kronpress.evaluate.samples import generate_samples
-from kronpress.evaluate.speed import SpeedComparison, SpeedRow, compare_speed
+from kronpress.evaluate.speed import compare_speed
 from kronpress.evaluate.step import Evaluate
-from kronpress.footprint import Footprint, footprint
+from kronpress.footprint import footprint
+from kronpress.records import (
+    Fidelity,
+    Footprint,
+    LambadaScore,
+    Perplexity,
+    SpeedComparison,
+    SpeedRow,
+)
 
 __all__ = [
     "LAMBADA",
@@ -15,9 +23,9 @@ __all__ = [
     "Fidelity",
     "Footprint",
     "LambadaProtocol",
-    "LambadaResult",
+    "LambadaScore",
+    "Perplexity",
     "PerplexityProtocol",
-    "PerplexityResult",
     "SpeedComparison",
     "SpeedRow",
     "compare_speed",

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from kronpress.bars import Bar
-from kronpress.evaluate.inference import evaluating
+from kronpress.evaluate.model_checks import evaluating
 from kronpress.precision import mixed_precision
-
-
-@dataclass(frozen=True)
-class Fidelity:
-    """Cosine and relative error ‖s − t‖ / ‖t‖ of the outputs, over all tokens of the windows."""
-
-    cosine: float
-    relative_error: float
-    windows: int
+from kronpress.records import Fidelity
 
 
 @torch.inference_mode()

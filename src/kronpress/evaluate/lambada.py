@@ -15,11 +15,12 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kronpress.bars import Bar
-from kronpress.data import read_json_lines, require_characters, require_known, user_path
+from kronpress.data import beginning, read_json_lines, require_characters, require_known, user_path
 from kronpress.errors import KronpressError, shown
-from kronpress.evaluate.inference import evaluating, require_causal
+from kronpress.evaluate.model_checks import evaluating, require_causal
 from kronpress.evaluate.perplexity import chunked_nats
 from kronpress.families import position_limit
+from kronpress.records import LambadaScore
 
 _TOKENS_PER_BATCH = 2048
 _LARGEST_EXPONENT = 700.0  # of a float, about
@@ -41,32 +42,14 @@ class Passage:
 
 
 @dataclass(frozen=True)
-class LambadaResult:
-    """A score on LAMBADA and all that must be said with it.
-
-    Attributes:
-        perplexity: of a last word, however many tokens it has.
-        accuracy: last words that greedy decoding would write, in percent.
-        cut: passages whose beginning was cut off because the model does not see so many tokens.
-    """
-
-    protocol: str
-    text: str
-    perplexity: float
-    accuracy: float
-    passages: int
-    cut: int
-    seconds: float
-
-
-@dataclass(frozen=True)
 class LambadaProtocol:
     """How LAMBADA is measured, as `lambada_openai` of the lm-evaluation-harness does it.
 
     The target is what follows the last space of a passage, with the white space before it. The whole passage is
-    tokenized without special tokens, and the target's tokens are those beyond as many as its context has alone. The
-    perplexity is the exponential of the mean over passages of the nats of all target tokens together; a word is right
-    where every one of its tokens is the most probable one, given those before it.
+    tokenized without special tokens, and the target's tokens are those beyond as many as its context has alone; a
+    model that needs it reads the bos token first. The perplexity is the exponential of the mean over passages of the
+    nats of all target tokens together; a word is right where every one of its tokens is the most probable one, given
+    those before it.
 
     Published numbers are on the text as OpenAI detokenized it, with capitals and quotation marks as in the books; on
     the lowercase, tokenized original they are others. Krony-PT's column LAMBADA is no such number, but the perplexity
@@ -83,7 +66,7 @@ class LambadaProtocol:
         *,
         name: str,
         progress: bool = True,
-    ) -> LambadaResult:
+    ) -> LambadaScore:
         """Measure `model` on the passages, which the result calls `name`.
 
         The model runs in its own dtype and the log-softmax in fp32. A perplexity that overflows or is not a number is
@@ -98,7 +81,7 @@ class LambadaProtocol:
         start = time.perf_counter()
         riddles, cut = _riddles(passages, tokenizer, model)
         nats, right = _nats(model, riddles, progress=progress)
-        return LambadaResult(
+        return LambadaScore(
             protocol=self.name,
             text=name,
             perplexity=_perplexity(float(nats.mean())),
@@ -157,20 +140,21 @@ def _riddles(
     texts = [passage.text for passage in passages] + [passage.context for passage in passages]
     encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
     wholes, contexts = encoded[: len(passages)], encoded[len(passages) :]
-    limit = position_limit(model)
+    limit, begin = position_limit(model), beginning(tokenizer, model=model)
+    first = [] if begin is None else [begin]
     require_known(torch.tensor([max(ids, default=0) for ids in wholes]), tokenizer, model=model)
     riddles: list[_Riddle] = []
     cut = 0
     for passage, ids, context in zip(passages, wholes, contexts, strict=True):
         asked = max(1, len(ids) - len(context))
-        seen = len(ids) if limit is None else min(len(ids), limit + 1)  # the last token is never read
+        seen = len(ids) if limit is None else min(len(ids), limit + 1 - len(first))  # the last token is never read
         if asked >= min(len(ids), seen):
             raise KronpressError(
                 f"{passage.place}: of {len(ids)} tokens {asked} are the last word's, and {type(model).__name__} "
                 f"sees {limit or len(ids)} at most, which leaves nothing to guess it from; remove the line"
             )
         cut += seen < len(ids)
-        riddles.append(_Riddle(ids[len(ids) - seen :], asked, len(riddles)))
+        riddles.append(_Riddle([*first, *ids[len(ids) - seen :]], asked, len(riddles)))
     return riddles, cut
 
 

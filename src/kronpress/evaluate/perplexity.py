@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import re
@@ -17,10 +18,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import override
 
 from kronpress.bars import Bar
-from kronpress.data import require_known, tokenize
+from kronpress.data import bos_of, require_known, tokenize
 from kronpress.errors import KronpressError
-from kronpress.evaluate.inference import evaluating, require_causal
-from kronpress.evaluate.reading import (
+from kronpress.evaluate.model_checks import evaluating, require_causal
+from kronpress.evaluate.text_formats import (
     DOCUMENTS,
     KIND_NAMES,
     ROWS,
@@ -33,36 +34,19 @@ from kronpress.evaluate.reading import (
     detokenize,
     unfit,
 )
-from kronpress.evaluate.sliding import Window, roll, slide
-from kronpress.families import position_limit, window_of
+from kronpress.evaluate.windows import Window, begun, roll, slide
+from kronpress.families import family_of, position_limit, window_of
+from kronpress.records import Perplexity
 from kronpress.registry import Shelf
 
 _TOKENS_PER_BATCH = 2048
+_AFTER_BOS = "+bos"
 _TOKENS_PER_CHUNK = 256  # logits of this many tokens are held in fp32 at a time
 
 
 @dataclass(frozen=True)
-class PerplexityResult:
-    """A perplexity and all that must be said with it.
-
-    `tokens` counts the predicted ones (the first of each window may be context only). Where a protocol normalizes by
-    words, `words` counts those of the whole text and `tokens_per_word` is the text's ratio, the exponent from the
-    perplexity per token to the one per word.
-    """
-
-    protocol: str
-    text: str
-    perplexity: float
-    tokens: int
-    windows: int
-    seconds: float
-    words: int | None = None
-    tokens_per_word: float | None = None
-
-
-@dataclass(frozen=True)
 class PerplexityProtocol:
-    """How a perplexity is taken; the model sees no special tokens but those that `first` asks for.
+    """How a perplexity is taken; the model sees no special tokens but those that `first` and `begin` ask for.
 
     `window`: how many tokens the model reads at once.
     `weighting`: 'token' averages the nats of all predicted tokens, 'window' averages the means of the windows.
@@ -80,6 +64,8 @@ class PerplexityProtocol:
     `documents`: whether windows cross from one article of WikiText to the next ('whole') or not ('pages').
     `first`: 'context' never predicts the first token, 'scored' has it predicted from the beginning-of-text token, as
     lm-eval does: then every token of the text counts, and the short last window is filled up with context.
+    `begin`: 'bos' has every window begin with the bos token, with room for one token of the text fewer. Models that
+    are much worse without it (Gemma) are measured so under every protocol, and its name then ends in '+bos'.
     `compares`: whose numbers are taken like this.
     """
 
@@ -94,11 +80,15 @@ class PerplexityProtocol:
     detokenizer: Detokenizer = "none"
     documents: Documents = "whole"
     first: Literal["context", "scored"] = "context"
+    begin: Literal["nothing", "bos"] = "nothing"
     compares: str = ""
 
     def __post_init__(self) -> None:
-        if self.window < 2:
-            raise KronpressError(f"protocol '{self.name}': a window of {self.window} predicts nothing; use 2 or more")
+        least = 3 if self.begin == "bos" else 2
+        if self.window < least:
+            raise KronpressError(
+                f"protocol '{self.name}': a window of {self.window} predicts nothing; use {least} or more"
+            )
         if self.stride is not None and not 1 <= self.stride <= self.window:
             raise KronpressError(
                 f"protocol '{self.name}': a stride of {self.stride} skips or repeats tokens of windows of "
@@ -112,6 +102,7 @@ class PerplexityProtocol:
         per = {"token": "per token", "word": "per word", "word+eos": "per word or line end"}[self.normalizer]
         mean = ", mean of window means" if self.weighting == "window" else ""
         clean = ", detokenized" if self.detokenizer != "none" else ""
+        mean += ", each after the bos token" if self.begin == "bos" else ""
         compares = f"; as {self.compares}" if self.compares else ""
         return f"{KIND_NAMES[self.text_kind]}{clean}; windows of {self.window}{stride}; {per}{mean}{compares}"
 
@@ -124,7 +115,7 @@ class PerplexityProtocol:
         name: str,
         max_windows: int | None = None,
         progress: bool = True,
-    ) -> PerplexityResult:
+    ) -> Perplexity:
         """Measure the perplexity of `model` on `text`, which the result calls `name`.
 
         The model runs in its own dtype and the log-softmax in fp32. A perplexity that overflows or is not a number
@@ -134,6 +125,9 @@ class PerplexityProtocol:
             KronpressError: where the model, the tokenizer, the text and the protocol do not fit together.
         """
         require_causal(model, what="perplexity")
+        if self.begin == "nothing" and family_of(model).begins_with == "bos":
+            after = self.after_bos()
+            return after.measure(model, tokenizer, text, name=name, max_windows=max_windows, progress=progress)
         self._check(model, text, name=name, max_windows=max_windows)
         start = time.perf_counter()
         documents = [self._ids(each, tokenizer, max_windows=max_windows) for each in DOCUMENTS[self.documents](text)]
@@ -145,7 +139,7 @@ class PerplexityProtocol:
         predicted = torch.tensor([len(window.targets) for window in windows], dtype=torch.float64)
         words = self._words(text)
         ratio = sum(map(len, documents)) / words if words else None
-        return PerplexityResult(
+        return Perplexity(
             protocol=self.name,
             text=name,
             perplexity=_perplexity(self._mean(nats, predicted) * (ratio or 1)),
@@ -155,6 +149,10 @@ class PerplexityProtocol:
             words=words,
             tokens_per_word=ratio,
         )
+
+    def after_bos(self) -> PerplexityProtocol:
+        """Return the protocol whose windows begin with the token of the beginning of a text."""
+        return dataclasses.replace(self, name=f"{self.name}{_AFTER_BOS}", begin="bos", compares="")
 
     def _mean(self, nats: Float[Tensor, " windows"], predicted: Float[Tensor, " windows"]) -> float:
         """Average the nats of windows that predict so many tokens each."""
@@ -176,14 +174,15 @@ class PerplexityProtocol:
         )
 
     def _windows(self, documents: Iterable[Int[Tensor, " _"]], tokenizer: PreTrainedTokenizerBase) -> Iterator[Window]:
-        size, stride = self.window, self.stride or self.window
-        if self.first == "context":
-            for ids in documents:
-                yield from slide(ids, size=size, stride=stride, keep_rest=self.remainder == "keep")
-            return
-        begin = torch.tensor([_beginning(tokenizer, self.name)])
+        size = self.window - (self.begin == "bos")
+        stride = min(self.stride or size, size)
         for ids in documents:
-            yield from roll(torch.cat([begin, ids]), size=size, stride=stride)
+            if self.first == "context":
+                cut = slide(ids, size=size, stride=stride, keep_rest=self.remainder == "keep")
+            else:
+                begin = ids.new_tensor([_beginning(tokenizer, self.name)])
+                cut = roll(torch.cat([begin, ids]), size=size, stride=stride)
+            yield from begun(cut, first=bos_of(tokenizer, reader=self.name)) if self.begin == "bos" else cut
 
     def _check(self, model: PreTrainedModel, text: str, *, name: str, max_windows: int | None) -> None:
         limit = position_limit(model)
@@ -271,10 +270,15 @@ def _fitting(text: str) -> list[str]:
 
 
 class _Protocols(Shelf[PerplexityProtocol]):
-    """Protocols by name; beside those that were added, each `tokens-N` is one, with windows of N tokens."""
+    """Protocols by name; beside those that were added, each `tokens-N` is one, with windows of N tokens.
+
+    Each has one of the same name and '+bos', whose windows begin with the token of the beginning of a text.
+    """
 
     @override
     def __getitem__(self, name: object) -> PerplexityProtocol:
+        if str(name).endswith(_AFTER_BOS):
+            return self[str(name).removesuffix(_AFTER_BOS)].after_bos()
         counted = re.fullmatch("tokens-(0|[1-9][0-9]{0,8})", str(name))
         if counted and name not in self:
             return PerplexityProtocol(str(name), window=int(counted[1]))

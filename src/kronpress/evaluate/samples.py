@@ -11,9 +11,9 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from kronpress.bars import Bar
-from kronpress.data import require_known
+from kronpress.data import beginning, require_known
 from kronpress.errors import KronpressError
-from kronpress.evaluate.inference import evaluating, require_causal
+from kronpress.evaluate.model_checks import evaluating, require_causal
 from kronpress.families import position_limit
 
 _NEW_TOKENS = 40
@@ -54,7 +54,9 @@ def _continue(
 def _prompt_ids(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, max_new_tokens: int
 ) -> Int[Tensor, "1 tokens"]:
-    ids = torch.tensor([tokenizer(prompt, verbose=False)["input_ids"]], dtype=torch.long)
+    tokens, first = tokenizer(prompt, verbose=False)["input_ids"], beginning(tokenizer, model=model)
+    begun = first is None or tokens[:1] == [first]
+    ids = torch.tensor([tokens if begun else [first, *tokens]], dtype=torch.long)
     require_known(ids, tokenizer, model=model)
     limit, count = position_limit(model), ids.shape[1]
     if count == 0:

@@ -6,7 +6,6 @@ import inspect
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,40 +15,12 @@ from transformers import PreTrainedModel
 
 from kronpress.bars import Bar
 from kronpress.errors import KronpressError
-from kronpress.evaluate.inference import evaluating
+from kronpress.evaluate.model_checks import evaluating
 from kronpress.families import is_causal, position_limit, vocabulary_size
+from kronpress.records import SpeedComparison, SpeedRow
 
 _PROMPT, _NEW = 256, 32  # tokens, where the models have room for them
 Rates = dict[str, float]  # tokens per second by phase
-
-
-@dataclass(frozen=True)
-class SpeedRow:
-    """One phase: median tokens per second of both, and the student's speed over the dense model's.
-
-    `ratio` is the median of the ratios of neighboring runs, `ratio_min` and `ratio_max` their spread.
-    """
-
-    phase: str
-    dense: float
-    student: float
-    ratio: float
-    ratio_min: float
-    ratio_max: float
-
-
-@dataclass(frozen=True)
-class SpeedComparison:
-    """Rows for 'prefill' and 'decode' (encoders: 'prefill' only), and what they were measured under."""
-
-    rows: tuple[SpeedRow, ...]
-    prompt_tokens: int
-    new_tokens: int
-    repeats: int
-    threads: int
-    device: str
-    dense_dtype: str
-    student_dtype: str
 
 
 def compare_speed(

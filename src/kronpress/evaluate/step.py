@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from jaxtyping import Int
 from pydantic import Field, field_validator
-from torch import Tensor
-from transformers import PreTrainedModel
 
-from kronpress.data import Corpus, read_text, require_known, tokenize, windows
-from kronpress.evaluate.fidelity import fidelity
-from kronpress.evaluate.lambada import LAMBADA, read_lambada
-from kronpress.evaluate.perplexity import PROTOCOLS, longest_protocol
-from kronpress.evaluate.samples import generate_samples
-from kronpress.evaluate.speed import compare_speed
-from kronpress.families import is_causal, position_limit
-from kronpress.precision import NumberFormat, Precision, choose, computing_in, mixed_precision, number_format
-from kronpress.step import STEPS, Step, Workbench
-
-_FIDELITY_WINDOWS, _FIDELITY_SIZE = 64, 128
+from kronpress.checkpoint import files
+from kronpress.data import read_text
+from kronpress.evaluate.lm_eval import LmEvalTasks
+from kronpress.evaluate.measure import Evaluation, LambadaFile, PerplexityText
+from kronpress.evaluate.perplexity import PROTOCOLS
+from kronpress.precision import NumberFormat, Precision, choose, computing_in, number_format
+from kronpress.records import EvaluationRecord
+from kronpress.step import STEPS, Needs, Step, Workbench
 
 
-@STEPS.register("evaluate")
+@STEPS.enroll
 class Evaluate(Step):
     """Measure the student against the teacher on held-out text; changes nothing.
 
@@ -37,6 +29,10 @@ class Evaluate(Step):
         max_windows: measure the first windows only.
         lambada: a .jsonl file of LAMBADA, measured as `lambada-openai`; both models must be decoders.
         max_passages: measure the first passages of LAMBADA only.
+        lm_eval: tasks, groups or tags of lm-evaluation-harness, which needs the extra lm-eval; both models must be
+            decoders.
+        lm_eval_include: a folder with task files (YAML) of your own.
+        max_examples: measure the first examples of each of these tasks only; such numbers are for trying out.
         precision: number format of matrix products in both models, `bf16` or `fp32`; `auto` is the run's.
         speed: compare prefill and decode, alternating.
         prompts: texts that both models continue greedily.
@@ -50,116 +46,65 @@ class Evaluate(Step):
     max_windows: int | None = Field(default=None, ge=1)
     lambada: str | None = None
     max_passages: int | None = Field(default=None, ge=1)
+    lm_eval: tuple[str, ...] = ()
+    lm_eval_include: str | None = None
+    max_examples: int | None = Field(default=None, ge=1)
     precision: Precision = "auto"
     speed: bool = False
     prompts: tuple[str, ...] = ()
 
     def unread(self) -> dict[str, str]:
-        """Return what belongs to LAMBADA where there is none."""
-        return (
-            {} if self.lambada is not None else {"max_passages": "name LAMBADA's file under lambada, or leave it out"}
+        """Return what belongs to LAMBADA or lm-eval where there is none."""
+        lambada, tasks = (
+            "name LAMBADA's file under lambada, or leave it out",
+            "name tasks under lm_eval, or leave it out",
         )
+        idle = {} if self.lambada is not None else {"max_passages": lambada}
+        return idle if self.lm_eval else idle | {"lm_eval_include": tasks, "max_examples": tasks}
 
     @field_validator("protocols")
     @classmethod
     def _known(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return None if names is None else tuple(PROTOCOLS[name].name for name in names)
 
+    def needs(self) -> Needs:
+        """Return that the dense model is measured too, on the recipe's text unless the step has its own."""
+        return Needs(text=self.text is None)
+
     def check(self, bench: Workbench) -> None:
-        """Check text, protocols, LAMBADA's first passage and prompts on the dense model."""
-        corpus = self._corpus(bench)
-        if self.lambada is not None:
-            first = read_lambada(self.lambada, limit=self.max_passages)[:1]
-            LAMBADA.measure(bench.teacher, bench.tokenizer, first, name=self.lambada, progress=False)
-        if not is_causal(bench.teacher):
-            self._windows(bench, corpus)
-            return
-        for name in self._names(bench):
-            PROTOCOLS[name].measure(
-                bench.teacher, bench.tokenizer, corpus.text, name=corpus.name, max_windows=1, progress=False
-            )
-        if self.prompts:
-            generate_samples(bench.teacher, bench.tokenizer, self.prompts, max_new_tokens=1)
+        """Check text, protocols, LAMBADA's first passage, tasks of lm-eval and prompts on the dense model."""
+        self._evaluation(bench).check(bench.teacher, bench.tokenizer)
 
     def sources(self) -> dict[str, str]:
-        """Return the digests of a text of its own and of LAMBADA."""
-        found = {} if self.text is None else {f"the text '{self.text}'": read_text(self.text).fingerprint}
+        """Return the digests of a text of its own, of LAMBADA and of task files of its own."""
+        digests = {} if self.text is None else {f"the text '{self.text}'": read_text(self.text).fingerprint}
         if self.lambada is not None:
-            content = "\n".join(passage.text for passage in read_lambada(self.lambada, limit=self.max_passages))
-            found[f"LAMBADA in '{self.lambada}'"] = Corpus(self.lambada, content).fingerprint
-        return found
+            passages = LambadaFile.read(self.lambada, limit=self.max_passages)
+            digests[f"LAMBADA in '{self.lambada}'"] = passages.fingerprint
+        if self.lm_eval_include is not None:
+            digests[f"the folder '{self.lm_eval_include}'"] = files.digest(Path(self.lm_eval_include))
+        return digests
 
-    def run(self, bench: Workbench) -> dict[str, Any]:
+    def run(self, bench: Workbench) -> EvaluationRecord:
         """Measure what the fields ask for and the model can do."""
+        evaluation = self._evaluation(bench)
         with computing_in(self._format(bench)):
-            return self._report(bench)
+            return evaluation.compare(
+                bench.teacher, bench.student, bench.tokenizer, stage=self.stage, recall=bench.remember
+            )
 
     def _format(self, bench: Workbench) -> NumberFormat:
         device = bench.student.device
         return number_format(device) if self.precision == "auto" else choose(self.precision, device)
 
-    def _report(self, bench: Workbench) -> dict[str, Any]:
-        report: dict[str, Any] = {"stage": self.stage, "perplexity": [], "samples": []}
-        corpus = self._corpus(bench)
-        if is_causal(bench.student):
-            report["perplexity"] = [self._perplexity(bench, corpus, name) for name in self._names(bench)]
-            if self.lambada is not None:
-                report["perplexity"].append(self._lambada(bench, self.lambada))
-            report["samples"] = self._samples(bench)
-        else:
-            report["fidelity"] = self._fidelity(bench, corpus)
-        if self.speed:
-            report["speed"] = asdict(compare_speed(bench.teacher, bench.student, seed=bench.seed))
-        return report
-
-    def _names(self, bench: Workbench) -> tuple[str, ...]:
-        return (longest_protocol(bench.teacher),) if self.protocols is None else self.protocols
-
-    def _corpus(self, bench: Workbench) -> Corpus:
-        return bench.held_out if self.text is None else read_text(self.text)
-
-    def _perplexity(self, bench: Workbench, corpus: Corpus, name: str) -> dict[str, Any]:
-        def measure(model: PreTrainedModel) -> dict[str, Any]:
-            text = Path(corpus.name).name
-            protocol = PROTOCOLS[name]
-            return asdict(
-                protocol.measure(model, bench.tokenizer, corpus.text, name=text, max_windows=self.max_windows)
-            )
-
-        return self._both(bench, measure, key=f"{name}/{corpus.fingerprint}/{self.max_windows}")
-
-    def _lambada(self, bench: Workbench, path: str) -> dict[str, Any]:
-        passages = read_lambada(path, limit=self.max_passages)
-
-        def measure(model: PreTrainedModel) -> dict[str, Any]:
-            return asdict(LAMBADA.measure(model, bench.tokenizer, passages, name=Path(path).name))
-
-        content = Corpus(path, "\n".join(passage.text for passage in passages))
-        return self._both(bench, measure, key=f"{LAMBADA.name}/{content.fingerprint}")
-
-    def _both(
-        self, bench: Workbench, measure: Callable[[PreTrainedModel], dict[str, Any]], *, key: str
-    ) -> dict[str, Any]:
-        """Return a measurement of the dense model, taken once per run, and of the student."""
-        device = bench.student.device
-        with mixed_precision(device):
-            dense = bench.remember(f"{key}/{number_format(device).name}", lambda: measure(bench.teacher))
-            student = measure(bench.student)
-        return {"dense": dense, "student": student, "ratio": student["perplexity"] / dense["perplexity"]}
-
-    def _fidelity(self, bench: Workbench, corpus: Corpus) -> dict[str, Any]:
-        return asdict(fidelity(bench.teacher, bench.student, self._windows(bench, corpus)))
-
-    def _windows(self, bench: Workbench, corpus: Corpus) -> Int[Tensor, "windows tokens"]:
-        size = min(_FIDELITY_SIZE, position_limit(bench.student) or _FIDELITY_SIZE)
-        ids = tokenize(corpus, bench.tokenizer, limit=size * _FIDELITY_WINDOWS)
-        require_known(ids, bench.tokenizer, model=bench.student)
-        return windows(ids, size=size, name=corpus.name)
-
-    def _samples(self, bench: Workbench) -> list[dict[str, str]]:
-        if not self.prompts:
-            return []
-        before = generate_samples(bench.teacher, bench.tokenizer, self.prompts)
-        after = generate_samples(bench.student, bench.tokenizer, self.prompts)
-        rows = zip(self.prompts, before, after, strict=True)
-        return [{"prompt": prompt, "before": dense, "after": student} for prompt, dense, student in rows]
+    def _evaluation(self, bench: Workbench) -> Evaluation:
+        corpus = bench.held_out if self.text is None else read_text(self.text)
+        protocols = None if self.protocols is None else tuple(PROTOCOLS[name] for name in self.protocols)
+        return Evaluation(
+            text=PerplexityText(corpus, protocols, self.max_windows),
+            lambada=None if self.lambada is None else LambadaFile.read(self.lambada, limit=self.max_passages),
+            lm_eval=LmEvalTasks(self.lm_eval, self.lm_eval_include, self.max_examples) if self.lm_eval else None,
+            prompts=self.prompts,
+            speed=self.speed,
+            seed=bench.seed,
+        )

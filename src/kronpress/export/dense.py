@@ -2,49 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import transformers
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 
 from kronpress.checkpoint import Probe, bytes_of, files, structured_layers, write_checkpoint
-from kronpress.export.exporter import EXPORTERS, Export
-from kronpress.export.parity import TOLERANCE, comparison_inputs, measure
+from kronpress.export.exporter import EXPORTERS, Export, Exporter
+from kronpress.export.parity import comparison_inputs, measure
 from kronpress.export.plain import multiply_out
 
 
-@EXPORTERS.register("dense")
-def export_dense(
-    model: PreTrainedModel, folder: str | Path, *, tokenizer: Any = None, tolerance: float = TOLERANCE
-) -> Export:
-    """Multiply factors, scales and orders out and save the result, once it is proven to be the same.
+@EXPORTERS.enroll
+@dataclass(frozen=True)
+class DenseExporter(Exporter):
+    """A plain checkpoint of the base architecture, which opens without kronpress."""
 
-    What is compared with `model` is the checkpoint as it opens again from disk; see `parity` for how.
+    kind: ClassVar[str] = "dense"
 
-    Args:
-        model: any supported model, which is left as it is; one without factors is written as it is.
-        folder: must be absent or empty, and stays so where the export is refused.
-        tokenizer: saved beside the weights; it also gives the comparison a window of real text.
-        tolerance: the largest difference of outputs that is allowed; see `Parity`.
+    def write(self, model: PreTrainedModel, folder: str | Path, *, tokenizer: Any = None) -> Export:
+        """Multiply factors, scales and orders out and save the result, once it is proven to be the same.
 
-    Raises:
-        KronpressError: the export is not the model, the base architecture has no place for a part of it, the folder
-            holds something, or the disk has too little space.
-    """
-    folder = Path(folder)
-    files.require_empty(folder)
-    plain = multiply_out(model)
-    with files.staged(folder, needed=bytes_of(plain)) as staging:
-        write_checkpoint(staging, plain, tokenizer=tokenizer)
-        reopened = _reopen(staging, like=model)
-        parity = measure(model, reopened, inputs=_inputs(staging, tokenizer, model))
-        parity.check(tolerance=tolerance, place=str(folder))
-        parameters = sum(parameter.numel() for parameter in reopened.parameters())
-        export = Export(folder, _done(len(structured_layers(model))), parameters, parity)
-        files.write_text(staging / "README.md", _card(export, type(reopened).__name__, tolerance=tolerance))
-    return export
+        What is compared with `model` is the checkpoint as it opens again from disk; see `parity` for how. A model
+        without factors is written as it is. The base architecture must have a place for every part.
+        """
+        folder = Path(folder)
+        files.require_empty(folder)
+        plain = multiply_out(model)
+        with files.staged(folder, needed=bytes_of(plain)) as staging:
+            write_checkpoint(staging, plain, tokenizer=tokenizer)
+            reopened = _reopen(staging, like=model)
+            parity = measure(model, reopened, inputs=_inputs(staging, tokenizer, model))
+            parity.check(tolerance=self.tolerance, place=str(folder))
+            parameters = sum(parameter.numel() for parameter in reopened.parameters())
+            export = Export(folder, _done(len(structured_layers(model))), parameters, parity)
+            files.write_text(staging / "README.md", _card(export, type(reopened).__name__, tolerance=self.tolerance))
+        return export
 
 
 def _reopen(folder: Path, *, like: PreTrainedModel) -> PreTrainedModel:

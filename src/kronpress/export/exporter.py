@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 from transformers import PreTrainedModel
 
@@ -29,14 +30,30 @@ class Export:
     parity: Parity
 
 
-class Exporter(Protocol):
-    """A format to export to."""
+@dataclass(frozen=True)
+class Exporter(ABC):
+    """A format to export to.
 
-    def __call__(
-        self, model: PreTrainedModel, folder: str | Path, *, tokenizer: Any = None, tolerance: float = TOLERANCE
-    ) -> Export:
-        """Write `model` into `folder` and prove that it is the same."""
-        ...
+    Attributes:
+        tolerance: the largest difference of outputs that is allowed; see `Parity`.
+    """
+
+    kind: ClassVar[str]
+    tolerance: float = TOLERANCE
+
+    @abstractmethod
+    def write(self, model: PreTrainedModel, folder: str | Path, *, tokenizer: Any = None) -> Export:
+        """Write `model` into `folder` and prove that it is the same.
+
+        Args:
+            model: any supported model, which is left as it is.
+            folder: must be absent or empty, and stays so where the export is refused.
+            tokenizer: saved beside the weights; it also gives the comparison a window of real text.
+
+        Raises:
+            KronpressError: what was written computes something else, the folder holds something, or the disk has too
+                little space.
+        """
 
 
-EXPORTERS: Shelf[Exporter] = Shelf("export format")
+EXPORTERS: Shelf[type[Exporter]] = Shelf("export format")

@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from kronpress.checkpoint import settle_ties, structured_layers
 from kronpress.errors import KronpressError
-from kronpress.layers import StructuredLayer, bias_of, weight_of
+from kronpress.layers import StructuredLayer, bias_of, scale_of, weight_of
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
@@ -112,12 +112,14 @@ def _base_config(model: PreTrainedModel) -> Any:
 
 
 def _share_buffers(plain: PreTrainedModel, model: PreTrainedModel) -> None:
-    """Take over the buffers that no checkpoint stores, such as rotary frequencies."""
+    """Take over the buffers that no checkpoint stores, such as rotary frequencies; a table's scale is its owner's."""
     buffers = dict(model.named_buffers())
     for name, buffer in list(plain.named_buffers()):
         if buffer.is_meta:
             owner, _, leaf = name.rpartition(".")
-            plain.get_submodule(owner).register_buffer(leaf, buffers[name], persistent=False)
+            module = plain.get_submodule(owner)
+            value = buffers[name] if name in buffers else torch.tensor(scale_of(module), device=model.device)
+            module.register_buffer(leaf, value, persistent=False)
 
 
 def _tie(plain: PreTrainedModel) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import torch
 from jaxtyping import Float, Int
@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from kronpress.bars import Bar
-from kronpress.factorize.request import Request
-from kronpress.families import Fold, Side, Site, layout
+from kronpress.factorize.target import Target
+from kronpress.families import Fold, Site, layout
 from kronpress.layers import StructuredLayer, bias_of, weight_of
 from kronpress.linalg import KroneckerShape, Member, nearest_permuted_kronecker_sum, search_orders
 
@@ -20,25 +20,32 @@ _NAME = "fold"
 
 
 @torch.no_grad()
-def reorder_folds(model: PreTrainedModel, sites: Collection[Site], request: Request) -> None:
+def reorder_folds(
+    model: PreTrainedModel, sites: Collection[Site], *, terms: int, shape_of: Callable[[Target], KroneckerShape]
+) -> None:
     """Reorder the neurons of each fold so that the matrices to factorize come nearer to their Kronecker sums.
 
     The function of the model stays what it was. A fold with a side that has been factorized already is left.
+
+    Args:
+        model: whose neurons move.
+        sites: of the matrices to factorize.
+        terms: Kronecker products in their sums.
+        shape_of: returns the shapes of the factors of a matrix.
     """
     chosen = {site.path: site for site in sites}
     for fold in Bar(layout(model).folds, desc="order neurons", unit="fold"):
         if any(isinstance(model.get_submodule(side.path), StructuredLayer) for side in fold.sides):
             continue
-        members = [_member(model, side, chosen[side.path], request) for side in fold.sides if side.path in chosen]
+        members = []
+        for side in fold.sides:
+            if side.path in chosen:
+                weight = side.take(weight_of(model.get_submodule(side.path)))
+                shape = shape_of(Target.of_weight(chosen[side.path], weight))
+                members.append(Member(weight, shape, terms=terms, **{side.axis: _NAME}))
         if members:
-            found = search_orders(members, segments={_NAME: fold.segment} if fold.segment else None)
-            reorder(model, fold, found[_NAME])
-
-
-def _member(model: PreTrainedModel, side: Side, site: Site, request: Request) -> Member:
-    weight = weight_of(model.get_submodule(side.path)).chunk(side.shares)[side.share]
-    shape = request.shape((weight.shape[0], weight.shape[1]), site=site)
-    return Member(weight, shape, terms=request.terms, **{side.axis: _NAME})
+            orders = search_orders(members, segments={_NAME: fold.segment} if fold.segment else None)
+            reorder(model, fold, orders[_NAME])
 
 
 @torch.no_grad()
@@ -48,27 +55,23 @@ def reorder(model: nn.Module, fold: Fold, order: Int[Tensor, " size"]) -> None:
         layer = model.get_submodule(side.path)
         assert isinstance(layer.weight, Tensor)
         weight = layer.weight.T if isinstance(layer, Conv1D) else layer.weight
-        if side.axis == "columns":
-            weight.copy_(weight[:, order])
-            continue
-        for tensor in (weight, bias_of(layer)):
+        for tensor in (weight, bias_of(layer) if side.axis == "rows" else None):
             if tensor is not None:
-                part = tensor.chunk(side.shares)[side.share]
-                part.copy_(part[order])
+                tensor.copy_(side.reorder(tensor, order))
 
 
 def own_orders(
     weight: Float[Tensor, "out in"], shape: KroneckerShape, *, terms: int, axes: Collection[str]
 ) -> tuple[Float[Tensor, "out in"], dict[str, Int[Tensor, " size"]]]:
     """Return the weight with the `axes` ("rows", "columns") in a better order, and the orders its layer must apply."""
-    found = nearest_permuted_kronecker_sum(
+    permuted = nearest_permuted_kronecker_sum(
         weight, shape=shape, terms=terms, rows="rows" in axes, columns="columns" in axes
     )
     orders = {}
-    if found.row_order is not None:
-        weight = weight[found.row_order]
-        orders["row_order"] = found.row_order.argsort()
-    if found.column_order is not None:
-        weight = weight[:, found.column_order]
-        orders["column_order"] = found.column_order
+    if permuted.row_order is not None:
+        weight = weight[permuted.row_order]
+        orders["row_order"] = permuted.row_order.argsort()
+    if permuted.column_order is not None:
+        weight = weight[:, permuted.column_order]
+        orders["column_order"] = permuted.column_order
     return weight, orders

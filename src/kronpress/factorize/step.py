@@ -2,69 +2,161 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, Literal
 
-from pydantic import SerializeAsAny, field_validator
+from pydantic import SerializeAsAny, field_validator, model_validator
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from kronpress.checkpoint import adopt, notes_of, settle_ties
-from kronpress.factorize.initialization import INITIALIZATIONS, Initialization
-from kronpress.factorize.request import Request
-from kronpress.step import STEPS, Step, Workbench
+from kronpress.errors import KronpressError, shown
+from kronpress.factorize.fits import FITS, Fit, Nearest
+from kronpress.factorize.forms import FORMS, Form
+from kronpress.factorize.install import dense_shares, replace_site, settle_head, without_tied_head
+from kronpress.factorize.presets import PRESETS, elsewhere, spelled_out
+from kronpress.factorize.target import Target
+from kronpress.families import Blocks, Site, select_sites
+from kronpress.records import FactorizeRecord
+from kronpress.step import STEPS, Needs, Step, Workbench
 from kronpress.validation import parse_named
 
-_OF_ALL = {"sites", "blocks", "skip_blocks"}
 
-
-@STEPS.register("factorize")
-class Factorize(Step, Request):
+@STEPS.enroll
+class Factorize(Step):
     """Replace dense modules of the student by layers with factors.
 
+    In place of `form` and `fit`, `method` takes a published name for both, with the fields of both.
+
     Attributes:
-        init: the initialization, by name or as a mapping with `name` and its fields.
+        sites: a role, a group of roles, a glob or `re:` expression (see `kronpress inspect`).
+        blocks: `all`, `odd` (1, 3, 5, …), `even` or a list of numbers from 0.
+        skip_blocks: blocks left dense all the same.
+        form: what stands there afterwards, by name or as a mapping with `name` and its fields.
+        fit: how its numbers are found, likewise.
+        head: what becomes of the output head where the embedding is factorized: `tied` to the factors, `untied` with
+            factors of its own, or `dense` with the full matrix; by default a tied head is tied to the factors, and
+            one that has weights of its own keeps them (`tied` drops those, which the report tells).
     """
 
     kind: ClassVar[str] = "factorize"
-    init: SerializeAsAny[Initialization]
+    sites: str = "feed_forward"
+    blocks: Blocks = "all"
+    skip_blocks: tuple[int, ...] = ()
+    form: SerializeAsAny[Form]
+    fit: SerializeAsAny[Fit] = Nearest()
+    head: Literal["tied", "untied", "dense"] | None = None
 
-    @field_validator("init", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _named(cls, value: Any) -> Initialization:
-        init: Initialization = parse_named(value, INITIALIZATIONS, key="init")
-        return init
+    def _spelled_out(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict):
+            return fields
+        for key in fields:
+            if key not in cls.model_fields and key != "method" and elsewhere(key):
+                raise KronpressError(f"{key} is no key of the step{elsewhere(key)}")
+        if "init" in fields:
+            raise KronpressError(
+                f"init is no key: write method: {shown(fields['init'])} for a published name ({', '.join(PRESETS)}), "
+                "or form and fit"
+            )
+        if "method" not in fields:
+            return fields
+        if {"form", "fit"} & fields.keys():
+            raise KronpressError("method stands for form and fit together; give either method or form and fit")
+        form, fit = spelled_out(fields["method"])
+        return {key: value for key, value in fields.items() if key != "method"} | {"form": form, "fit": fit}
+
+    @field_validator("form", mode="before")
+    @classmethod
+    def _named_form(cls, value: Any) -> Form:
+        _refuse_foreign(value, FORMS, key="form")
+        form: Form = parse_named(value, FORMS, key="form")
+        return form
+
+    @field_validator("fit", mode="before")
+    @classmethod
+    def _named_fit(cls, value: Any) -> Fit:
+        _refuse_foreign(value, FITS, key="fit")
+        fit: Fit = parse_named(value, FITS, key="fit")
+        return fit
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Factorize:
+        self.fit.require_form(self.form)
+        return self
+
+    def sites_of(self, model: PreTrainedModel) -> list[Site]:
+        """Return the sites of the model that the step names.
+
+        Raises:
+            KronpressError: none, or the pattern is not understood.
+        """
+        return without_tied_head(model, self._named(model), head=self.head)
+
+    def _named(self, model: PreTrainedModel) -> list[Site]:
+        return select_sites(model, self.sites, blocks=self.blocks, skip_blocks=self.skip_blocks)
+
+    def needs(self) -> Needs:
+        """Return whether the fit reads text; the student is all that it looks at."""
+        return Needs(teacher=False, text=self.fit.reads_text)
 
     def check(self, bench: Workbench) -> None:
         """Check that the sites exist, that their shapes divide, and that no field is without effect."""
-        request = self._request()
-        self.init.check(bench, request)
-        request.require_effect(bench.student)
+        model, sites = bench.student, self.sites_of(bench.student)
+        self.fit.check(bench, sites)
+        for site in sites:
+            for share in dense_shares(model, site):
+                target = Target.of(site, share)
+                self.form.require(target)
+                self.fit.require(target, self.form)
+        self.form.require_effect(model, sites, where=self.sites)
+        self._require_head(model)
 
-    def unread(self) -> dict[str, str]:
-        """Return the fields of the request that the initialization takes no account of."""
-        mine = self.init.reads | _OF_ALL
-        remedy = f"init: {self.init.kind} takes {', '.join(sorted(self.init.reads)) or 'the fields of init alone'}"
-        return {name: _remedy(name, remedy) for name in Request.model_fields if name not in mine}
+    def _require_head(self, model: PreTrainedModel) -> None:
+        if self.head in (None, "tied"):
+            return
+        roles = {site.role for site in self._named(model)}
+        if "embedding" not in roles:
+            raise KronpressError(
+                f"head: {self.head} says what becomes of the output head when the embedding is factorized, and sites "
+                f"is {shown(self.sites)}; leave it out, or add embedding to sites"
+            )
+        if model.config.tie_word_embeddings:
+            return
+        if (self.head == "dense") == ("head" in roles):
+            remedy = "leave it out of sites" if self.head == "dense" else "add head to sites"
+            raise KronpressError(f"head: {self.head}, but the model's head has its own matrix; {remedy}")
 
-    def _request(self) -> Request:
-        return Request(**{name: getattr(self, name) for name in Request.model_fields})
-
-    def run(self, bench: Workbench) -> dict[str, Any]:
-        """Apply the initialization to the student, which saves and trains as a kronpress model from then on."""
-        settle_ties(bench.student)
-        before = len(notes_of(bench.student))
-        modules = self.init.apply(bench, self._request())
-        adopt(bench.student)
-        notes = notes_of(bench.student)[before:]
+    def run(self, bench: Workbench) -> FactorizeRecord:
+        """Replace each site of the student, which saves and trains as a kronpress model from then on."""
+        model = bench.student
+        settle_ties(model)
+        before = len(notes_of(model))
+        sites = self.sites_of(model)
+        self.form.prepare(model, sites)
+        modules = tuple(
+            replace_site(model, site, partial(self.fit.fit, form=self.form, metric=metric))
+            for site, metric in self.fit.metrics(bench, sites)
+        )
+        settle_head(model, mode=self.head)
+        adopt(model)
+        notes = notes_of(model)[before:]
         for text in notes:
             tqdm.write(f"note: {text}")
-        return {
-            "init": {"name": self.init.kind, **self.init.settings(bench.student)},
-            "modules": modules,
-            "notes": notes,
-            "parameters": sum(parameter.numel() for parameter in bench.student.parameters()),
+        method = {
+            "form": {"name": self.form.kind, **self.form.model_dump(mode="json")},
+            "fit": {"name": self.fit.kind, **self.fit.resolved(model).model_dump(mode="json")},
         }
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        return FactorizeRecord(method=method, modules=modules, notes=tuple(notes), parameters=parameters)
 
 
-def _remedy(name: str, reason: str) -> str:
-    others = [other for other, method in INITIALIZATIONS.items() if name in method.reads]
-    return f"{reason}: leave {name} out, or choose init: {', '.join(others)}"
+def _refuse_foreign(value: Any, shelf: Any, *, key: str) -> None:
+    """Say where the fields of a form or a fit belong that stand in another one."""
+    name = value.get("name") if isinstance(value, dict) else None
+    if not isinstance(name, str) or name not in shelf:
+        return
+    for field in value:
+        if field != "name" and field not in shelf[name].model_fields and elsewhere(field):
+            raise KronpressError(f"{key} {name}: {field} is none of its keys{elsewhere(field)}")

@@ -1,8 +1,20 @@
 """Model families as data: where their parts are."""
 
-from kronpress.families import bert, gpt2, llama  # noqa: F401  (each puts its families on the shelf)
+from kronpress.families import (  # noqa: F401  (they fill the shelf)
+    bert,
+    feed_forward_only,
+    gemma,
+    gpt2,
+    llama,
+    modernbert,
+    neox,
+    opt,
+    phi,
+)
+from kronpress.families.branch import Branch
 from kronpress.families.family import FAMILIES, Family, family_of
 from kronpress.families.folds import Fold, Side
+from kronpress.families.fusion import Fusion
 from kronpress.families.layout import (
     FeedForward,
     Layout,
@@ -21,9 +33,11 @@ from kronpress.families.selection import Blocks, select_sites
 __all__ = [
     "FAMILIES",
     "Blocks",
+    "Branch",
     "Family",
     "FeedForward",
     "Fold",
+    "Fusion",
     "Layout",
     "Side",
     "Site",

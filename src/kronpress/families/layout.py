@@ -2,31 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import nn
+from jaxtyping import Int, Shaped
+from torch import Tensor, nn
 
 from kronpress.errors import KronpressError
 from kronpress.families.family import FEED_FORWARD_ROLES, Family, family_of
 from kronpress.families.folds import Fold, folds_of
-from kronpress.families.signatures import PreTrainedModel
+from kronpress.families.fusion import Fusion
+from kronpress.families.signatures import PreTrainedConfig, PreTrainedModel
 
 _WINDOW = 512  # tokens of text that are read at once, where nothing else is asked for
 
 
 @dataclass(frozen=True)
 class FeedForward:
-    """One feed-forward block: full module paths, with no gate where the family has none."""
+    """One feed-forward block.
+
+    Attributes:
+        block: index of its block.
+        up: full path of the matrix that produces the hidden neurons.
+        down: full path of the matrix that reads them.
+        gate: full path of the matrix whose activated outputs multiply those of `up`, None where there is none.
+        fusion: how the rows of one matrix are shared, where that is both gate and up.
+        closing_norm: full path of the norm over the sum of the block's input and its output, else None.
+        branch_norm: full path of the norm over its output alone, else None.
+    """
 
     block: int
     up: str
     down: str
     gate: str | None = None
+    fusion: Fusion | None = None
+    closing_norm: str | None = None
+    branch_norm: str | None = None
 
     @property
     def expanding(self) -> tuple[str, ...]:
         """The paths of the matrices that produce the hidden neurons."""
-        return (self.up,) if self.gate is None else (self.gate, self.up)
+        return tuple(dict.fromkeys(path for path in (self.gate, self.up) if path is not None))
+
+    def shares(self, path: str) -> tuple[str, ...]:
+        """Return which of "gate" and "up" the expanding matrix at `path` is; both where it is fused."""
+        if self.fusion is not None:
+            return self.fusion.roles
+        return ("up",) if path == self.up else ("gate",)
+
+    def split(self, tensor: Shaped[Tensor, "rows *columns"]) -> list[Tensor]:
+        """Return the rows of each share of an expanding matrix, or of its bias."""
+        return [tensor] if self.fusion is None else self.fusion.split(tensor)
+
+    def join(self, parts: Sequence[Shaped[Tensor, "_ *columns"]]) -> Shaped[Tensor, "rows *columns"]:
+        """Return the rows of all shares in the order of their matrix: what `split` takes apart."""
+        return parts[0] if self.fusion is None else self.fusion.join(parts)
+
+    def narrow(
+        self, tensor: Shaped[Tensor, "rows *columns"], kept: Int[Tensor, " keep"]
+    ) -> Shaped[Tensor, "_ *columns"]:
+        """Return the rows of the kept hidden neurons in an expanding matrix, or in its bias; both halves alike."""
+        return self.join([part[kept] for part in self.split(tensor)])
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths of all matrices, in the order of the computation."""
+        return (*self.expanding, self.down)
 
 
 @dataclass(frozen=True)
@@ -37,15 +78,24 @@ class Site:
         path: full path of the module.
         role: what it computes.
         block: index of its block, None outside of the blocks.
-        shares: the roles that a fused module computes at once, in equal shares of its output; else empty.
+        fusion: how the rows of a fused module are shared among the roles that it computes at once, else None.
         folded: the sides ("rows", "columns") that can be reordered together with sides of other modules.
     """
 
     path: str
     role: str
     block: int | None
-    shares: tuple[str, ...] = ()
+    fusion: Fusion | None = None
     folded: frozenset[str] = frozenset()
+
+    @property
+    def shares(self) -> tuple[str, ...]:
+        """The roles that a fused module computes at once; none where it is not fused."""
+        return () if self.fusion is None else self.fusion.roles
+
+    def split(self, tensor: Shaped[Tensor, "rows *columns"]) -> list[Tensor]:
+        """Return the rows of each share of the weight, out × in, or of the bias; all of them where it is not fused."""
+        return [tensor] if self.fusion is None else self.fusion.split(tensor)
 
 
 @dataclass(frozen=True)
@@ -118,21 +168,25 @@ def layout(model: PreTrainedModel) -> Layout:
     folds = tuple(fold for block in block_paths for fold in folds_of(family, block, model.config))
     sites = [Site(prefix + family.embedding, "embedding", None)]
     for i, block in enumerate(block_paths):
-        sites += [_site(family, f"{block}.{path}", role, block=i, folds=folds) for role, path in family.roles.items()]
+        for role, path in family.roles.items():
+            fusion, whole = family.fusion(role, model.config), f"{block}.{path}"
+            sites.append(Site(whole, role, i, fusion, _folded(whole, folds)))
     if has_module(model, family.head):
         sites.append(Site(family.head, "head", None))
-    feed_forwards = tuple(_feed_forward(family, i, block) for i, block in enumerate(block_paths))
+    feed_forwards = tuple(_feed_forward(family, i, block, model.config) for i, block in enumerate(block_paths))
     return Layout(family, tuple(sites), feed_forwards, folds, block_paths)
 
 
-def _site(family: Family, path: str, role: str, *, block: int, folds: tuple[Fold, ...]) -> Site:
-    folded = frozenset(side.axis for fold in folds for side in fold.sides if side.path == path)
-    return Site(path, role, block, family.fused.get(role, ()), folded)
+def _folded(path: str, folds: tuple[Fold, ...]) -> frozenset[str]:
+    return frozenset(side.axis for fold in folds for side in fold.sides if side.path == path)
 
 
-def _feed_forward(family: Family, index: int, block: str) -> FeedForward:
-    paths = {role: f"{block}.{family.roles[role]}" for role in FEED_FORWARD_ROLES if role in family.roles}
-    return FeedForward(index, **paths)
+def _feed_forward(family: Family, index: int, block: str, config: PreTrainedConfig) -> FeedForward:
+    holders = {role: holder for role in FEED_FORWARD_ROLES if (holder := family.holder(role))}
+    paths = {role: f"{block}.{family.roles[holder]}" for role, holder in holders.items()}
+    closing, branch = (path and f"{block}.{path}" for path in (family.closing_norm, family.branch_norm))
+    fusion = family.fusion(holders["up"], config)
+    return FeedForward(index, **paths, fusion=fusion, closing_norm=closing, branch_norm=branch)
 
 
 def has_module(model: nn.Module, path: str) -> bool:

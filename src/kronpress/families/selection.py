@@ -12,7 +12,7 @@ from kronpress.families.layout import Layout, Site, layout
 from kronpress.families.signatures import PreTrainedModel
 
 Blocks = Literal["all", "odd", "even"] | tuple[int, ...]
-_GROUPS = {"attention": ("qkv", *ATTENTION_ROLES), "feed_forward": FEED_FORWARD_ROLES}
+_GROUPS = {"attention": ATTENTION_ROLES, "feed_forward": FEED_FORWARD_ROLES}
 
 
 def select_sites(
@@ -29,6 +29,8 @@ def select_sites(
         KronpressError: the pattern matches nothing or is not a regular expression.
     """
     plan = layout(model)
+    if not plan.family.has_attention:
+        _require_known(plan, pattern)
     chosen = [
         site
         for site in plan.sites
@@ -56,6 +58,17 @@ def _check_blocks(plan: Layout, chosen: list[Site], blocks: Blocks, skip_blocks:
         raise KronpressError(f"{chosen[0].path} is in no block; leave blocks and skip_blocks out")
 
 
+def _require_known(plan: Layout, pattern: str) -> None:
+    """Refuse to look for attention, or for all, where only the feed-forward blocks are known."""
+    unknown = {"all", "attention", *ATTENTION_ROLES}
+    name = next((part for part in map(str.strip, pattern.split(",")) if part in unknown), None)
+    if name is not None:
+        raise KronpressError(
+            f"of {' and '.join(plan.family.model_types)} models the feed-forward blocks alone can be factorized, not "
+            f"{name}; write feed_forward in its place"
+        )
+
+
 def _is_in(block: int | None, blocks: Blocks) -> bool:
     if block is None or blocks == "all":
         return True
@@ -67,7 +80,8 @@ def _is_in(block: int | None, blocks: Blocks) -> bool:
 def _matches(pattern: str, site: Site) -> bool:
     if pattern == "all":
         return site.block is not None
-    if pattern == site.role or site.role in _GROUPS.get(pattern, ()):
+    group = _GROUPS.get(pattern, ())
+    if pattern == site.role or any(role in group for role in (site.role, *site.shares)):
         return True
     if pattern.startswith("re:"):
         try:
@@ -80,4 +94,5 @@ def _matches(pattern: str, site: Site) -> bool:
 def _offer(plan: Layout) -> str:
     roles = sorted({site.role for site in plan.sites})
     example = plan.sites[-2].path
-    return f"use a role ({', '.join(roles)}), a group ({', '.join(_GROUPS)}, all) or a glob over paths like {example}"
+    groups = ", ".join([*_GROUPS, "all"] if plan.family.has_attention else ["feed_forward"])
+    return f"use a role ({', '.join(roles)}), a group ({groups}) or a glob over paths like {example}"

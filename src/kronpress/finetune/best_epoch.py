@@ -20,7 +20,7 @@ from kronpress.train.log import read_log
 LOG = "dev.jsonl"
 
 
-class Selection(TrainerCallback):
+class BestEpoch(TrainerCallback):
     """Measures after every epoch and at the end, logs it, and keeps the weights of the best measurement.
 
     A training that has diverged ends at its next measurement.

@@ -1,4 +1,4 @@
-"""Examples of a task in the order of a training, with what the teacher said of each."""
+"""Examples of a task in the order of a training, with what a stored teacher said of each."""
 
 from __future__ import annotations
 
@@ -9,29 +9,33 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from kronpress.tasks import Feature, collate
-from kronpress.teacher.example_store import Lesson, Lessons
+from kronpress.teacher import StoredTask
 
-Pair: TypeAlias = tuple[Feature, Lesson | None]
+TaughtFeature: TypeAlias = tuple[Feature, dict[str, Tensor]]
+"""What a model reads, and what a stored teacher said of it: nothing where there is none."""
 
 
-class Examples(Dataset[Pair]):
-    """Features in the order of the training, each with what the teacher says where that was taken beforehand."""
+class TrainingExamples(Dataset[TaughtFeature]):
+    """Features in the order of the training, each with what a stored teacher said of it."""
 
     def __init__(
-        self, features: Sequence[Feature], order: Int[np.ndarray, " count"], *, lessons: Lessons | None = None
+        self,
+        features: Sequence[Feature],
+        order: Int[np.ndarray, " count"],
+        *,
+        teacher: StoredTask | None = None,
     ) -> None:
-        self.features, self.order, self.lessons = features, order, lessons
+        self.features, self.order, self.teacher = features, order, teacher
 
     def __len__(self) -> int:
         return len(self.order)
 
-    def __getitem__(self, index: int) -> Pair:
+    def __getitem__(self, index: int) -> TaughtFeature:
         row = int(self.order[index])
-        return self.features[row], None if self.lessons is None else self.lessons[row]
+        return self.features[row], {} if self.teacher is None else self.teacher.said(row)
 
     def tokens(self) -> int:
         """Return how many tokens are read in all, without padding."""
@@ -39,22 +43,19 @@ class Examples(Dataset[Pair]):
 
 
 class Collate:
-    """Makes a batch of examples, padded to the longest of them."""
+    """Makes a batch of examples, padded to the longest of them.
 
-    def __init__(self, *, pad: int) -> None:
-        self.pad = pad
+    Args:
+        pad: id of padding.
+        teacher: what was stored of it is a part of the examples.
+    """
 
-    def __call__(self, pairs: Sequence[Pair]) -> dict[str, Tensor]:
+    def __init__(self, *, pad: int, teacher: StoredTask | None = None) -> None:
+        self.pad, self.teacher = pad, teacher
+
+    def __call__(self, examples: Sequence[TaughtFeature]) -> dict[str, Tensor]:
         """Return what `TaskDistillation` is called with."""
-        features = [feature for feature, _ in pairs]
+        features = [feature for feature, _ in examples]
         batch = collate(features, pad=self.pad)
         batch["labels"] = torch.tensor([feature.labels for feature in features], dtype=torch.float32)
-        known = [lesson for _, lesson in pairs if lesson is not None]
-        if known:
-            outputs = [lesson.outputs for lesson in known]
-            longest = max(each.shape[-1] for each in outputs)
-            rows = [np.pad(each, [(0, 0)] * (each.ndim - 1) + [(0, longest - each.shape[-1])]) for each in outputs]
-            batch["teacher_outputs"] = torch.from_numpy(np.stack(rows))
-        if states := [lesson.states for lesson in known if lesson.states is not None]:
-            batch["teacher_states"] = pad_sequence(states, batch_first=True)
-        return batch
+        return batch if self.teacher is None else batch | self.teacher.together([said for _, said in examples])

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
-from kronpress.activations.trace import Trace, tracing
-from kronpress.losses import IGNORED
+from kronpress.activations.trace import Trace
+from kronpress.losses import IGNORED, Predictions
 from kronpress.precision import mixed_precision
-from kronpress.tasks import outputs_of
-from kronpress.train.objective import Answers, Heads, Objective
+from kronpress.teacher.live import look_at, task_outputs
+from kronpress.train.objective import Objective, StudentHead, Targets
 
 _NOWHERE = -1e4  # logit of a token that is padding: none in probability, and still a number
 
@@ -26,55 +23,38 @@ class TaskDistillation(Objective):
     Losses between layers see all tokens but padding, as in a language model.
     """
 
-    def forward(
-        self,
-        labels: Float[Tensor, "batch n"],
-        teacher_outputs: Tensor | None = None,
-        teacher_states: Float[Tensor, "batch tokens activations dim"] | None = None,
-        **inputs: Tensor,
-    ) -> dict[str, Tensor]:
+    def forward(self, labels: Float[Tensor, "batch n"], **inputs: Tensor) -> dict[str, Tensor]:
         """Return the loss of a batch.
 
         Args:
             labels: the class, the number, or the first and last token of the answer.
-            teacher_outputs: what the teacher's head gives, where it need not be run.
-            teacher_states: what it computes inside, where that is known too.
-            inputs: `input_ids`, `attention_mask` and whatever else the model reads.
+            inputs: `input_ids`, `attention_mask` and whatever else the model reads, and what a stored teacher said.
         """
         seen = inputs["attention_mask"].bool()
-        wanted = teacher_outputs
-        theirs = Trace() if teacher_states is None else Trace.of(teacher_states, self.readings)
         with mixed_precision(seen.device):
-            if self.teacher is not None and teacher_outputs is None:
-                with torch.no_grad():
-                    wanted, theirs = self._look(self.teacher, inputs)
-            found, ours = self._look(self.student, inputs)
+            wanted, theirs = (None, Trace()) if self.teacher is None else self.teacher.look(inputs)
+            outputs, ours = look_at(self.student, task_outputs, inputs, readings=self.readings)
         layers = self.of_layers(ours, theirs, seen=seen)
         with torch.autocast(seen.device.type, enabled=False):
             if self.student.config.problem_type == "regression":
-                return self.sum_of(self._squared(found.float(), labels, wanted) | layers)
-            logits = _rows(found, seen)
-            answers = Answers(
+                return self.sum_of(self._squared(outputs.float(), labels, wanted) | layers)
+            logits = _rows(outputs, seen)
+            targets = Targets(
                 labels.long().flatten(),
                 torch.ones(len(logits), dtype=torch.bool, device=logits.device),
-                hidden=None if wanted is None else _rows(wanted, seen),
+                None if wanted is None else Predictions(_rows(wanted, seen)),
             )
-            heads = Heads(nn.Identity(), None if wanted is None else nn.Identity(), logits.shape[1], logits.shape[1])
-            total, values = self.of_logits(logits, answers, heads=heads)
+            head = StudentHead(nn.Identity(), logits.shape[1], logits.shape[1])
+            total, values = self.of_logits(logits, targets, head=head)
             return self.sum_of(values | layers, already=total)
 
-    def _look(self, model: PreTrainedModel, inputs: dict[str, Any]) -> tuple[Tensor, Trace]:
-        with tracing(model, self.readings) as trace:
-            outputs = outputs_of(model, inputs)
-        return outputs, trace
-
-    def _squared(self, found: Tensor, labels: Tensor, wanted: Tensor | None) -> dict[str, Tensor]:
+    def _squared(self, outputs: Tensor, labels: Tensor, wanted: Tensor | None) -> dict[str, Tensor]:
         values = {}
         for name, loss in self.logit_losses.items():
             aim = wanted.float() if loss.compares and wanted is not None else labels
-            known = torch.ones_like(labels) if loss.compares else (labels != IGNORED).float()
-            squares = (found - aim.reshape(found.shape)).square() * known.reshape(found.shape)
-            values[name] = squares.sum() / known.sum().clamp_min(1)
+            counted = torch.ones_like(labels) if loss.compares else (labels != IGNORED).float()
+            squares = (outputs - aim.reshape(outputs.shape)).square() * counted.reshape(outputs.shape)
+            values[name] = squares.sum() / counted.sum().clamp_min(1)
         return values
 
 

@@ -6,59 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pydantic import Field, SerializeAsAny, field_validator
-
 from kronpress.data import user_path
 from kronpress.errors import KronpressError
-from kronpress.finetune.candidate import Data
-from kronpress.losses import Loss, parse_losses
+from kronpress.finetune.data import TaskData
+from kronpress.finetune.options import TaskOptions
 from kronpress.tasks import TASKS, ClassificationTask, Example, SentenceTask, without
-from kronpress.validation import Checked
-
-
-class TaskOptions(Checked):
-    """What one task does otherwise than the step says.
-
-    Attributes:
-        data: a folder or `hub:`.
-        epochs: passes over the training set.
-        learning_rate: peak.
-        batch: examples per optimizer step.
-        max_length: tokens of an example.
-        losses: what the student is trained on.
-        after: another task of the step, from whose best runs all models that are trained on this one begin (STILTs,
-            Phang et al., 2018, arXiv:1811.01088).
-        unlabeled: tasks whose training texts are read as well, without their labels, by all that learn from a teacher.
-    """
-
-    data: str | None = None
-    epochs: float | None = Field(default=None, gt=0)
-    learning_rate: float | None = Field(default=None, gt=0)
-    batch: int | None = Field(default=None, ge=1)
-    max_length: int | None = Field(default=None, ge=4)
-    losses: dict[str, SerializeAsAny[Loss]] | None = Field(default=None, min_length=1)
-    after: str | None = None
-    unlabeled: tuple[str, ...] = ()
-
-    @field_validator("losses", mode="before")
-    @classmethod
-    def _named(cls, value: Any) -> dict[str, Loss] | None:
-        return None if value is None else parse_losses(value)
-
-    @field_validator("after")
-    @classmethod
-    def _known(cls, value: str | None) -> str | None:
-        return None if value is None else TASKS[value].name
-
-    @field_validator("unlabeled", mode="before")
-    @classmethod
-    def _listed(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
-
-    @field_validator("unlabeled")
-    @classmethod
-    def _all_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(TASKS[name].name for name in value)
 
 
 @dataclass(frozen=True)
@@ -66,7 +18,7 @@ class Sources:
     """Where the data of a step's tasks are.
 
     Attributes:
-        tasks: what each does otherwise.
+        tasks: what the step does differently for each.
         data: where the data are of tasks that do not say so.
         also: other data that the models of the tasks answer, and where they are.
     """
@@ -75,7 +27,7 @@ class Sources:
     data: str | None
     also: Mapping[str, str]
 
-    def read(self, name: str, *, max_length: int | None = None) -> Data:
+    def read(self, name: str, *, max_length: int | None = None) -> TaskData:
         """Read all that models of one task are trained and scored on.
 
         Raises:
@@ -85,14 +37,14 @@ class Sources:
         also = {other: self._elsewhere(other) for other in self.also if name in answered_by(other)}
         texts = self._unlabeled(name, train)
         if not isinstance(task, SentenceTask):
-            return Data(task, train, dev, also, max_length)
+            return TaskData(task, train, dev, also, max_length)
         others = [other for other in self._later(name) if isinstance(TASKS[other], SentenceTask)]
-        later = [each for other in others for each in self._split(other, "dev")]
+        later = [example for other in others for example in self._split(other, "dev")]
         new, new_texts = without(train, later), without(texts, [*dev, *later])
         if not new:
             raise KronpressError(f"all examples of '{name}' stand in the dev sets of {', '.join(others)}; check data")
         left_out = len(train) - len(new) + len(texts) - len(new_texts)
-        return Data(task, new, dev, also, max_length, new_texts, left_out)
+        return TaskData(task, new, dev, also, max_length, new_texts, left_out)
 
     def _split(self, name: str, split: str) -> list[Any]:
         source = self.tasks[name].data or self.data
@@ -101,13 +53,13 @@ class Sources:
         task, place = TASKS[name], user_path(source)
         if place.is_file():
             raise KronpressError(f"'{source}' would be training and dev set of '{name}' at once; name a folder of both")
-        found, sharing = task.find(source), [other for other, options in self.tasks.items() if options.data is None]
-        if found == source and place.is_dir() and name in sharing and len(sharing) > 1 and task.head != "spans":
+        folder, sharing = task.find(source), [other for other, options in self.tasks.items() if options.data is None]
+        if folder == source and place.is_dir() and name in sharing and len(sharing) > 1 and task.head != "spans":
             raise KronpressError(
                 f"'{source}' has no folder for '{name}', and so {', '.join(sharing)} would read the same; make one, or "
                 f"name that of '{name}' under its own data"
             )
-        return list(task.read(found, split))
+        return list(task.read(folder, split))
 
     def _elsewhere(self, name: str) -> list[Any]:
         task = TASKS[name]
@@ -117,11 +69,11 @@ class Sources:
     def _later(self, name: str) -> list[str]:
         """Return the tasks whose models begin, at once or by others between, with those of this one."""
         nearest = [other for other, options in self.tasks.items() if options.after == name]
-        return [*nearest, *(each for other in nearest for each in self._later(other))]
+        return [*nearest, *(later for other in nearest for later in self._later(other))]
 
     def _unlabeled(self, name: str, train: Sequence[Any]) -> list[Example]:
         """Read the texts without labels for a task, which must be one or two to a row as its own are."""
-        found: list[Example] = []
+        unlabeled: list[Example] = []
         for other in self.tasks[name].unlabeled:
             task = TASKS[other]
             if not isinstance(task, SentenceTask) or not isinstance(TASKS[name], SentenceTask) or self.data is None:
@@ -131,8 +83,8 @@ class Sources:
             texts = task.read(task.find(self.data), "train")
             if (texts[0].second is None) != (train[0].second is None):
                 raise KronpressError(f"unlabeled: '{name}' and '{other}' have not as many texts to a row; name another")
-            found += [replace(each, label=None) for each in texts]
-        return found
+            unlabeled += [replace(text, label=None) for text in texts]
+        return unlabeled
 
 
 def answered_by(name: str) -> list[str]:

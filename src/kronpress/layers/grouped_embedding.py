@@ -4,17 +4,61 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field, SerializeAsAny, model_validator
 from torch import Tensor, nn
 
-from kronpress.layers.embedding import FactoredEmbedding
-from kronpress.layers.structured import LAYERS, InnerProducts, built
+from kronpress.layers.embedding import FactoredEmbedding, FactoredTableSpec
+from kronpress.layers.formats import INDEX, TensorSpec
+from kronpress.layers.specs import SPECS, Device, DType, InnerProducts, LayerSpec, require_alike
 
 
-@LAYERS.register("grouped_embedding")
+@SPECS.enroll
+class GroupedEmbeddingSpec(FactoredTableSpec):
+    """The form of a `GroupedEmbedding`."""
+
+    kind: ClassVar[str] = "grouped_embedding"
+
+    groups: Annotated[tuple[SerializeAsAny[FactoredTableSpec], ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _has_one_width(self) -> GroupedEmbeddingSpec:
+        require_alike([group.matrix[1] for group in self.groups], "groups")
+        return self
+
+    @property
+    def matrix(self) -> tuple[int, int]:
+        """The rows of all groups, and their common width."""
+        return sum(group.matrix[0] for group in self.groups), self.groups[0].matrix[1]
+
+    @property
+    def own_tensors(self) -> dict[str, TensorSpec]:
+        """The order of the rows."""
+        return {"positions": TensorSpec((self.matrix[0],), INDEX)}
+
+    @property
+    def inside(self) -> dict[str, LayerSpec]:
+        """The groups."""
+        return {f"groups.{i}": group for i, group in enumerate(self.groups)}
+
+    @property
+    def inner_products(self) -> InnerProducts:
+        """Those of the group whose rows take the most."""
+        return max(self.groups, key=lambda group: group.flops_per_token).inner_products
+
+    @property
+    def score_products(self) -> InnerProducts:
+        """Those of all groups."""
+        return [pair for group in self.groups for pair in group.score_products]
+
+    def build(self, *, device: Device = None, dtype: DType = None) -> GroupedEmbedding:
+        """Return a table of this form whose numbers are not set."""
+        return GroupedEmbedding(self, device=device, dtype=dtype)
+
+
 class GroupedEmbedding(FactoredEmbedding):
     """A look-up table whose rows are those of several tables, in an order of its own.
 
@@ -25,23 +69,14 @@ class GroupedEmbedding(FactoredEmbedding):
         positions: for each token id, the number of its row.
     """
 
-    kind = "grouped_embedding"
     positions: Tensor
 
-    def __init__(
-        self,
-        *,
-        groups: Sequence[dict[str, Any] | FactoredEmbedding],
-        padding_idx: int | None = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+    def __init__(self, spec: GroupedEmbeddingSpec, *, device: Device = None, dtype: DType = None) -> None:
         super().__init__()
-        self.groups = nn.ModuleList(built(table, device=device, dtype=dtype) for table in groups)
-        self.num_embeddings = sum(table.num_embeddings for table in self._tables)
-        self.embedding_dim = self._tables[0].embedding_dim
+        self.groups = nn.ModuleList(group.build(device=device, dtype=dtype) for group in spec.groups)
+        self.num_embeddings, self.embedding_dim = spec.matrix
         self.register_buffer("positions", torch.arange(self.num_embeddings, dtype=torch.int32, device=device))
-        self.padding_idx = padding_idx
+        self.padding_idx, self.scale = spec.padding_idx, spec.scale
 
     @classmethod
     def of(
@@ -52,9 +87,18 @@ class GroupedEmbedding(FactoredEmbedding):
         padding_idx: int | None = None,
     ) -> GroupedEmbedding:
         """Return the table whose row `i` is row `positions[i]` of the tables one after the other."""
-        layer = cls(groups=groups, padding_idx=padding_idx, device="meta")
+        spec = GroupedEmbeddingSpec(groups=tuple(table.spec for table in groups), padding_idx=padding_idx)
+        layer = cls(spec, device="meta")
+        layer.groups = nn.ModuleList(groups)
         layer.positions = positions.to(torch.int32)
         return layer
+
+    @property
+    def spec(self) -> GroupedEmbeddingSpec:
+        """The form of the table as it is now."""
+        return GroupedEmbeddingSpec(
+            groups=tuple(table.spec for table in self._tables), padding_idx=self.padding_idx, scale=self.scale
+        )
 
     def rows(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch dim"]:
         """Look the rows up, those of a group together."""
@@ -72,21 +116,6 @@ class GroupedEmbedding(FactoredEmbedding):
     def dense_weight(self) -> Float[Tensor, "vocabulary dim"]:
         """Return the table."""
         return torch.cat([table.dense_weight() for table in self._tables])[self.positions]
-
-    def spec(self) -> dict[str, Any]:
-        """Return kind, the specs of the groups and the padding index."""
-        groups = [table.spec() for table in self._tables]
-        return {"kind": self.kind, "groups": groups, "padding_idx": self.padding_idx}
-
-    @property
-    def inner_products(self) -> InnerProducts:
-        """Those of the group whose rows take the most."""
-        return max(self._tables, key=lambda table: table.flops_per_token).inner_products
-
-    @property
-    def score_products(self) -> InnerProducts:
-        """Those of all groups."""
-        return [pair for table in self._tables for pair in table.score_products]
 
     def extra_repr(self) -> str:
         """Return the sizes as the printed model shows them."""

@@ -3,19 +3,86 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import StrictBool
 from torch import Tensor, nn
 
 from kronpress.errors import KronpressError
 from kronpress.layers import dense
-from kronpress.layers.structured import LAYERS, InnerProducts, StructuredLayer, empty
+from kronpress.layers.formats import INDEX, TensorSpec
+from kronpress.layers.specs import SPECS, Device, DType, InnerProducts, Pair, Size
+from kronpress.layers.structured import LinearSpec, StructuredLayer, StructuredSpec, empty
 from kronpress.linalg import KroneckerShape, KroneckerSum, expand
 
 Orders = Mapping[str, Int[Tensor, " size"]]
-_ORDERS = ("row_order", "column_order")
+_ORDERS: tuple[Literal["row_order"], Literal["column_order"]] = ("row_order", "column_order")
+
+
+class KroneckerSpec(StructuredSpec):
+    """The form of a layer over a sum of Kronecker products.
+
+    Attributes:
+        left: (m1, n1) of the left factors.
+        right: (m2, n2) of the right factors.
+        terms: how many products are summed.
+        scales: whether each term has a learnable factor of its own.
+        orders: which sides are in another order than that of the products.
+    """
+
+    left: Pair
+    right: Pair
+    terms: Size = 1
+    scales: StrictBool = False
+    orders: tuple[Literal["row_order", "column_order"], ...] = ()
+
+    @property
+    def shape(self) -> KroneckerShape:
+        """The shapes of one term."""
+        return KroneckerShape(self.left[0], self.left[1], self.right[0], self.right[1])
+
+    @property
+    def matrix(self) -> tuple[int, int]:
+        """The (rows, columns) of the products."""
+        return self.shape.matrix
+
+    @property
+    def own_tensors(self) -> dict[str, TensorSpec]:
+        """Factors, scales and orders."""
+        tensors = {"left": self.tensor(self.terms, *self.left), "right": self.tensor(self.terms, *self.right)}
+        if self.scales:
+            tensors["scales"] = self.tensor(self.terms)
+        sizes = zip(_ORDERS, self.matrix, strict=True)
+        return tensors | {name: TensorSpec((size,), INDEX) for name, size in sizes if name in self.orders}
+
+    @property
+    def products(self) -> InnerProducts:
+        """The inner products with one vector in the cheaper order of contraction, all terms."""
+        pairs = self.shape.inner_products(right_first=self.shape.right_first)
+        return [(length, self.terms * count) for length, count in pairs]
+
+
+@SPECS.enroll
+class KroneckerLinearSpec(KroneckerSpec, LinearSpec):
+    """The form of a `KroneckerLinear`."""
+
+    kind: ClassVar[str] = "kronecker_linear"
+
+    @property
+    def own_tensors(self) -> dict[str, TensorSpec]:
+        """Factors, scales, orders and bias."""
+        return super().own_tensors | ({"bias": self.tensor(self.matrix[0])} if self.bias else {})
+
+    @property
+    def inner_products(self) -> InnerProducts:
+        """Those of the product."""
+        return self.products
+
+    def build(self, *, device: Device = None, dtype: DType = None) -> KroneckerLinear:
+        """Return a layer of this form whose numbers are not set."""
+        return KroneckerLinear(self, device=device, dtype=dtype)
 
 
 class KroneckerFactors(StructuredLayer):
@@ -35,37 +102,20 @@ class KroneckerFactors(StructuredLayer):
     row_order: Tensor | None
     column_order: Tensor | None
 
-    def __init__(
-        self,
-        *,
-        left: tuple[int, int] | list[int],
-        right: tuple[int, int] | list[int],
-        terms: int = 1,
-        scales: bool = False,
-        orders: tuple[str, ...] | list[str] = (),
-        **options: Any,
-    ) -> None:
+    def __init__(self, spec: KroneckerSpec, *, device: Device = None, dtype: DType = None) -> None:
         super().__init__()
-        self.shape = KroneckerShape(left[0], left[1], right[0], right[1])
-        self.terms = terms
-        self.left = empty(terms, *left, **options)
-        self.right = empty(terms, *right, **options)
-        self.scales = empty(terms, **options) if scales else None
+        self.shape, self.terms = spec.shape, spec.terms
+        self.left = empty(spec.terms, *spec.left, device=device, dtype=dtype)
+        self.right = empty(spec.terms, *spec.right, device=device, dtype=dtype)
+        self.scales = empty(spec.terms, device=device, dtype=dtype) if spec.scales else None
         for name, size in zip(_ORDERS, self.shape.matrix, strict=True):
-            order = torch.arange(size, dtype=torch.int32, device=options.get("device")) if name in orders else None
+            order = torch.arange(size, dtype=torch.int32, device=device) if name in spec.orders else None
             self.register_buffer(name, order)
 
-    def spec(self) -> dict[str, Any]:
-        """Return kind, factor shapes, terms, whether there are scales, and which orders there are."""
-        shape = self.shape
-        return {
-            "kind": self.kind,
-            "left": [shape.m1, shape.n1],
-            "right": [shape.m2, shape.n2],
-            "terms": self.terms,
-            "scales": self.scales is not None,
-            "orders": [name for name in _ORDERS if getattr(self, name) is not None],
-        }
+    def form(self) -> dict[str, Any]:
+        """Return the fields of the spec that are about the factors, as they are now."""
+        orders = tuple(name for name in _ORDERS if getattr(self, name) is not None)
+        return sizes_of(self.shape, self.terms) | {"scales": self.scales is not None, "orders": orders}
 
     def factors(self) -> tuple[Float[Tensor, "terms m1 n1"], Float[Tensor, "terms m2 n2"]]:
         """Return (left, right) with the scales multiplied into the smaller of the two."""
@@ -103,17 +153,6 @@ class KroneckerFactors(StructuredLayer):
         y = y.reshape(*x.shape[:-1], self.shape.matrix[0])
         return y if self.row_order is None else y[..., self.row_order]
 
-    @property
-    def matrix(self) -> tuple[int, int]:
-        """The (rows, columns) of the product."""
-        return self.shape.matrix
-
-    @property
-    def products(self) -> InnerProducts:
-        """The inner products of `product` in the cheaper order, all terms."""
-        pairs = self.shape.inner_products(right_first=self.shape.right_first)
-        return [(length, self.terms * count) for length, count in pairs]
-
     def fill(self, value: KroneckerSum, *, scales: Float[Tensor, " terms"] | None, orders: Orders) -> None:
         """Take over the factors of `value` as own parameters, and what stands around them."""
         self.left = nn.Parameter(value.left.contiguous())
@@ -125,42 +164,28 @@ class KroneckerFactors(StructuredLayer):
 
     def factors_repr(self) -> str:
         """Return the factors as the printed model shows them."""
-        shape, names = self.shape, ", ".join(self.spec()["orders"])
+        shape, names = self.shape, ", ".join(self.form()["orders"])
         scaled = ", scales" if self.scales is not None else ""
         return f"left={shape.m1}×{shape.n1}, right={shape.m2}×{shape.n2}, terms={self.terms}{scaled}" + (
             f", {names}" if names else ""
         )
 
-    @classmethod
-    def fields_of(
-        cls, value: KroneckerSum, *, scales: Float[Tensor, " terms"] | None, orders: Orders
-    ) -> dict[str, Any]:
-        """Return the constructor's arguments for a layer that `fill` will fill with the same."""
-        shape = value.shape
-        return {
-            "left": (shape.m1, shape.n1),
-            "right": (shape.m2, shape.n2),
-            "terms": value.terms,
-            "scales": scales is not None,
-            "orders": list(orders),
-            "device": "meta",
-        }
+
+def sizes_of(shape: KroneckerShape, terms: int) -> dict[str, Any]:
+    """Return the fields of the spec of a sum of so many products."""
+    return {"left": (shape.m1, shape.n1), "right": (shape.m2, shape.n2), "terms": terms}
 
 
-@LAYERS.register("kronecker_linear")
 class KroneckerLinear(KroneckerFactors):
     """y = (Σ scale_k · left_k ⊗ right_k) x + bias, without ever forming the product.
 
     Input (..., n1·n2), output (..., m1·m2).
     """
 
-    kind = "kronecker_linear"
-
-    def __init__(self, *, bias: bool = True, **fields: Any) -> None:
-        super().__init__(**fields)
+    def __init__(self, spec: KroneckerLinearSpec, *, device: Device = None, dtype: DType = None) -> None:
+        super().__init__(spec, device=device, dtype=dtype)
         self.out_features, self.in_features = self.shape.matrix
-        options = {name: fields.get(name) for name in ("device", "dtype")}
-        self.bias = empty(self.out_features, **options) if bias else None
+        self.bias = empty(self.out_features, device=device, dtype=dtype) if spec.bias else None
 
     @classmethod
     def of(
@@ -172,11 +197,16 @@ class KroneckerLinear(KroneckerFactors):
         orders: Orders | None = None,
     ) -> KroneckerLinear:
         """Return a layer that computes with the factors of `value`, scaled and reordered."""
-        layer = cls(bias=bias is not None, **cls.fields_of(value, scales=scales, orders=orders or {}))
+        layer = cls(KroneckerLinearSpec(**sizes_of(value.shape, value.terms), bias=bias is not None), device="meta")
         layer.fill(value, scales=scales, orders=orders or {})
         if bias is not None:
             layer.bias = nn.Parameter(bias.detach().clone())
         return layer
+
+    @property
+    def spec(self) -> KroneckerLinearSpec:
+        """The form of the layer as it is now."""
+        return KroneckerLinearSpec(**self.form(), bias=self.bias is not None)
 
     def forward(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
         """Apply the layer."""
@@ -186,15 +216,6 @@ class KroneckerLinear(KroneckerFactors):
     def to_dense(self) -> nn.Linear:
         """Return the linear layer with the factors multiplied out."""
         return dense.linear(self.dense_weight(), bias=self.bias)
-
-    def spec(self) -> dict[str, Any]:
-        """Return the factors' spec and whether there is a bias."""
-        return super().spec() | {"bias": self.bias is not None}
-
-    @property
-    def inner_products(self) -> InnerProducts:
-        """Those of the product."""
-        return self.products
 
     def extra_repr(self) -> str:
         """Return the factors as the printed model shows them."""

@@ -2,31 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import SerializeAsAny, StrictBool
 from torch import Tensor, nn
 
-from kronpress.layers.embedding import FactoredEmbedding
-from kronpress.layers.kronecker import KroneckerFactors, Orders, inverse_order
-from kronpress.layers.structured import LAYERS, InnerProducts, built, empty, full_precision
+from kronpress.layers.embedding import FactoredEmbedding, FactoredTableSpec
+from kronpress.layers.formats import INDEX, TensorSpec
+from kronpress.layers.kronecker import KroneckerFactors, KroneckerSpec, Orders, inverse_order, sizes_of
+from kronpress.layers.specs import SPECS, Device, DType, InnerProducts, LayerSpec, Pair
+from kronpress.layers.structured import empty, full_precision
 from kronpress.linalg import KroneckerSum
 
 
-@LAYERS.register("kronecker_embedding")
+@SPECS.enroll
+class KroneckerEmbeddingSpec(KroneckerSpec, FactoredTableSpec):
+    """The form of a `KroneckerEmbedding`."""
+
+    kind: ClassVar[str] = "kronecker_embedding"
+
+    @property
+    def inner_products(self) -> InnerProducts:
+        """One over the terms for each number of the row."""
+        return [(self.terms, self.matrix[1])]
+
+    @property
+    def score_products(self) -> InnerProducts:
+        """Those of the product."""
+        return self.products
+
+    def build(self, *, device: Device = None, dtype: DType = None) -> KroneckerEmbedding:
+        """Return a table of this form whose numbers are not set."""
+        return KroneckerEmbedding(self, device=device, dtype=dtype)
+
+
 class KroneckerEmbedding(KroneckerFactors, FactoredEmbedding):
     """A look-up table Σ scale_k · left_k ⊗ right_k; row i is left[i // m2] ⊗ right[i % m2].
 
     Rows stay independent: a look-up costs O(terms · dimension) (KroneckerBERT, section 3.3).
     """
 
-    kind = "kronecker_embedding"
-
-    def __init__(self, *, padding_idx: int | None = None, **fields: Any) -> None:
-        super().__init__(**fields)
+    def __init__(self, spec: KroneckerEmbeddingSpec, *, device: Device = None, dtype: DType = None) -> None:
+        super().__init__(spec, device=device, dtype=dtype)
         self.num_embeddings, self.embedding_dim = self.shape.matrix
-        self.padding_idx = padding_idx
+        self.padding_idx, self.scale = spec.padding_idx, spec.scale
 
     @classmethod
     def of(
@@ -38,9 +59,15 @@ class KroneckerEmbedding(KroneckerFactors, FactoredEmbedding):
         orders: Orders | None = None,
     ) -> KroneckerEmbedding:
         """Return a table that computes with the factors of `value`, scaled and reordered."""
-        layer = cls(padding_idx=padding_idx, **cls.fields_of(value, scales=scales, orders=orders or {}))
+        spec = KroneckerEmbeddingSpec(**sizes_of(value.shape, value.terms), padding_idx=padding_idx)
+        layer = cls(spec, device="meta")
         layer.fill(value, scales=scales, orders=orders or {})
         return layer
+
+    @property
+    def spec(self) -> KroneckerEmbeddingSpec:
+        """The form of the table as it is now."""
+        return KroneckerEmbeddingSpec(**self.form(), padding_idx=self.padding_idx, scale=self.scale)
 
     def rows(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch dim"]:
         """Look the rows up."""
@@ -58,26 +85,55 @@ class KroneckerEmbedding(KroneckerFactors, FactoredEmbedding):
         """Return x · Wᵀ."""
         return self.product(x)
 
-    def spec(self) -> dict[str, Any]:
-        """Return the factors' spec and the padding index."""
-        return super().spec() | {"padding_idx": self.padding_idx}
-
-    @property
-    def inner_products(self) -> InnerProducts:
-        """One over the terms for each number of the row."""
-        return [(self.terms, self.embedding_dim)]
-
-    @property
-    def score_products(self) -> InnerProducts:
-        """Those of the product."""
-        return self.products
-
     def extra_repr(self) -> str:
         """Return the factors as the printed model shows them."""
         return f"{self.num_embeddings}, {self.embedding_dim}, {self.factors_repr()}"
 
 
-@LAYERS.register("nested_kronecker_embedding")
+@SPECS.enroll
+class NestedKroneckerEmbeddingSpec(FactoredTableSpec):
+    """The form of a `NestedKroneckerEmbedding`."""
+
+    kind: ClassVar[str] = "nested_kronecker_embedding"
+
+    inner: SerializeAsAny[FactoredTableSpec]
+    right: Pair
+    column_order: StrictBool = False
+
+    @property
+    def matrix(self) -> tuple[int, int]:
+        """The (rows, columns) of the product."""
+        rows, columns = self.inner.matrix
+        return rows * self.right[0], columns * self.right[1]
+
+    @property
+    def own_tensors(self) -> dict[str, TensorSpec]:
+        """The right factor and the order."""
+        order = {"column_order": TensorSpec((self.matrix[1],), INDEX)} if self.column_order else {}
+        return {"right": self.tensor(*self.right)} | order
+
+    @property
+    def inside(self) -> dict[str, LayerSpec]:
+        """The inner table."""
+        return {"inner": self.inner}
+
+    @property
+    def inner_products(self) -> InnerProducts:
+        """One multiplication for each number of the row, at each level."""
+        return [*self.inner.inner_products, (1, self.matrix[1])]
+
+    @property
+    def score_products(self) -> InnerProducts:
+        """Those with the right factor, then those of the inner table."""
+        m2, n2 = self.right
+        inner = [(length, m2 * count) for length, count in self.inner.score_products]
+        return [(n2, m2 * self.inner.matrix[1]), *inner]
+
+    def build(self, *, device: Device = None, dtype: DType = None) -> NestedKroneckerEmbedding:
+        """Return a table of this form whose numbers are not set."""
+        return NestedKroneckerEmbedding(self, device=device, dtype=dtype)
+
+
 class NestedKroneckerEmbedding(FactoredEmbedding):
     """A look-up table inner ⊗ right whose left factor is a factored table in turn (TQCompressor's embedding).
 
@@ -87,28 +143,16 @@ class NestedKroneckerEmbedding(FactoredEmbedding):
         column_order: as in `KroneckerFactors`, or None.
     """
 
-    kind = "nested_kronecker_embedding"
     column_order: Tensor | None
 
-    def __init__(
-        self,
-        *,
-        inner: dict[str, Any] | FactoredEmbedding,
-        right: tuple[int, int] | list[int],
-        column_order: bool = False,
-        padding_idx: int | None = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+    def __init__(self, spec: NestedKroneckerEmbeddingSpec, *, device: Device = None, dtype: DType = None) -> None:
         super().__init__()
-        own = built(inner, device=device, dtype=dtype)
-        assert isinstance(own, FactoredEmbedding), f"a table over {own}"
-        self.inner = own
-        self.right = empty(*right, device=device, dtype=dtype)
-        self.num_embeddings, self.embedding_dim = own.num_embeddings * right[0], own.embedding_dim * right[1]
-        order = torch.arange(self.embedding_dim, dtype=torch.int32, device=device) if column_order else None
+        self.inner = spec.inner.build(device=device, dtype=dtype)
+        self.right = empty(*spec.right, device=device, dtype=dtype)
+        self.num_embeddings, self.embedding_dim = spec.matrix
+        order = torch.arange(self.embedding_dim, dtype=torch.int32, device=device) if spec.column_order else None
         self.register_buffer("column_order", order)
-        self.padding_idx = padding_idx
+        self.padding_idx, self.scale = spec.padding_idx, spec.scale
 
     @classmethod
     def of(
@@ -120,11 +164,23 @@ class NestedKroneckerEmbedding(FactoredEmbedding):
         padding_idx: int | None = None,
     ) -> NestedKroneckerEmbedding:
         """Return the table of the given factors."""
-        layer = cls(inner=inner, right=(right.shape[0], right.shape[1]), padding_idx=padding_idx, device="meta")
-        layer.right = nn.Parameter(right.contiguous())
+        pair = right.shape[0], right.shape[1]
+        layer = cls(NestedKroneckerEmbeddingSpec(inner=inner.spec, right=pair, padding_idx=padding_idx), device="meta")
+        layer.inner, layer.right = inner, nn.Parameter(right.contiguous())
         if column_order is not None:
             layer.column_order = column_order.to(right.device, torch.int32)
         return layer
+
+    @property
+    def spec(self) -> NestedKroneckerEmbeddingSpec:
+        """The form of the table as it is now."""
+        return NestedKroneckerEmbeddingSpec(
+            inner=self.inner.spec,
+            right=(self.right.shape[0], self.right.shape[1]),
+            column_order=self.column_order is not None,
+            padding_idx=self.padding_idx,
+            scale=self.scale,
+        )
 
     def rows(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch dim"]:
         """Look the rows up."""
@@ -144,28 +200,6 @@ class NestedKroneckerEmbedding(FactoredEmbedding):
         """Return the table."""
         weight = torch.kron(self.inner.dense_weight(), self.right)
         return weight if self.column_order is None else weight[:, inverse_order(self.column_order)]
-
-    def spec(self) -> dict[str, Any]:
-        """Return kind, the inner table's spec, the right factor's shape, whether there is an order, the padding."""
-        return {
-            "kind": self.kind,
-            "inner": self.inner.spec(),
-            "right": list(self.right.shape),
-            "column_order": self.column_order is not None,
-            "padding_idx": self.padding_idx,
-        }
-
-    @property
-    def inner_products(self) -> InnerProducts:
-        """One multiplication for each number of the row, at each level."""
-        return [*self.inner.inner_products, (1, self.embedding_dim)]
-
-    @property
-    def score_products(self) -> InnerProducts:
-        """Those with the right factor, then those of the inner table."""
-        m2, n2 = self.right.shape
-        inner = [(length, m2 * count) for length, count in self.inner.score_products]
-        return [(n2, m2 * self.inner.embedding_dim), *inner]
 
     def extra_repr(self) -> str:
         """Return the sizes as the printed model shows them."""

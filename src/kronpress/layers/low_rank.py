@@ -2,45 +2,69 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kronpress.layers import dense
-from kronpress.layers.structured import LAYERS, InnerProducts, StructuredLayer, empty
+from kronpress.layers.formats import TensorSpec
+from kronpress.layers.specs import SPECS, Device, DType, InnerProducts, Size
+from kronpress.layers.structured import LinearSpec, StructuredLayer, empty
 from kronpress.linalg import LowRank
 
 
-@LAYERS.register("low_rank_linear")
+@SPECS.enroll
+class LowRankLinearSpec(LinearSpec):
+    """The form of a `LowRankLinear`."""
+
+    kind: ClassVar[str] = "low_rank_linear"
+
+    in_features: Size
+    out_features: Size
+    rank: Size
+
+    @property
+    def matrix(self) -> tuple[int, int]:
+        """The (rows, columns) of the product."""
+        return self.out_features, self.in_features
+
+    @property
+    def own_tensors(self) -> dict[str, TensorSpec]:
+        """The two factors and the bias."""
+        tensors = {
+            "left": self.tensor(self.out_features, self.rank),
+            "right": self.tensor(self.rank, self.in_features),
+        }
+        return tensors | ({"bias": self.tensor(self.out_features)} if self.bias else {})
+
+    @property
+    def inner_products(self) -> InnerProducts:
+        """Those with each of the two factors."""
+        return [(self.in_features, self.rank), (self.rank, self.out_features)]
+
+    def build(self, *, device: Device = None, dtype: DType = None) -> LowRankLinear:
+        """Return a layer of this form whose numbers are not set."""
+        return LowRankLinear(self, device=device, dtype=dtype)
+
+
 class LowRankLinear(StructuredLayer):
     """y = left · (right · x) + bias with left (m, rank) and right (rank, n)."""
 
-    kind = "low_rank_linear"
-
-    def __init__(
-        self,
-        *,
-        in_features: int,
-        out_features: int,
-        rank: int,
-        bias: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+    def __init__(self, spec: LowRankLinearSpec, *, device: Device = None, dtype: DType = None) -> None:
         super().__init__()
-        self.in_features, self.out_features, self.rank = in_features, out_features, rank
-        self.left = empty(out_features, rank, device=device, dtype=dtype)
-        self.right = empty(rank, in_features, device=device, dtype=dtype)
-        self.bias = empty(out_features, device=device, dtype=dtype) if bias else None
+        self.in_features, self.out_features, self.rank = spec.in_features, spec.out_features, spec.rank
+        self.left = empty(self.out_features, self.rank, device=device, dtype=dtype)
+        self.right = empty(self.rank, self.in_features, device=device, dtype=dtype)
+        self.bias = empty(self.out_features, device=device, dtype=dtype) if spec.bias else None
 
     @classmethod
     def of(cls, value: LowRank, *, bias: Float[Tensor, " m"] | None = None) -> LowRankLinear:
         """Return a layer that computes with the factors of `value`."""
         (out_features, rank), in_features = value.left.shape, value.right.shape[1]
-        layer = cls(in_features=in_features, out_features=out_features, rank=rank, bias=bias is not None, device="meta")
+        spec = LowRankLinearSpec(in_features=in_features, out_features=out_features, rank=rank, bias=bias is not None)
+        layer = cls(spec, device="meta")
         layer.left = nn.Parameter(value.left.contiguous())
         layer.right = nn.Parameter(value.right.contiguous())
         if bias is not None:
@@ -55,20 +79,11 @@ class LowRankLinear(StructuredLayer):
         """Return the linear layer with the factors multiplied out."""
         return dense.linear(self.left @ self.right, bias=self.bias)
 
-    def spec(self) -> dict[str, Any]:
-        """Return kind, dimensions, rank and whether there is a bias."""
-        names = ("kind", "in_features", "out_features", "rank")
-        return {name: getattr(self, name) for name in names} | {"bias": self.bias is not None}
-
     @property
-    def matrix(self) -> tuple[int, int]:
-        """The (rows, columns) of the product."""
-        return self.out_features, self.in_features
-
-    @property
-    def inner_products(self) -> InnerProducts:
-        """Those with each of the two factors."""
-        return [(self.in_features, self.rank), (self.rank, self.out_features)]
+    def spec(self) -> LowRankLinearSpec:
+        """The form of the layer as it is now."""
+        rows, columns, rank = self.out_features, self.in_features, self.rank
+        return LowRankLinearSpec(in_features=columns, out_features=rows, rank=rank, bias=self.bias is not None)
 
     def extra_repr(self) -> str:
         """Return the dimensions as the printed model shows them."""

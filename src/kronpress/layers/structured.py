@@ -4,20 +4,33 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
+from pydantic import StrictBool
 from torch import Tensor, nn
 
 from kronpress.errors import KronpressError
-from kronpress.layers.specs import parse_spec
-from kronpress.registry import Shelf
-
-InnerProducts = list[tuple[int, int]]
+from kronpress.layers.formats import TensorFormat
+from kronpress.layers.specs import Device, DType, InnerProducts, LayerSpec
 
 
 class NoWeightError(KronpressError, AttributeError):
     """A dense weight is asked of a layer that has none; `hasattr` takes this for no."""
+
+
+class StructuredSpec(LayerSpec):
+    """The form of a layer that computes with factors."""
+
+    def build(self, *, device: Device = None, dtype: DType = None) -> StructuredLayer:
+        """Return a layer of this form whose numbers are not set."""
+        raise NotImplementedError
+
+
+class LinearSpec(StructuredSpec):
+    """The form of a linear layer, which can be a share of a fused one."""
+
+    bias: StrictBool = True
 
 
 class StructuredLayer(nn.Module, ABC):
@@ -25,8 +38,6 @@ class StructuredLayer(nn.Module, ABC):
 
     None of them subclasses `nn.Linear`: other tools would take its missing `weight` for a dense one.
     """
-
-    kind: ClassVar[str]
 
     def __getattr__(self, name: str) -> Any:
         if name == "weight":
@@ -36,64 +47,48 @@ class StructuredLayer(nn.Module, ABC):
             )
         return super().__getattr__(name)
 
+    @property
+    @abstractmethod
+    def spec(self) -> StructuredSpec:
+        """The form of the layer as it is now."""
+
     @abstractmethod
     def to_dense(self) -> nn.Module:
         """Return the dense layer that computes the same function."""
 
-    @abstractmethod
-    def spec(self) -> dict[str, Any]:
-        """Return what `from_spec` needs to build an empty layer of the same form, as JSON values."""
-
     @property
-    @abstractmethod
     def matrix(self) -> tuple[int, int]:
         """The (rows, columns) of the dense weight that the factors stand for."""
+        return self.spec.matrix
 
     @property
-    @abstractmethod
     def inner_products(self) -> InnerProducts:
-        """The (length, count) of the inner products that one token takes."""
+        """The inner products that one token takes."""
+        return self.spec.inner_products
 
     @property
     def flops_per_token(self) -> int:
         """Floating-point operations for one token, counting 2 for a multiply-add."""
-        return sum(2 * length * count for length, count in self.inner_products)
+        return self.spec.flops_per_token
 
     @property
     def parameter_count(self) -> int:
         """Numbers stored; the integers of an order are not counted, as no paper does."""
-        return sum(parameter.numel() for parameter in self.parameters())
+        return self.spec.parameters
 
     @property
     def byte_count(self) -> int:
         """Bytes stored, those of integer orders included."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in (*self.parameters(), *self.buffers()))
+        return self.spec.bytes(TensorFormat.of(next(self.parameters()).dtype))
 
 
-LAYERS: Shelf[type[StructuredLayer]] = Shelf("layer kind")
-
-
-def from_spec(
-    spec: dict[str, Any], *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-) -> StructuredLayer:
-    """Build an empty layer from what its `spec()` returned.
-
-    Raises:
-        KronpressError: the kind is not known to this version, or the other fields are not those of the kind.
-    """
-    parse_spec(spec, place="the spec")
-    kind: Any = LAYERS[spec["kind"]]
-    layer: StructuredLayer = kind(
-        **{name: value for name, value in spec.items() if name != "kind"}, device=device, dtype=dtype
-    )
-    return layer
-
-
-def built(
-    layer: dict[str, Any] | StructuredLayer, *, device: torch.device | str | None, dtype: torch.dtype | None
-) -> StructuredLayer:
-    """Return the part of a layer that is given as such or by its spec."""
-    return from_spec(layer, device=device, dtype=dtype) if isinstance(layer, dict) else layer
+def structured_layers(model: nn.Module) -> dict[str, StructuredLayer]:
+    """Return the structured layers of a model by path, none of them inside of another."""
+    layers: dict[str, StructuredLayer] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, StructuredLayer) and not path.startswith(tuple(f"{outer}." for outer in layers)):
+            layers[path] = module
+    return layers
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
@@ -101,7 +96,7 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
-def empty(*shape: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> nn.Parameter:
+def empty(*shape: int, device: Device = None, dtype: DType = None) -> nn.Parameter:
     """Return an uninitialized parameter."""
     return nn.Parameter(torch.empty(*shape, device=device, dtype=dtype))
 

@@ -4,19 +4,152 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from kronpress.errors import KronpressError
 from kronpress.layers import dense
-from kronpress.layers.embedding import FactoredEmbedding
-from kronpress.layers.structured import LAYERS, InnerProducts, StructuredLayer, empty, full_precision
+from kronpress.layers.embedding import FactoredEmbedding, FactoredTableSpec
+from kronpress.layers.formats import TensorSpec
+from kronpress.layers.specs import SPECS, Device, DType, InnerProducts, Pair, Size
+from kronpress.layers.structured import LinearSpec, StructuredLayer, empty, full_precision
 from kronpress.linalg import TensorTrainMatrix, TensorTrainTable, expand_rows, expand_train
 
 _CHUNK_ELEMENTS = 2**22
+
+Modes = Annotated[tuple[Size, ...], Field(min_length=1, max_length=64)]
+Pairs = Annotated[tuple[Pair, ...], Field(min_length=1, max_length=64)]
+
+
+@SPECS.enroll
+class TensorTrainLinearSpec(LinearSpec):
+    """The form of a `TensorTrainLinear`.
+
+    Attributes:
+        modes: the (m, n) of each core.
+        ranks: those between the cores, one fewer than there are modes.
+    """
+
+    kind: ClassVar[str] = "tensor_train_linear"
+
+    modes: Pairs
+    ranks: tuple[Size, ...]
+
+    @model_validator(mode="after")
+    def _has_ranks(self) -> TensorTrainLinearSpec:
+        _require_ranks(self.ranks, len(self.modes))
+        return self
+
+    @property
+    def all_ranks(self) -> tuple[int, ...]:
+        """The ranks around the cores, the 1 at both ends included."""
+        return 1, *self.ranks, 1
+
+    @property
+    def matrix(self) -> tuple[int, int]:
+        """The (rows, columns) of the matrix that the cores stand for."""
+        return math.prod(m for m, _ in self.modes), math.prod(n for _, n in self.modes)
+
+    @property
+    def cores(self) -> list[tuple[int, ...]]:
+        """The shape (r, m, n, s) of each core."""
+        cores = zip(self.all_ranks, self.modes, self.all_ranks[1:], strict=False)
+        return [(r, m, n, s) for r, (m, n), s in cores]
+
+    @property
+    def own_tensors(self) -> dict[str, TensorSpec]:
+        """The cores and the bias."""
+        tensors = {f"cores.{k}": self.tensor(*shape) for k, shape in enumerate(self.cores)}
+        return tensors | ({"bias": self.tensor(self.matrix[0])} if self.bias else {})
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """The numbers of the cores in the order in which they meet the input: the first or the last first."""
+        ascending = tuple(range(len(self.modes)))
+        return min(ascending, ascending[::-1], key=lambda order: sum(a * b for a, b in self.products(order)))
+
+    @property
+    def inner_products(self) -> InnerProducts:
+        """Those of one input by itself with each core, in the cheaper order."""
+        return self.products(self.order)
+
+    def products(self, order: Sequence[int]) -> InnerProducts:
+        """Return those of one input with each core, in this order."""
+        sizes, products = [n for _, n in self.modes], []
+        for k in order:
+            (m, n), entering, leaving = self.modes[k], self.all_ranks[k], self.all_ranks[k + 1]
+            if order[0] > 0:
+                entering, leaving = leaving, entering
+            products.append((n * entering, math.prod(sizes) // n * m * leaving))
+            sizes[k] = m
+        return products
+
+    def build(self, *, device: Device = None, dtype: DType = None) -> TensorTrainLinear:
+        """Return a layer of this form whose numbers are not set."""
+        return TensorTrainLinear(self, device=device, dtype=dtype)
+
+
+@SPECS.enroll
+class TensorTrainEmbeddingSpec(FactoredTableSpec):
+    """The form of a `TensorTrainEmbedding`.
+
+    Attributes:
+        num_embeddings: how many rows there are.
+        modes: the mode of each core; they multiply to the dimension.
+        ranks: those between the cores, one fewer than there are modes.
+    """
+
+    kind: ClassVar[str] = "tensor_train_embedding"
+
+    num_embeddings: Size
+    modes: Modes
+    ranks: tuple[Size, ...]
+
+    @model_validator(mode="after")
+    def _has_ranks(self) -> TensorTrainEmbeddingSpec:
+        _require_ranks(self.ranks, len(self.modes))
+        return self
+
+    @property
+    def all_ranks(self) -> tuple[int, ...]:
+        """The ranks around the cores, the 1 at both ends included."""
+        return 1, *self.ranks, 1
+
+    @property
+    def matrix(self) -> tuple[int, int]:
+        """The rows, and their length."""
+        return self.num_embeddings, math.prod(self.modes)
+
+    @property
+    def cores(self) -> list[tuple[int, ...]]:
+        """The shape (num_embeddings, r, mode, s) of each core."""
+        cores = zip(self.all_ranks, self.modes, self.all_ranks[1:], strict=False)
+        return [(self.num_embeddings, *core) for core in cores]
+
+    @property
+    def own_tensors(self) -> dict[str, TensorSpec]:
+        """The cores."""
+        return {f"cores.{k}": self.tensor(*shape) for k, shape in enumerate(self.cores)}
+
+    @property
+    def inner_products(self) -> InnerProducts:
+        """Those that multiply the cores of one row out."""
+        sizes = [math.prod(self.modes[: k + 1]) for k in range(len(self.modes))]
+        return [(r, size * s) for r, size, s in zip(self.ranks, sizes[1:], self.all_ranks[2:], strict=True)]
+
+    @property
+    def score_products(self) -> InnerProducts:
+        """Those that form all rows, which a call does once for however many tokens, and those with the rows."""
+        forming = [(length, self.num_embeddings * count) for length, count in self.inner_products]
+        return [*forming, (self.matrix[1], self.num_embeddings)]
+
+    def build(self, *, device: Device = None, dtype: DType = None) -> TensorTrainEmbedding:
+        """Return a table of this form whose numbers are not set."""
+        return TensorTrainEmbedding(self, device=device, dtype=dtype)
 
 
 class Cores(nn.ParameterList):
@@ -29,7 +162,6 @@ class Cores(nn.ParameterList):
         return tuple(self)
 
 
-@LAYERS.register("tensor_train_linear")
 class TensorTrainLinear(StructuredLayer):
     """y = W x + bias with W a chain of cores, which meet the input one after the other.
 
@@ -44,31 +176,19 @@ class TensorTrainLinear(StructuredLayer):
         cores: (r, m, n, s) each, with r and s the ranks before and after it.
     """
 
-    kind = "tensor_train_linear"
-
-    def __init__(
-        self,
-        *,
-        modes: Sequence[Sequence[int]],
-        ranks: Sequence[int],
-        bias: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        """Build an empty layer; `ranks` are those between the cores, one fewer than there are modes."""
+    def __init__(self, spec: TensorTrainLinearSpec, *, device: Device = None, dtype: DType = None) -> None:
         super().__init__()
-        self.modes, self.ranks = tuple((m, n) for m, n in modes), _all_ranks(ranks, cores=len(modes))
-        self.out_features, self.in_features = math.prod(m for m, _ in modes), math.prod(n for _, n in modes)
-        ascending = tuple(range(len(modes)))
-        self.order = min(ascending, ascending[::-1], key=lambda order: sum(a * b for a, b in self._products(order)))
-        shapes = zip(self.ranks, self.modes, self.ranks[1:], strict=False)
-        self.cores = Cores(empty(r, m, n, s, device=device, dtype=dtype) for r, (m, n), s in shapes)
-        self.bias = empty(self.out_features, device=device, dtype=dtype) if bias else None
+        self.modes = tuple((m, n) for m, n in spec.modes)
+        self.ranks, self.order = spec.all_ranks, spec.order
+        self.out_features, self.in_features = spec.matrix
+        self.cores = Cores(empty(*shape, device=device, dtype=dtype) for shape in spec.cores)
+        self.bias = empty(self.out_features, device=device, dtype=dtype) if spec.bias else None
 
     @classmethod
     def of(cls, value: TensorTrainMatrix, *, bias: Float[Tensor, " m"] | None = None) -> TensorTrainLinear:
         """Return a layer that computes with the cores of `value`."""
-        layer = cls(modes=value.modes, ranks=value.ranks, bias=bias is not None, device="meta")
+        spec = TensorTrainLinearSpec(modes=tuple(value.modes), ranks=tuple(value.ranks), bias=bias is not None)
+        layer = cls(spec, device="meta")
         layer.cores = Cores(core.contiguous() for core in value.cores)
         if bias is not None:
             layer.bias = nn.Parameter(bias.detach().clone())
@@ -102,30 +222,10 @@ class TensorTrainLinear(StructuredLayer):
         """Return the linear layer with the cores multiplied out."""
         return dense.linear(self.dense_weight(), bias=self.bias)
 
-    def spec(self) -> dict[str, Any]:
-        """Return kind, modes, the ranks between the cores and whether there is a bias."""
-        modes, ranks = [list(pair) for pair in self.modes], list(self.ranks[1:-1])
-        return {"kind": self.kind, "modes": modes, "ranks": ranks, "bias": self.bias is not None}
-
     @property
-    def matrix(self) -> tuple[int, int]:
-        """The (rows, columns) of the matrix that the cores stand for."""
-        return self.out_features, self.in_features
-
-    @property
-    def inner_products(self) -> InnerProducts:
-        """Those of one input by itself with each core, in the cheaper order."""
-        return self._products(self.order)
-
-    def _products(self, order: Sequence[int]) -> InnerProducts:
-        sizes, products = [n for _, n in self.modes], []
-        for k in order:
-            (m, n), entering, leaving = self.modes[k], self.ranks[k], self.ranks[k + 1]
-            if order[0] > 0:
-                entering, leaving = leaving, entering
-            products.append((n * entering, math.prod(sizes) // n * m * leaving))
-            sizes[k] = m
-        return products
+    def spec(self) -> TensorTrainLinearSpec:
+        """The form of the layer as it is now."""
+        return TensorTrainLinearSpec(modes=self.modes, ranks=self.ranks[1:-1], bias=self.bias is not None)
 
     def extra_repr(self) -> str:
         """Return the modes and ranks as the printed model shows them."""
@@ -134,7 +234,6 @@ class TensorTrainLinear(StructuredLayer):
         return f"in={self.in_features}, out={self.out_features}, modes={modes}, ranks={ranks}"
 
 
-@LAYERS.register("tensor_train_embedding")
 class TensorTrainEmbedding(FactoredEmbedding):
     """A look-up table whose every row is a tensor train of its own (TensorGPT, arXiv 2307.00526).
 
@@ -144,30 +243,19 @@ class TensorTrainEmbedding(FactoredEmbedding):
         cores: (num_embeddings, r, mode, s) each, with r and s the ranks before and after it.
     """
 
-    kind = "tensor_train_embedding"
-
-    def __init__(
-        self,
-        *,
-        num_embeddings: int,
-        modes: Sequence[int],
-        ranks: Sequence[int],
-        padding_idx: int | None = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        """Build an empty table; `ranks` are those between the cores, one fewer than there are modes."""
+    def __init__(self, spec: TensorTrainEmbeddingSpec, *, device: Device = None, dtype: DType = None) -> None:
         super().__init__()
-        self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, math.prod(modes), padding_idx
-        self.modes, self.ranks = tuple(modes), _all_ranks(ranks, cores=len(modes))
-        shapes = zip(self.ranks, self.modes, self.ranks[1:], strict=False)
-        self.cores = Cores(empty(num_embeddings, *shape, device=device, dtype=dtype) for shape in shapes)
+        self.num_embeddings, self.embedding_dim = spec.matrix
+        self.padding_idx, self.scale = spec.padding_idx, spec.scale
+        self.modes, self.ranks = spec.modes, spec.all_ranks
+        self.cores = Cores(empty(*shape, device=device, dtype=dtype) for shape in spec.cores)
 
     @classmethod
     def of(cls, value: TensorTrainTable, *, padding_idx: int | None = None) -> TensorTrainEmbedding:
         """Return a table that computes with the cores of `value`."""
-        rows = len(value.cores[0])
-        layer = cls(num_embeddings=rows, modes=value.modes, ranks=value.ranks, padding_idx=padding_idx, device="meta")
+        rows, modes, ranks = len(value.cores[0]), tuple(value.modes), tuple(value.ranks)
+        spec = TensorTrainEmbeddingSpec(num_embeddings=rows, modes=modes, ranks=ranks, padding_idx=padding_idx)
+        layer = cls(spec, device="meta")
         layer.cores = Cores(core.contiguous() for core in value.cores)
         return layer
 
@@ -186,22 +274,16 @@ class TensorTrainEmbedding(FactoredEmbedding):
         """Return the table."""
         return expand_rows(self.cores())
 
-    def spec(self) -> dict[str, Any]:
-        """Return kind, sizes, the ranks between the cores and the padding index."""
-        sizes = {"num_embeddings": self.num_embeddings, "modes": list(self.modes), "ranks": list(self.ranks[1:-1])}
-        return {"kind": self.kind, **sizes, "padding_idx": self.padding_idx}
-
     @property
-    def inner_products(self) -> InnerProducts:
-        """Those that multiply the cores of one row out."""
-        sizes = [math.prod(self.modes[: k + 1]) for k in range(len(self.modes))]
-        return [(r, size * s) for r, size, s in zip(self.ranks[1:-1], sizes[1:], self.ranks[2:], strict=True)]
-
-    @property
-    def score_products(self) -> InnerProducts:
-        """Those that form all rows, which a call does once for however many tokens, and those with the rows."""
-        forming = [(length, self.num_embeddings * count) for length, count in self.inner_products]
-        return [*forming, (self.embedding_dim, self.num_embeddings)]
+    def spec(self) -> TensorTrainEmbeddingSpec:
+        """The form of the table as it is now."""
+        return TensorTrainEmbeddingSpec(
+            num_embeddings=self.num_embeddings,
+            modes=self.modes,
+            ranks=self.ranks[1:-1],
+            padding_idx=self.padding_idx,
+            scale=self.scale,
+        )
 
     def extra_repr(self) -> str:
         """Return the modes and ranks as the printed model shows them."""
@@ -209,10 +291,9 @@ class TensorTrainEmbedding(FactoredEmbedding):
         return f"{self.num_embeddings}, {self.embedding_dim}, modes={modes}, ranks={ranks}"
 
 
-def _all_ranks(inner: Sequence[int], *, cores: int) -> tuple[int, ...]:
-    if len(inner) != cores - 1:
-        raise KronpressError(f"{len(inner)} ranks for {cores} modes; give those between the cores, {cores - 1}")
-    return 1, *inner, 1
+def _require_ranks(ranks: Sequence[int], cores: int) -> None:
+    if len(ranks) != cores - 1:
+        raise KronpressError(f"{len(ranks)} ranks for {cores} modes; give those between the cores, {cores - 1}")
 
 
 def _contract(x: Float[Tensor, "*axes r"], core: Float[Tensor, "r m n s"], *, axis: int) -> Float[Tensor, "*after s"]:

@@ -1,5 +1,6 @@
 """Plain tensors: Kronecker algebra, low rank, and least squares with a choice of columns."""
 
+from kronpress.linalg.elimination import eliminate, refit
 from kronpress.linalg.kronecker import KroneckerSum, expand, nearest_kronecker_sum, rearrange
 from kronpress.linalg.low_rank import LowRank, nearest_low_rank
 from kronpress.linalg.permutation import (
@@ -8,7 +9,7 @@ from kronpress.linalg.permutation import (
     nearest_permuted_kronecker_sum,
     search_orders,
 )
-from kronpress.linalg.selection import eliminate, refit
+from kronpress.linalg.ridge import positive_definite
 from kronpress.linalg.shapes import KroneckerShape, divisors
 from kronpress.linalg.svd import TruncatedSVD, truncated_svd
 from kronpress.linalg.tensor_train import (
@@ -22,6 +23,7 @@ from kronpress.linalg.tensor_train import (
     paired_modes,
     tensor_train_matrix,
     tensor_train_rows,
+    train_ranks,
 )
 from kronpress.linalg.weighted_kronecker import weighted_kronecker_sum
 
@@ -46,11 +48,13 @@ __all__ = [
     "nearest_low_rank",
     "nearest_permuted_kronecker_sum",
     "paired_modes",
+    "positive_definite",
     "rearrange",
     "refit",
     "search_orders",
     "tensor_train_matrix",
     "tensor_train_rows",
+    "train_ranks",
     "truncated_svd",
     "weighted_kronecker_sum",
 ]

@@ -7,7 +7,7 @@ are 1 at the ends of the chain; its modes m and n multiply over all cores to the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
@@ -188,6 +188,19 @@ def tensor_train_rows(table: Float[Tensor, "rows dim"], *, modes: tuple[int, ...
     trains, errors = zip(*(_decompose(chunk, modes=modes, split=split) for chunk in chunks), strict=True)
     cores = (torch.cat([core.to(table.dtype) for core in parts]) for parts in zip(*trains, strict=True))
     return TensorTrainTable(tuple(cores), math.hypot(*errors))
+
+
+def train_ranks(sizes: Sequence[int], *, rank: int, redundant: bool = False) -> tuple[int, ...]:
+    """Return the ranks between cores of so many numbers per rank: at most `rank` and what the modes can use.
+
+    >>> train_ranks([4, 9, 4], rank=16)
+    (4, 4)
+    """
+    ranks, left = [], 1
+    for index, size in enumerate(sizes[:-1], start=1):
+        left = min(rank, left * size, math.prod(sizes[index:]))
+        ranks.append(rank if redundant else left)
+    return tuple(ranks)
 
 
 def _check_rank(rank: int) -> None:

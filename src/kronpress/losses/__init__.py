@@ -1,17 +1,17 @@
 """The shelf of losses: of the text, and between a student and its teacher."""
 
-from kronpress.losses.attention import AttentionDistance
+from kronpress.losses.attention_distance import AttentionDistance
 from kronpress.losses.contrastive import TokenContrast
 from kronpress.losses.cross_entropy import CrossEntropy
 from kronpress.losses.directions import DirectionMatching
 from kronpress.losses.divergence import LogitDistillation
 from kronpress.losses.embedding import EmbeddingDistance
 from kronpress.losses.hidden import HiddenDistance
-from kronpress.losses.loss import IGNORED, LOSSES, LayerLoss, LogitLoss, Loss
+from kronpress.losses.loss import IGNORED, LOSSES, LayerLoss, LogitLoss, Loss, compares, readings_of
 from kronpress.losses.minilm import MiniLM
 from kronpress.losses.parsing import parse_losses
 from kronpress.losses.pkd import PatientDistillation
-from kronpress.losses.predictions import Predictions, Teacher, Top
+from kronpress.losses.predictions import Predictions, TeacherPredictions, Top
 from kronpress.losses.rail import RandomLayers
 
 __all__ = [
@@ -30,8 +30,10 @@ __all__ = [
     "PatientDistillation",
     "Predictions",
     "RandomLayers",
-    "Teacher",
+    "TeacherPredictions",
     "TokenContrast",
     "Top",
+    "compares",
     "parse_losses",
+    "readings_of",
 ]

@@ -15,7 +15,7 @@ from kronpress.losses.loss import LOSSES
 from kronpress.losses.states import StateLoss, States, mean_of
 
 
-@LOSSES.register("contrastive")
+@LOSSES.enroll
 class TokenContrast(StateLoss):
     """The mean over tokens i of -log softmax_j(cos(s_i, t_j)/τ) at j = i, of the last blocks' vectors s and t.
 

@@ -9,10 +9,10 @@ from pydantic import Field
 from torch import Tensor
 
 from kronpress.losses.loss import LOSSES, LogitLoss
-from kronpress.losses.predictions import Predictions, Teacher
+from kronpress.losses.predictions import Predictions, TeacherPredictions
 
 
-@LOSSES.register("cross_entropy")
+@LOSSES.enroll
 class CrossEntropy(LogitLoss):
     """-log of the probability of the label: the next token, or the masked one.
 
@@ -32,7 +32,7 @@ class CrossEntropy(LogitLoss):
         return True
 
     def per_token(
-        self, student: Predictions, teacher: Teacher | None, labels: Int[Tensor, " tokens"]
+        self, student: Predictions, teacher: TeacherPredictions | None, labels: Int[Tensor, " tokens"]
     ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, "tokens vocabulary"]]:
         """Return the cross-entropy and its gradient."""
         log_student, target = student.log_probabilities(), labels.clamp_min(0)[:, None]

@@ -16,7 +16,7 @@ from kronpress.losses.states import mean_of
 _SMALLEST = 1e-20
 
 
-@LOSSES.register("directions")
+@LOSSES.enroll
 class DirectionMatching(AttentionLoss):
     """‖P - P'‖_F² of P = F Fᵀ/‖F Fᵀ‖_F in student and teacher, for F the queries, the keys and the values.
 
@@ -42,7 +42,7 @@ def _normalized(
 ) -> Float[Tensor, "kinds batch heads tokens d"]:
     """Return queries, keys and values of seen tokens, each head's brought to size 1, which does not matter to P."""
     heads = attention.query.shape[1]
-    every = torch.stack([of_each_head(each, heads) for each in (attention.query, attention.key, attention.value)])
+    every = torch.stack([of_each_head(states, heads) for states in (attention.query, attention.key, attention.value)])
     every = every.masked_fill(~seen[:, None, :, None], 0)
     size: Tensor = torch.linalg.matrix_norm(every.detach(), keepdim=True)
     return every / size.clamp_min(_SMALLEST)

@@ -12,23 +12,23 @@ from torch import Tensor
 
 from kronpress.errors import KronpressError
 from kronpress.losses.loss import LOSSES, LogitLoss
-from kronpress.losses.predictions import Predictions, Teacher
+from kronpress.losses.predictions import Predictions, TeacherPredictions
 
 Divergence = Literal["forward", "reverse", "jensen_shannon"]
 
 
-@LOSSES.register("logits")
+@LOSSES.enroll
 class LogitDistillation(LogitLoss):
     """T² times a divergence between the predictions at temperature T (Hinton et al., 2015, section 2).
 
-    With `top_k` both are distributions over the teacher's k likeliest words and all others taken together, which
-    bounds the divergence from below and is all that a teacher cache keeps.
+    With `top_k` both are distributions over the teacher's k likeliest tokens and all others taken together, which
+    bounds the divergence from below and is all that is stored of a teacher where `cache_teacher` is set.
 
     Attributes:
         divergence: `forward` is KL(teacher ‖ student), `reverse` KL(student ‖ teacher), `jensen_shannon` the mean of
             the KLs of both to their mean.
         temperature: T, divides the logits of both models.
-        top_k: how many of the teacher's words are told apart; all by default.
+        top_k: how many of the teacher's likeliest tokens are told apart; all by default.
         at: `all` tokens that are not padding, or only those with `labels` (the masked ones of a masked language model).
     """
 
@@ -44,7 +44,7 @@ class LogitDistillation(LogitLoss):
         return self.at == "labels"
 
     def per_token(
-        self, student: Predictions, teacher: Teacher | None, labels: Int[Tensor, " tokens"]
+        self, student: Predictions, teacher: TeacherPredictions | None, labels: Int[Tensor, " tokens"]
     ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, "tokens vocabulary"]]:
         """Return T² · divergence and its gradient."""
         if teacher is None:
@@ -52,16 +52,18 @@ class LogitDistillation(LogitLoss):
         t = self.temperature
         if self.top_k is None:
             if not isinstance(teacher, Predictions):
-                raise KronpressError("a teacher cache knows the likeliest words only; set top_k of the loss 'logits'")
+                raise KronpressError(
+                    "the stored teacher outputs hold the likeliest tokens only; set top_k of the loss 'logits'"
+                )
             value, slope = _divergence(
                 self.divergence, student.log_probabilities(t), other=teacher.log_probabilities(t)
             )
             return value * t**2, slope.mul_(t)
         top = teacher.top(self.top_k, temperature=t)
-        ours = student.over(top.words, temperature=t)
+        ours = student.over(top.ids, temperature=t)
         value, slope = _divergence(self.divergence, ours, other=top.log_probabilities)
         rest = (student.log_probabilities(t) - ours[:, -1:]).clamp_max(0).exp_().mul_(slope[:, -1:])
-        return value * t**2, rest.scatter_(1, top.words, slope[:, :-1]).mul_(t)
+        return value * t**2, rest.scatter_(1, top.ids, slope[:, :-1]).mul_(t)
 
 
 def _divergence(

@@ -13,7 +13,7 @@ from kronpress.losses.loss import LOSSES
 from kronpress.losses.states import StateLoss, States, mean_of
 
 
-@LOSSES.register("embedding")
+@LOSSES.enroll
 class EmbeddingDistance(StateLoss):
     """The mean over tokens of the distance between embeddings, positions and normalization included.
 

@@ -19,7 +19,7 @@ Metric: TypeAlias = Literal["mse", "cosine", "relative"]
 _SMALLEST = 1e-12  # stands for the squared length of a teacher's vector that is zero
 
 
-@LOSSES.register("hidden")
+@LOSSES.enroll
 class HiddenDistance(StateLoss):
     """The mean over pairs of layers (or their sum), and over tokens, of the distance between their vectors.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar
 
 from jaxtyping import Bool, Float, Int
@@ -10,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kronpress.activations.trace import Reading, Sizes, Trace
-from kronpress.losses.predictions import Predictions, Teacher
+from kronpress.losses.predictions import Predictions, TeacherPredictions
 from kronpress.registry import Shelf
 from kronpress.validation import Checked
 
@@ -43,7 +44,7 @@ class LogitLoss(Loss):
 
     @abstractmethod
     def per_token(
-        self, student: Predictions, teacher: Teacher | None, labels: Int[Tensor, " tokens"]
+        self, student: Predictions, teacher: TeacherPredictions | None, labels: Int[Tensor, " tokens"]
     ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, "tokens vocabulary"]]:
         """Return each token's loss in nats and its gradient with respect to the student's logits.
 
@@ -75,3 +76,13 @@ class LayerLoss(Loss):
 
 
 LOSSES: Shelf[type[Loss]] = Shelf("loss")
+
+
+def readings_of(losses: Mapping[str, Loss]) -> frozenset[Reading]:
+    """Return which activations the losses look at, in student and teacher."""
+    return frozenset().union(*(loss.reads for loss in losses.values() if isinstance(loss, LayerLoss)))
+
+
+def compares(losses: Mapping[str, Loss]) -> bool:
+    """Say whether any of the losses compares the student with a teacher."""
+    return any(loss.compares for loss in losses.values())

@@ -17,7 +17,7 @@ from kronpress.losses.loss import LOSSES
 from kronpress.losses.relations import AttentionLoss, both_see, divergence, of_each_head, scores_of
 
 
-@LOSSES.register("minilm")
+@LOSSES.enroll
 class MiniLM(AttentionLoss):
     """KL(teacher ‖ student) of the attention and of softmax(v vᵀ/√d), of the last layer by default.
 
@@ -45,7 +45,7 @@ class MiniLM(AttentionLoss):
         if self.relation_heads is None:
             return super().projection(student, teacher)
         pairs_of(self.layers, student.depth, teacher.depth, loss=self.kind)
-        ours, theirs = (each.heads * each.head for each in (student, teacher))
+        ours, theirs = (sizes.heads * sizes.head for sizes in (student, teacher))
         if math.gcd(ours, theirs) % self.relation_heads:
             raise KronpressError(
                 f"relation_heads of the loss 'minilm' is {self.relation_heads}, but the heads of the student are "
@@ -65,11 +65,11 @@ class MiniLM(AttentionLoss):
     def _regrouped(self, attention: Attention) -> Attention:
         """Return what each head works on, of as many heads as are compared."""
         heads, scaling = attention.query.shape[1], attention.scaling
-        each = [of_each_head(states, heads) for states in (attention.query, attention.key, attention.value)]
+        states = [of_each_head(given, heads) for given in (attention.query, attention.key, attention.value)]
         if self.relation_heads is not None:
-            each = [_cut(states, heads=self.relation_heads) for states in each]
-            scaling = each[0].shape[-1] ** -0.5
-        query, key, value = each
+            states = [_cut(whole, heads=self.relation_heads) for whole in states]
+            scaling = states[0].shape[-1] ** -0.5
+        query, key, value = states
         return Attention(query, key, value, scaling, attention.visible)
 
 

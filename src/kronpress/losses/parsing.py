@@ -20,8 +20,8 @@ def parse_losses(value: Any) -> dict[str, Loss]:
         raise KronpressError(f"losses is {shown(value)}; give a mapping of {', '.join(LOSSES)} to their fields")
     losses = {}
     for label, fields in given.items():
-        known = {"weight": fields} if isinstance(fields, int | float) else fields or {}
-        losses[str(label)] = parse_named(known, LOSSES, key=f"losses.{shown(label)[1:-1]}", default=str(label))
+        named = {"weight": fields} if isinstance(fields, int | float) else fields or {}
+        losses[str(label)] = parse_named(named, LOSSES, key=f"losses.{shown(label)[1:-1]}", default=str(label))
     if len({label.replace(".", "_") for label in losses}) < len(losses):
         raise KronpressError(f"losses has labels that differ in '.' and '_' alone: {', '.join(losses)}; rename one")
     return losses

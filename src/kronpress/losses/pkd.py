@@ -13,7 +13,7 @@ from kronpress.losses.loss import LOSSES
 from kronpress.losses.states import Reduction, StateLoss, States, apart, mean_of, over_pairs
 
 
-@LOSSES.register("pkd")
+@LOSSES.enroll
 class PatientDistillation(StateLoss):
     """The mean over pairs of blocks, and over tokens, of ‖s/‖s‖ - t/‖t‖‖² (Sun et al., 2019, equation 7).
 

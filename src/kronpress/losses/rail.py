@@ -14,7 +14,7 @@ from kronpress.losses.loss import LOSSES
 from kronpress.losses.states import Reduction, StateLoss, States, apart, mean_of, over_pairs
 
 
-@LOSSES.register("rail")
+@LOSSES.enroll
 class RandomLayers(StateLoss):
     """RAIL-KD (Haidar et al., 2021): sentences as the student's blocks see them, against randomly drawn teacher blocks.
 

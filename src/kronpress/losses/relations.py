@@ -89,7 +89,7 @@ def divergence(
     seen: Bool[Tensor, "batch tokens"],
 ) -> Float[Tensor, ""]:
     """Return the mean over heads and seen queries of KL(softmax teacher ‖ softmax student) over visible keys."""
-    ours, theirs = (each.masked_fill(~visible, _LOWEST).log_softmax(dim=-1) for each in (student, teacher))
+    ours, theirs = (scores.masked_fill(~visible, _LOWEST).log_softmax(dim=-1) for scores in (student, teacher))
     terms = theirs.exp() * (theirs - ours)  # 0 at what is hidden, where the difference is still a number
     return mean_of(terms.sum(dim=-1).mean(dim=1)[seen])
 

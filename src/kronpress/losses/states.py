@@ -83,7 +83,7 @@ def over_pairs(values: list[Tensor], reduction: Reduction) -> Float[Tensor, ""]:
 
 def apart(student: Float[Tensor, "*some dim"], teacher: Float[Tensor, "*some dim"]) -> Float[Tensor, "*some"]:
     """Return the squared distance of vectors that are brought to length 1."""
-    ours, theirs = (torch.nn.functional.normalize(each, dim=-1) for each in (student, teacher))
+    ours, theirs = (torch.nn.functional.normalize(vectors, dim=-1) for vectors in (student, teacher))
     return (ours - theirs).square().sum(dim=-1)
 
 

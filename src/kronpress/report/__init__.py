@@ -5,7 +5,7 @@ All of them read one `RunSummary` and know nothing of how it came about.
 
 from kronpress.report.card import model_card
 from kronpress.report.html import render, write_report
-from kronpress.report.summary import (
+from kronpress.report.sizes import (
     BLOCK_FLOPS,
     DISK,
     FLOPS,
@@ -13,18 +13,10 @@ from kronpress.report.summary import (
     PARAMETERS_EFFECTIVE,
     PARAMETERS_UNTIED,
     PARAMETERS_WITHOUT_HEAD,
-    LayerError,
-    ModelScore,
-    PerplexityRow,
     Quantity,
-    RunSummary,
-    Sample,
-    Score,
-    SpeedRow,
-    StepTime,
-    TaskScores,
-    TrainingPoint,
+    quantities,
 )
+from kronpress.report.summary import LmEvalRow, PerplexityRow, RunSummary, StepTime
 from kronpress.report.terminal import print_summary
 
 __all__ = [
@@ -35,19 +27,14 @@ __all__ = [
     "PARAMETERS_EFFECTIVE",
     "PARAMETERS_UNTIED",
     "PARAMETERS_WITHOUT_HEAD",
-    "LayerError",
-    "ModelScore",
+    "LmEvalRow",
     "PerplexityRow",
     "Quantity",
     "RunSummary",
-    "Sample",
-    "Score",
-    "SpeedRow",
     "StepTime",
-    "TaskScores",
-    "TrainingPoint",
     "model_card",
     "print_summary",
+    "quantities",
     "render",
     "write_report",
 ]

@@ -9,7 +9,7 @@ import yaml
 
 from kronpress.report.headline import first_and_last
 from kronpress.report.numbers import ratio, significant
-from kronpress.report.rows import footprint_rows, perplexity_rows, speed_rows
+from kronpress.report.rows import footprint_rows, lm_eval_rows, perplexity_rows, speed_rows
 from kronpress.report.scores import score_tables
 from kronpress.report.summary import RunSummary
 
@@ -68,6 +68,10 @@ def _stages(summary: RunSummary) -> str:
     return _table(("stage", "text", "protocol", "perplexity", "vs. dense"), rows=perplexity_rows(summary))
 
 
+def _lm_eval(summary: RunSummary) -> str:
+    return _table(("stage", "task", "metric", "dense", "student"), rows=lm_eval_rows(summary))
+
+
 def _tasks(summary: RunSummary) -> str:
     return "\n".join(
         f"{_table(grid.head, rows=grid.rows)}\n{_paragraph(grid.caption)}\n" for grid in score_tables(summary.tasks)
@@ -108,6 +112,7 @@ def _limits(summary: RunSummary) -> str:
 def _sections(summary: RunSummary, *, plain: bool) -> Iterator[tuple[str, str]]:
     yield "Size, quality, speed", _numbers(summary)
     yield "Perplexity after each stage", _stages(summary)
+    yield "Tasks of lm-eval", _lm_eval(summary)
     yield "Scores on tasks", _tasks(summary)
     yield "How to load", _loading(summary, plain=plain)
     yield "Limits", _limits(summary)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from kronpress.report.numbers import change, percent, quantity, ratio, significant
 from kronpress.report.scores import STUDENT, TEACHER, average, scopes, share
-from kronpress.report.summary import DISK, PARAMETERS, PerplexityRow, RunSummary
+from kronpress.report.sizes import DISK, PARAMETERS, quantities
+from kronpress.report.summary import PerplexityRow, RunSummary
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,9 @@ def first_and_last(rows: list[PerplexityRow]) -> tuple[PerplexityRow, Perplexity
 
 
 def _sizes(summary: RunSummary) -> Iterator[Headline]:
+    dense, student = quantities(summary.footprint_before), quantities(summary.footprint_after)
     for label, name in ((PARAMETERS, "Parameters"), (DISK, "Size on disk")):
-        before, after = summary.footprint_before.get(label), summary.footprint_after.get(label)
+        before, after = dense.get(label), student.get(label)
         if after is not None:
             detail = f"{change(before, after=after)} from {quantity(before)}" if before else "dense size unknown"
             yield Headline(label=name, value=quantity(after), detail=detail)
@@ -53,9 +55,9 @@ def _tasks(summary: RunSummary) -> Iterator[Headline]:
 
 def _speeds(summary: RunSummary) -> Iterator[Headline]:
     for kind in ("prefill", "decode"):
-        row = next((row for row in summary.speed if row.name.lower().startswith(kind)), None)
+        row = next((row for row in summary.speed if row.phase.lower().startswith(kind)), None)
         if row:
-            detail = f"spread {significant(row.low)}–{ratio(row.high)}"
+            detail = f"spread {significant(row.ratio_min)}–{ratio(row.ratio_max)}"
             yield Headline(label=f"{kind.capitalize()} speed vs. dense", value=ratio(row.ratio), detail=detail)
 
 

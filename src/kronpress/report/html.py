@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from kronpress.checkpoint.files import write_text
 from kronpress.imports import lazily
+from kronpress.records import Sample
 from kronpress.report.headline import headlines
 from kronpress.report.markup import NUMBER, PATH, TEXT, bar, caption, pair, plot, section, spread, table
 from kronpress.report.numbers import abbreviated, duration, ratio, significant
-from kronpress.report.rows import footprint_rows, perplexity_rows, speed_rows
+from kronpress.report.rows import footprint_rows, lm_eval_rows, perplexity_rows, speed_rows
 from kronpress.report.scores import score_tables
-from kronpress.report.summary import RunSummary, Sample
+from kronpress.report.summary import RunSummary
 
 if TYPE_CHECKING:
     from kronpress.report import plots
@@ -52,6 +53,13 @@ def _quality(summary: RunSummary) -> str:
     return section("Perplexity", parts=[pair(numbers, right=picture)])
 
 
+def _lm_eval(summary: RunSummary) -> str:
+    head, kinds = ("Stage", "Task", "Metric", "Dense", "Student"), (TEXT, TEXT, TEXT, NUMBER, NUMBER)
+    numbers = table(head, kinds=kinds, rows=lm_eval_rows(summary))
+    note = "Values of lm-eval with their standard errors; both models were measured in the same way."
+    return section("Tasks of lm-eval", parts=[numbers, caption(note)] if numbers else [])
+
+
 def _tasks(summary: RunSummary) -> str:
     parts = []
     for wide in score_tables(summary.tasks):
@@ -72,8 +80,8 @@ def _size(summary: RunSummary) -> str:
 
 
 def _speed(summary: RunSummary) -> str:
-    full = max([2.0, *(1.1 * row.high for row in summary.speed)])
-    scales = [spread(row.low, high=row.high, full=full) for row in summary.speed]
+    full = max([2.0, *(1.1 * row.ratio_max for row in summary.speed)])
+    scales = [spread(row.ratio_min, high=row.ratio_max, full=full) for row in summary.speed]
     rows = [(*row, scale) for row, scale in zip(speed_rows(summary), scales, strict=True)]
     head = ("", "Dense", "Student", "Ratio", "Spread", "0 … " + ratio(full))
     numbers = table(head, kinds=(TEXT, NUMBER, NUMBER, NUMBER, NUMBER, TEXT), rows=rows)
@@ -82,11 +90,11 @@ def _speed(summary: RunSummary) -> str:
 
 
 def _errors(summary: RunSummary) -> str:
-    worst = sorted(summary.layer_errors, key=lambda error: error.relative_error, reverse=True)[:WORST_LAYERS]
+    worst = sorted(summary.layers, key=lambda error: error.relative_error, reverse=True)[:WORST_LAYERS]
     rows = [(error.path, error.role, significant(error.relative_error)) for error in worst]
     numbers = table(("Largest errors", "Role", "Error"), kinds=(PATH, TEXT, NUMBER), rows=rows)
-    note = f"Relative error of {len(summary.layer_errors)} replaced layers, before training."
-    picture = plot(plots.layer_errors(summary.layer_errors), caption=note)
+    note = f"Relative error of {len(summary.layers)} replaced layers, before training."
+    picture = plot(plots.layer_errors(summary.layers), caption=note)
     return section("What replacing the layers changed", parts=[pair(picture, right=numbers)])
 
 
@@ -133,6 +141,7 @@ def _environment(summary: RunSummary) -> str:
 
 def _sections(summary: RunSummary) -> Iterator[str]:
     yield _quality(summary)
+    yield _lm_eval(summary)
     yield _tasks(summary)
     yield _size(summary)
     yield _speed(summary)

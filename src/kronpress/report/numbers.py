@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from kronpress.report.summary import Quantity
+from kronpress.report.sizes import Quantity
 
 MISSING = "–"
 

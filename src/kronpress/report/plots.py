@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from textwrap import fill
@@ -13,9 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
+from kronpress.records import LayerChange, TaskRecord, TrainingPoint
 from kronpress.report.numbers import abbreviated, percent, significant
 from kronpress.report.scores import STUDENT, TEACHER, labels, models
-from kronpress.report.summary import LayerError, PerplexityRow, RunSummary, TaskScores, TrainingPoint
+from kronpress.report.sizes import quantities
+from kronpress.report.summary import PerplexityRow, RunSummary
 from kronpress.report.svg import AFTER, BEFORE, FAINT, INK, SERIES, drawn
 
 LOG_FROM_RATIO = 5
@@ -41,7 +42,7 @@ def _bars(
 
 def parameter_bars(summary: RunSummary) -> str:
     """Return bars of each parameter count before and after, or nothing if none is known."""
-    before, after = summary.footprint_before, summary.footprint_after
+    before, after = quantities(summary.footprint_before), quantities(summary.footprint_after)
     labels = [label for label, value in before.items() if value.unit == "parameters" and label in after]
     if not labels:
         return ""
@@ -59,18 +60,17 @@ def parameter_bars(summary: RunSummary) -> str:
     return drawn(draw, name="parameters", label="Parameters before and after", height=0.4 + 0.72 * len(labels))
 
 
-def _by_role(errors: Sequence[LayerError]) -> dict[str, list[tuple[int, float]]]:
+def _by_role(layers: Sequence[LayerChange]) -> dict[str, list[tuple[int, float]]]:
     groups: dict[str, list[tuple[int, float]]] = defaultdict(list)
-    for error in errors:
-        block = re.search(r"(?:^|\.)(\d+)(?:\.|$)", error.path)
-        if block and math.isfinite(error.relative_error):
-            groups[error.role].append((int(block.group(1)), error.relative_error))
+    for layer in layers:
+        if layer.block is not None and math.isfinite(layer.relative_error):
+            groups[layer.role].append((layer.block, layer.relative_error))
     return {role: sorted(points) for role, points in groups.items()}
 
 
-def layer_errors(errors: Sequence[LayerError]) -> str:
-    """Return the relative error over the block index, one line for each role, or nothing if no path names a block."""
-    groups = _by_role(errors)
+def layer_errors(layers: Sequence[LayerChange]) -> str:
+    """Return the relative error over the block index, one line for each role, or nothing if none is in a block."""
+    groups = _by_role(layers)
     if not groups:
         return ""
 
@@ -167,10 +167,10 @@ def perplexity_bars(rows: Sequence[PerplexityRow]) -> str:
     return drawn(draw, name="perplexity", label="Perplexity after each stage", height=height)
 
 
-def _task_axes(axes: Axes, *, tasks: Sequence[TaskScores], colors: Mapping[str, str]) -> None:
+def _task_axes(axes: Axes, *, tasks: Sequence[TaskRecord], colors: Mapping[str, str]) -> None:
     bars, middles, top = [], [], 0.0
     for task in tasks:
-        known = {each.model: each.score for each in task.models if math.isfinite(each.score.value)}
+        known = {model.model: model.score for model in task.models if math.isfinite(model.score.value)}
         shown = [name for name in colors if name in known]
         bars += [(top + 0.8 * index, colors[name], known[name]) for index, name in enumerate(shown)]
         middles.append(top + 0.4 * max(len(shown) - 1, 0))
@@ -185,7 +185,7 @@ def _task_axes(axes: Axes, *, tasks: Sequence[TaskScores], colors: Mapping[str, 
     axes.set_xticks([])
 
 
-def task_bars(tasks: Sequence[TaskScores]) -> str:
+def task_bars(tasks: Sequence[TaskRecord]) -> str:
     """Return bars of the score of each model, side by side for each task, or nothing if no score is known."""
     known = [score.score.value for task in tasks for score in task.models]
     if not any(map(math.isfinite, known)):

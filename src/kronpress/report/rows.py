@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from kronpress.records import LmEvalScore
 from kronpress.report.numbers import change, quantity, ratio, significant
+from kronpress.report.sizes import quantities
 from kronpress.report.summary import RunSummary
 
 
 def footprint_rows(summary: RunSummary) -> list[tuple[str, str, str, str]]:
     """Return (label, before, after, change) for each label known on either side."""
-    before, after = summary.footprint_before, summary.footprint_after
+    before, after = quantities(summary.footprint_before), quantities(summary.footprint_after)
     sides = [(label, before.get(label), after.get(label)) for label in {**before, **after}]
     return [(label, quantity(old), quantity(new), change(old, after=new)) for label, old, new in sides]
 
@@ -20,15 +22,27 @@ def perplexity_rows(summary: RunSummary) -> list[tuple[str, str, str, str, str]]
     ]
 
 
+def lm_eval_rows(summary: RunSummary) -> list[tuple[str, str, str, str, str]]:
+    """Return (stage, task, metric, dense, student) in the order of the run, values with their standard errors."""
+    return [
+        (row.stage, score.task, score.measured, _value(score), _value(row.scores.student))
+        for row, score in ((row, row.scores.dense) for row in summary.lm_eval)
+    ]
+
+
+def _value(score: LmEvalScore) -> str:
+    return significant(score.value) + ("" if score.stderr is None else f" ± {significant(score.stderr)}")
+
+
 def speed_rows(summary: RunSummary) -> list[tuple[str, str, str, str, str]]:
-    """Return (name with unit, dense, student, ratio, spread of the ratio)."""
+    """Return (phase with unit, dense, student, ratio, spread of the ratio)."""
     return [
         (
-            f"{row.name} ({row.unit})",
+            f"{row.phase} (tokens/s)",
             significant(row.dense),
             significant(row.student),
             ratio(row.ratio),
-            f"{significant(row.low)}–{significant(row.high)}",
+            f"{significant(row.ratio_min)}–{significant(row.ratio_max)}",
         )
         for row in summary.speed
     ]

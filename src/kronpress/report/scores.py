@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from kronpress.records import Score, TaskRecord
 from kronpress.report.numbers import MISSING, percent, quantity
-from kronpress.report.summary import FLOPS, PARAMETERS, Score, TaskScores
+from kronpress.report.sizes import FLOPS, PARAMETERS, quantities
 
 TEACHER, STUDENT = "teacher", "student"
 WNLI = "wnli"  # many papers leave it out: fitting its training set leads below chance
@@ -37,7 +38,7 @@ class Grid:
         return Grid(head=("", *names), rows=tuple(rows), caption=self.caption)
 
 
-def score_tables(tasks: Sequence[TaskScores]) -> list[Grid]:
+def score_tables(tasks: Sequence[TaskRecord]) -> list[Grid]:
     """Return a table of the models' scores, then of the metrics that they are means of, then of those outside of the
     distribution, as far as there are any.
 
@@ -47,23 +48,23 @@ def score_tables(tasks: Sequence[TaskScores]) -> list[Grid]:
         return []
     names = models(tasks)
     tables = [_grid(names, list(_columns(tasks, names)), caption=_caption(tasks, names))]
-    for part, sign, caption in ((TaskScores.metrics_of, ": ", _METRICS), (TaskScores.elsewhere_of, " → ", _ELSEWHERE)):
+    for part, sign, caption in ((metrics_of, ": ", _METRICS), (_elsewhere_of, " → ", _ELSEWHERE)):
         tables += _parts(tasks, names, part, sign=sign, caption=caption)
     return tables
 
 
-def models(tasks: Sequence[TaskScores]) -> list[str]:
+def models(tasks: Sequence[TaskRecord]) -> list[str]:
     """Return the names of all models: teacher, student, then the baselines as they first occur."""
-    names = list(dict.fromkeys(each.model for task in tasks for each in task.models))
+    names = list(dict.fromkeys(score.model for task in tasks for score in task.models))
     return sorted(names, key=lambda name: [TEACHER, STUDENT].index(name) if name in (TEACHER, STUDENT) else 2)
 
 
-def labels(tasks: Sequence[TaskScores]) -> list[str]:
+def labels(tasks: Sequence[TaskRecord]) -> list[str]:
     """Return what each task is called, with its step where a task occurs twice."""
     return [f"{task.task}{_step(task)}" if _repeats(tasks) else task.task for task in tasks]
 
 
-def scopes(tasks: Sequence[TaskScores]) -> list[tuple[str, list[TaskScores]]]:
+def scopes(tasks: Sequence[TaskRecord]) -> list[tuple[str, list[TaskRecord]]]:
     """Return the tasks that an average is taken over, with a suffix for their names.
 
     These are all tasks, in one scope, unless one occurs twice: then they are those of each step.
@@ -74,29 +75,50 @@ def scopes(tasks: Sequence[TaskScores]) -> list[tuple[str, list[TaskScores]]]:
     return [(suffix, [task for task in tasks if task.step == step]) for step, suffix in steps.items()]
 
 
-def average(tasks: Sequence[TaskScores], model: str) -> float | None:
+def average(tasks: Sequence[TaskRecord], model: str) -> float | None:
     """Return the mean of a model's scores, None if it did not take part in all of the tasks."""
     values = [score.value for score in (_score(task, model) for task in tasks) if score is not None]
     return statistics.fmean(values) if values and len(values) == len(tasks) else None
 
 
-def share(tasks: Sequence[TaskScores], model: str) -> float | None:
+def share(tasks: Sequence[TaskRecord], model: str) -> float | None:
     """Return a model's average in percent of the teacher's, None where either is missing or the latter not positive."""
     whole, part = average(tasks, TEACHER), average(tasks, model)
     return None if whole is None or part is None or not whole > 0 else 100 * part / whole
 
 
-def _repeats(tasks: Sequence[TaskScores]) -> bool:
+def _repeats(tasks: Sequence[TaskRecord]) -> bool:
     return len({task.task for task in tasks}) < len(tasks)
 
 
-def _step(task: TaskScores) -> str:
+def _step(task: TaskRecord) -> str:
     return f" (step {task.step})"
 
 
-def _score(task: TaskScores, model: str) -> Score | None:
+def _score(task: TaskRecord, model: str) -> Score | None:
     found = task.of(model)
     return None if found is None else found.score
+
+
+def metrics_of(task: TaskRecord, model: str) -> dict[str, Score]:
+    """Return what one model reaches by each metric, none where the score is the only one.
+
+    What was chosen on the very answers (`oracle_…`) is none.
+    """
+    score = task.of(model)
+    metrics = {} if score is None else _honest(score.metrics)
+    return metrics if len(metrics) > 1 else {}
+
+
+def _elsewhere_of(task: TaskRecord, model: str) -> dict[str, Score]:
+    """Return what one model reaches on other data, by their names and metrics."""
+    score = task.of(model)
+    parts = {} if score is None else score.elsewhere
+    return {f"{data}: {metric}": value for data, scores in parts.items() for metric, value in _honest(scores).items()}
+
+
+def _honest(scores: Mapping[str, Score]) -> dict[str, Score]:
+    return {name: score for name, score in scores.items() if not name.startswith("oracle_")}
 
 
 def _grid(names: Sequence[str], columns: Sequence[Column], *, caption: str) -> Grid:
@@ -104,7 +126,7 @@ def _grid(names: Sequence[str], columns: Sequence[Column], *, caption: str) -> G
     return Grid(head=("model", *heads), rows=tuple(zip(names, *cells, strict=True)), caption=caption)
 
 
-def _columns(tasks: Sequence[TaskScores], names: Sequence[str]) -> Iterator[Column]:
+def _columns(tasks: Sequence[TaskRecord], names: Sequence[str]) -> Iterator[Column]:
     for label, task in zip(labels(tasks), tasks, strict=True):
         yield label, [_cell(_score(task, name)) for name in names]
     for suffix, members in scopes(tasks):
@@ -116,7 +138,7 @@ def _columns(tasks: Sequence[TaskScores], names: Sequence[str]) -> Iterator[Colu
         yield f"% of teacher's {whole}{suffix}", [_percent(share(members, name)) for name in names]
 
 
-def _averages(tasks: Sequence[TaskScores], names: Sequence[str], suffix: str) -> Iterator[Column]:
+def _averages(tasks: Sequence[TaskRecord], names: Sequence[str], suffix: str) -> Iterator[Column]:
     """Go through the averages of several tasks; that of one is its score."""
     if len(tasks) > 1:
         yield f"average{suffix}", [_percent(average(tasks, name)) for name in names]
@@ -126,9 +148,9 @@ def _averages(tasks: Sequence[TaskScores], names: Sequence[str], suffix: str) ->
 
 
 def _parts(
-    tasks: Sequence[TaskScores],
+    tasks: Sequence[TaskRecord],
     names: Sequence[str],
-    part: Callable[[TaskScores, str], Mapping[str, Score]],
+    part: Callable[[TaskRecord, str], Mapping[str, Score]],
     *,
     sign: str,
     caption: str,
@@ -155,16 +177,17 @@ def _percent(value: float | None) -> str:
     return MISSING if value is None else percent(value)
 
 
-def _sizes(tasks: Sequence[TaskScores], name: str, label: str) -> str:
+def _sizes(tasks: Sequence[TaskRecord], name: str, label: str) -> str:
     """Return a model's size, or from which to which, where the heads of the tasks or the steps make a difference."""
-    found = [each.footprint.get(label) for each in (task.of(name) for task in tasks) if each is not None]
-    known = sorted((each for each in found if each is not None), key=lambda each: each.value)
-    if not known:
+    scores = [score for score in (task.of(name) for task in tasks) if score is not None]
+    sizes = [size for size in (quantities(score.footprint).get(label) for score in scores) if size is not None]
+    if not sizes:
         return MISSING
-    return " … ".join(dict.fromkeys((quantity(known[0]), quantity(known[-1]))))
+    sizes.sort(key=lambda size: size.value)
+    return " … ".join(dict.fromkeys((quantity(sizes[0]), quantity(sizes[-1]))))
 
 
-def _caption(tasks: Sequence[TaskScores], names: Sequence[str]) -> str:
+def _caption(tasks: Sequence[TaskRecord], names: Sequence[str]) -> str:
     splits = _listed(dict.fromkeys(task.split for task in tasks))
     sentences = [
         f"Scores in percent on {splits}, of copies fine-tuned for each task; the checkpoint itself is not fine-tuned",
@@ -182,7 +205,7 @@ def _caption(tasks: Sequence[TaskScores], names: Sequence[str]) -> str:
     return " ".join(f"{sentence}." for sentence in sentences)
 
 
-def _measured(task: TaskScores) -> str:
+def _measured(task: TaskRecord) -> str:
     metrics = f"mean of {_listed(task.metrics)}" if len(task.metrics) > 1 else task.metrics[0]
     counts = [f"{count:,} {split}" for split, count in task.examples.items()]
     return f"{metrics} ({', '.join([*counts, f'after {task.after}'] if task.after else counts)})"

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kronpress.report.rows import footprint_rows, perplexity_rows, speed_rows
+from kronpress.report.rows import footprint_rows, lm_eval_rows, perplexity_rows, speed_rows
 from kronpress.report.scores import Grid, score_tables
 from kronpress.report.summary import RunSummary
 
@@ -38,6 +38,8 @@ def _tables(summary: RunSummary, console: Console) -> Iterator[Table]:
     yield _table("Footprint", head=("", "before", "after", "change"), texts=1, rows=rows)
     head = ("stage", "text", "protocol", "perplexity", "vs. dense")
     yield _table("Perplexity", head=head, texts=3, rows=perplexity_rows(summary))
+    head = ("stage", "task", "metric", "dense", "student")
+    yield _table("Tasks of lm-eval", head=head, texts=3, rows=lm_eval_rows(summary))
     titles = ("Tasks", "Tasks, outside of the distribution")
     for title, grid in zip(titles, score_tables(summary.tasks), strict=False):
         yield _scores(grid, title=title, console=console)

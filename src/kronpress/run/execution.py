@@ -3,44 +3,41 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
-import platform
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel, set_seed
 
 from kronpress import processes
-from kronpress.checkpoint import (
-    bytes_of,
-    files,
-    load,
-    load_with_tokenizer,
-    notes_of,
-    save,
-    structured_layers,
-    write_manifest,
-)
-from kronpress.checkpoint.digests import weights_digest
-from kronpress.data import Corpus, read_text, split_held_out
+from kronpress.checkpoint import bytes_of, files, load, notes_of, save, structured_layers, write_manifest
 from kronpress.errors import KronpressError
 from kronpress.evaluate import footprint
 from kronpress.lock import locked
 from kronpress.memory import keep_freed_memory, peak_rss_bytes
 from kronpress.precision import NumberFormat, choose, computing_in, number_format
+from kronpress.records import StepRecord, StepReport
 from kronpress.report import model_card, write_report
-from kronpress.run.folder import Run, recipe_digest
-from kronpress.run.recipe import Recipe
+from kronpress.run.folder import Run
+from kronpress.run.inputs import computing_device, open_model, open_texts, ready
+from kronpress.run.manifest import Manifest, StepDone
+from kronpress.run.provenance import (
+    environment,
+    model_digests,
+    require_unchanged,
+    source_digests,
+    text_digests,
+    versions,
+)
+from kronpress.run.recipe import Recipe, TextSource
 from kronpress.run.summary import pipeline_tag
-from kronpress.step import Workbench
+from kronpress.step import NO_TEXT, Workbench
+
+_STUDENTS = 2  # on disk at once: the latest one, and the one that takes its place
 
 
 def execute(recipe: Recipe, folder: str | Path, *, resume: bool = False) -> Run:
@@ -63,7 +60,7 @@ def execute(recipe: Recipe, folder: str | Path, *, resume: bool = False) -> Run:
         if processes.from_main(lambda: _prepare(run, held, resume=resume)):
             return run
         keep_freed_memory()
-        fresh = not run.manifest_path.exists()
+        fresh = not run.has_begun()
         try:
             with computing_in(_number_format(run)):
                 _work(run)
@@ -78,10 +75,10 @@ def _number_format(run: Run) -> NumberFormat:
     """Return the number format that the run began with, or the one that its recipe asks for, alike in all processes."""
 
     def chosen() -> NumberFormat:
-        begun = run.manifest().get("precision") if run.manifest_path.exists() else None
-        if begun in ("bf16", "fp32"):
+        begun = run.manifest().precision if run.has_begun() else None
+        if begun is not None:
             return NumberFormat(begun, "as the run began")
-        return choose(run.recipe.precision, torch.device(_device()))
+        return choose(run.recipe.precision, computing_device())
 
     return processes.from_main(chosen)
 
@@ -90,225 +87,192 @@ def _prepare(run: Run, held: ExitStack, *, resume: bool) -> bool:
     """Make the folder ready, and this process the only one that works in it; return whether the run is finished."""
     files.require_possible(run.folder)
     held.enter_context(locked(run.folder))
-    if run.manifest_path.exists() and not resume:
+    if run.has_begun() and not resume:
         raise KronpressError(
             f"{run.folder} already holds a run, which is left untouched; add --resume or name a new folder"
         )
-    if not run.manifest_path.exists():
+    if not run.has_begun():
         run.require_new()
         return False
-    run.require_same_recipe()
+    manifest = run.require_same_recipe()
     files.remove_partial(run.folder)
     run.sweep()
-    return bool(run.manifest()["finished"])
+    return manifest.finished
 
 
 def _work(run: Run) -> None:
     """Do what of the run is not done yet."""
     with processes.together():
-        bench = _Bench.open(run)
+        progress = _Progress.open(run)
         if processes.is_main():
-            bench.check()
-    for index in range(len(run.manifest()["steps"]), len(run.recipe.steps)):
-        bench.do(index)
+            progress.begin()
+    for index in range(len(run.manifest().steps), len(run.recipe.steps)):
+        progress.do(index)
     with processes.together():
         if processes.is_main():
-            bench.finish()
+            progress.finish()
 
 
 @dataclass
-class _Bench:
-    """The models and texts of a run in progress."""
+class _Progress:
+    """A run in progress: how far it came, and what its steps use."""
 
     run: Run
-    manifest: dict[str, Any]
+    manifest: Manifest
     bench: Workbench
 
     @classmethod
-    def open(cls, run: Run) -> _Bench:
-        train, held_out = _texts(run.recipe)
-        teacher, tokenizer = load_with_tokenizer(run.recipe.model)
-        if tokenizer is None:
-            raise KronpressError(
-                f"the model '{run.recipe.model}' has no readable tokenizer beside it; add its tokenizer files"
-            )
-        facts = {"dtype": str(teacher.dtype).removeprefix("torch."), "footprint_before": vars(footprint(teacher))}
-        facts["notes"] = notes_of(teacher)
-        prints = {"data": {"training": train.fingerprint, "held-out": held_out.fingerprint}}
-        if processes.is_main():
-            prints["model"] = _model_digests(teacher, tokenizer)
-        _move(teacher)
-        manifest = run.manifest() if run.manifest_path.exists() else _new_manifest(run, teacher) | facts | prints
-        memory = run.folder / "teacher.json"
-        opened = cls(run, manifest, Workbench(teacher, teacher, tokenizer, train, held_out, run.folder, memory))
-        if processes.is_main():
-            opened.begin(prints)
-        return opened
+    def open(cls, run: Run) -> _Progress:
+        """Open texts and model, and the manifest; that of a new run is not on disk yet."""
+        texts = open_texts(run.recipe.data) if _reads_text(run.recipe) else None
+        model, tokenizer = open_model(run.recipe.model)
+        digests = {
+            "data": {} if texts is None else text_digests(*texts),
+            "model": model_digests(model, tokenizer) if processes.is_main() else {},
+        }
+        if not run.has_begun():
+            manifest = _new_manifest(run.recipe, model, digests)
+        else:
+            manifest = run.manifest()
+            if processes.is_main():
+                _require_unchanged(run, manifest, {"environment": versions(), **digests})
+        ready(model)
+        dense = model if _compares(run.recipe, first=len(manifest.steps)) else None
+        bench = Workbench(model, dense, tokenizer, *(texts or (NO_TEXT, NO_TEXT)), run.folder, run.measurements)
+        return cls(run, manifest, bench)
 
-    def begin(self, prints: dict[str, dict[str, str]]) -> None:
-        """Write down what is to be done, and go on where an interrupted run came to, if all is as it was then."""
-        run, done = self.run, len(self.manifest["steps"])
-        if run.manifest_path.exists():
-            run.require_unchanged(self.manifest, {"environment": _versions(), **prints})
-            if self.manifest["sources"]:
-                run.require_unchanged(self.manifest, {"sources": self._sources()})
-            run.summary()
+    def begin(self) -> None:
+        """Write down what is to be done, and let every step look for mistakes, or go on where the run came to."""
+        done = len(self.manifest.steps)
+        if self.run.has_begun():
+            self.run.summary()
         self._require_space()
-        files.write_json(run.manifest_path, self.manifest)
-        files.write_text(run.folder / "recipe.yaml", run.recipe.to_yaml())
+        self.run.keep_manifest(self.manifest)
+        self.run.keep_recipe()
         self._take_student()
-        tqdm.write(f"matrix products in {number_format(self.bench.teacher.device)}")
+        tqdm.write(f"matrix products in {number_format(self.bench.student.device)}")
         if done:
-            tqdm.write(f"going on after step {done} of {len(run.recipe.steps)}")
-
-    def _sources(self) -> dict[str, str]:
-        """Return digests of what the steps that are not done yet read."""
-        done = len(self.manifest["steps"])
-        steps = list(enumerate(self.run.recipe.steps))[done:]
-        return {f"steps.{index}: {name}": value for index, step in steps for name, value in step.sources().items()}
+            tqdm.write(f"going on after step {done} of {len(self.run.recipe.steps)}")
+        else:
+            self._check()
 
     def _require_space(self) -> None:
         """Ask for the space that the whole run needs, less what it has taken already."""
-        trains = any(step.in_all_processes for step in self.run.recipe.steps)
-        taken = sum(path.stat().st_size for path in self.run.folder.rglob("*") if path.is_file())
-        needed = bytes_of(self.bench.teacher) * (6 if trains else 2) + files.MARGIN_BYTES
-        files.require_space(self.run.folder, needed=max(0, needed - taken))
+        copies = _STUDENTS + max(step.needs().copies for step in self.run.recipe.steps)
+        needed = copies * bytes_of(self.bench.student) - self.run.taken_bytes()
+        files.require_space(self.run.folder, needed=max(0, needed))
 
     def _take_student(self) -> None:
-        """Take the student as the last finished step left it."""
-        latest = self.manifest["checkpoint"]
-        teacher = self.bench.teacher
-        self.bench.student = copy.deepcopy(teacher) if latest is None else _move(load(self.run.folder / latest))
+        """Take the student as the last finished step left it; before that it is the dense model."""
+        if self.manifest.checkpoint is not None:
+            self.bench.student = ready(load(self.run.folder / self.manifest.checkpoint))
+        elif self.bench.dense is not None:
+            self.bench.student = copy.deepcopy(self.bench.dense)
 
-    def check(self) -> None:
+    def _check(self) -> None:
         """Let every step look for mistakes before the first one runs."""
-        if not self.manifest["steps"]:
+        steps = self.run.recipe.steps
+        if _reads_text(self.run.recipe):
             self.bench.require_known_texts()
-            for step in self.run.recipe.steps:
-                step.check(self.bench)
-            self.manifest["sources"] = self._sources()
-            files.write_json(self.run.manifest_path, self.manifest)
+        elif self.run.recipe.data != TextSource():
+            tqdm.write("note: no step of the recipe reads its text (data), which is not opened")
+        for step in steps:
+            step.check(self.bench)
+        self.manifest = self.manifest.reading(source_digests(steps))
+        self.run.keep_manifest(self.manifest)
 
     def do(self, index: int) -> None:
         """Run one step; the manifest says so only once everything is on disk."""
         step, started = self.run.recipe.steps[index], time.perf_counter()
+        alone = not step.needs().all_processes
         self.bench.folder, self.bench.seed = self.run.step_folder(index), self.run.recipe.seed + index
+        if not _compares(self.run.recipe, first=index):
+            self.bench.dense = None
         with processes.together():
             if processes.is_main():
                 tqdm.write(f"step {index + 1}/{len(self.run.recipe.steps)}: {step.kind}")
-            elif step.in_all_processes:
+            elif not alone:
                 self.manifest = self.run.manifest()
                 self._take_student()
             set_seed(self.bench.seed)
-            report = step.run(self.bench) if processes.is_main() and not step.in_all_processes else {}
-        if step.in_all_processes:
-            report = step.run(self.bench)
+            record = step.run(self.bench) if processes.is_main() and alone else None
+        if not alone:
+            record = step.run(self.bench)
         with processes.together():
-            if processes.is_main():
-                self._record(index, report, seconds=time.perf_counter() - started)
+            if processes.is_main() and record is not None:
+                self._record(index, record, seconds=time.perf_counter() - started)
 
-    def _record(self, index: int, report: dict[str, Any], *, seconds: float) -> None:
-        """Write student and report of a step to disk, then say in the manifest that it is done."""
-        step, folder = self.run.recipe.steps[index], self.run.step_folder(index)
-        report["peak_rss_bytes"] = peak_rss_bytes()
+    def _record(self, index: int, record: StepRecord, *, seconds: float) -> None:
+        """Write student and record of a step to disk, then say in the manifest that it is done."""
+        step, checkpoint = self.run.recipe.steps[index], self.manifest.checkpoint
+        report = StepReport(step.kind, round(seconds, 2), peak_rss_bytes(), record)
         if step.changes_student:
-            files.remove(folder / "checkpoint")
-            save(self.bench.student, folder / "checkpoint", tokenizer=self.bench.tokenizer)
-            self.manifest["checkpoint"] = self.run.step_checkpoint(index)
-        files.write_json(folder / "report.json", report)
-        self.manifest["steps"].append({"name": step.kind, "seconds": round(seconds, 2)})
-        files.write_json(self.run.manifest_path, self.manifest)
+            checkpoint = self.run.step_checkpoint(index)
+            files.remove(self.run.folder / checkpoint)
+            save(self.bench.student, self.run.folder / checkpoint, tokenizer=self.bench.tokenizer)
+        self.run.keep_report(index, report)
+        done = StepDone(name=step.kind, seconds=report.seconds)
+        self.manifest = self.manifest.after(done, checkpoint=checkpoint)
+        self.run.keep_manifest(self.manifest)
         self.run.sweep()
 
     def finish(self) -> None:
         """Write checkpoint, card and report; the manifest says finished last."""
         run, student = self.run, self.bench.student
         files.remove(run.checkpoint)
-        _move(student, dtype=getattr(torch, self.manifest["dtype"]))  # the base model's own; training ran in float32
+        ready(student, dtype=getattr(torch, self.manifest.dtype))  # the base model's own; training ran in float32
         save(student, run.checkpoint, tokenizer=self.bench.tokenizer)
-        self.manifest["footprint_after"] = vars(footprint(student, folder=run.checkpoint))
-        self.manifest["plain"] = not structured_layers(student)
-        self.manifest["pipeline_tag"] = pipeline_tag(student)
-        self.manifest["peak_rss_bytes"] = peak_rss_bytes()
-        files.write_json(run.manifest_path, self.manifest)
+        plain = not structured_layers(student)
+        self.manifest = self.manifest.measured(
+            footprint(student, folder=run.checkpoint),
+            plain=plain,
+            pipeline_tag=pipeline_tag(student),
+            peak_rss_bytes=peak_rss_bytes(),
+        )
+        run.keep_manifest(self.manifest)
         summary = run.summary()
-        files.write_text(run.checkpoint / "README.md", model_card(summary, plain=self.manifest["plain"]))
+        files.write_text(run.checkpoint / "README.md", model_card(summary, plain=plain))
         files.write_text(run.checkpoint / "recipe.yaml", run.recipe.to_yaml())
-        write_manifest(run.checkpoint, plain=self.manifest["plain"])
-        write_report(run.folder / "report.html", summary=summary)
-        self.manifest["checkpoint"], self.manifest["finished"] = "checkpoint", True
-        files.write_json(run.manifest_path, self.manifest)
+        write_manifest(run.checkpoint, plain=plain)
+        write_report(run.report_page, summary=summary)
+        self.manifest = self.manifest.done(checkpoint=run.checkpoint.name)
+        run.keep_manifest(self.manifest)
         files.remove_partial(run.folder)
         run.sweep()
 
 
-def _texts(recipe: Recipe) -> tuple[Corpus, Corpus]:
-    train = read_text(recipe.data.train)
-    if recipe.data.held_out is None:
-        return split_held_out(train)
-    held_out = read_text(recipe.data.held_out)
-    if held_out.fingerprint == train.fingerprint:
-        raise KronpressError(
-            f"the held-out text '{held_out.name}' is the training text '{train.name}', which would flatter the result; "
-            "name another, or none, and the last tenth is held out"
-        )
-    return train, held_out
+def _reads_text(recipe: Recipe) -> bool:
+    return any(step.needs().text for step in recipe.steps)
 
 
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def _compares(recipe: Recipe, *, first: int) -> bool:
+    """Say whether a step from number `first` on needs the dense model beside the student."""
+    return any(step.needs().teacher for step in recipe.steps[first:])
 
 
-def _move(model: PreTrainedModel, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    module: torch.nn.Module = model
-    module.to(_device())
-    for parameter in module.parameters():  # buffers, such as rotary frequencies, stay precise
-        parameter.data = parameter.data.to(dtype)
-    return model
+def _new_manifest(recipe: Recipe, model: PreTrainedModel, digests: dict[str, dict[str, str]]) -> Manifest:
+    """Return the manifest of a run that begins now with a model as it is stored."""
+    device = computing_device()
+    return Manifest(
+        recipe_sha256=recipe.digest(),
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        environment=environment(device),
+        precision=number_format(device).name,
+        sources={},
+        steps=(),
+        checkpoint=None,
+        finished=False,
+        dtype=str(model.dtype).removeprefix("torch."),
+        footprint_before=footprint(model),
+        notes=tuple(notes_of(model)),
+        data=digests["data"],
+        model=digests["model"],
+    )
 
 
-def _new_manifest(run: Run, teacher: PreTrainedModel) -> dict[str, Any]:
-    return {
-        "recipe_sha256": recipe_digest(run.recipe),
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "environment": _environment(teacher),
-        "precision": number_format(teacher.device).name,
-        "sources": {},
-        "steps": [],
-        "checkpoint": None,
-        "finished": False,
-    }
-
-
-def _model_digests(model: PreTrainedModel, tokenizer: Any) -> dict[str, str]:
-    """Return what tells a model and its tokenizer from others, wherever they lie."""
-    aside = {"_name_or_path", "transformers_version"}
-    configs: list[Any] = [model.config, model.generation_config] if model.can_generate() else [model.config]
-    fields = [{key: value for key, value in config.to_dict().items() if key not in aside} for config in configs]
-    known = [tokenizer.special_tokens_map, tokenizer.chat_template, tokenizer.padding_side, tokenizer.truncation_side]
-    written = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else sorted(tokenizer.get_vocab().items())
-    return {
-        "weights": weights_digest(model),
-        "config": _digest(fields),
-        "tokenizer": _digest([type(tokenizer).__name__, written, known]),
-    }
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    """Return the versions of the packages on which results depend."""
-    return {name: version(name) for name in ("kronpress", "torch", "transformers")}
-
-
-def _environment(model: PreTrainedModel) -> dict[str, str]:
-    return {
-        **_versions(),
-        "python": platform.python_version(),
-        "device": str(model.device),
-        "matrix products": str(number_format(model.device)),
-        "threads": str(torch.get_num_threads()),
-        "system": f"{platform.system()} {platform.machine()}",
-    }
+def _require_unchanged(run: Run, manifest: Manifest, now: dict[str, dict[str, str]]) -> None:
+    """Check that the results of a run that goes on depend on the same as when it began."""
+    require_unchanged(manifest, now, folder=run.folder, model=run.recipe.model)
+    if manifest.sources:
+        sources = source_digests(run.recipe.steps, first=len(manifest.steps))
+        require_unchanged(manifest, {"sources": sources}, folder=run.folder, model=run.recipe.model)

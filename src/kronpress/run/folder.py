@@ -1,67 +1,22 @@
-"""The folder of a run: what stands where in it, and whether it can be gone on with."""
+"""The folder of a run: what stands where in it."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kronpress.checkpoint import files
 from kronpress.errors import KronpressError
 from kronpress.lock import NOTE
+from kronpress.records import StepReport, decode, encode
 from kronpress.report import RunSummary
+from kronpress.run.manifest import REMEDY, Manifest, damaged
 from kronpress.run.recipe import Recipe
 from kronpress.run.summary import summarize
 
 MANIFEST = "manifest.json"
-_OURS = (MANIFEST, "recipe.yaml", "teacher.json", "steps", "checkpoint", "report.html")
-
-_REMEDY = "restore it, or start the run anew in a new folder"
-_CHANGED = {
-    "data": "the {name} text of the run in {folder} has changed since it began; restore it, or start in a new folder",
-    "model": (
-        "the {name} of the model '{model}' changed since the run in {folder} began; restore what was there, "
-        "or start in a new folder"
-    ),
-    "sources": "{name} has changed since the run in {folder} began; restore it, or start in a new folder",
-    "environment": (
-        "the run in {folder} began with {name} {then}, and this is {name} {now}, whose results may differ; "
-        "install {name}=={then}, or start in a new folder"
-    ),
-}
-
-
-class _StepDone(BaseModel):
-    """What a manifest says of a finished step."""
-
-    model_config = ConfigDict(strict=True)
-    name: str
-    seconds: float
-
-
-class _Manifest(BaseModel):
-    """The types of what a manifest holds."""
-
-    model_config = ConfigDict(strict=True)
-    recipe_sha256: str
-    created: str
-    data: dict[str, str]
-    model: dict[str, str]
-    sources: dict[str, str]
-    environment: dict[str, str]
-    dtype: Literal["float32", "bfloat16", "float16", "float64"]
-    footprint_before: dict[str, float | None]
-    footprint_after: dict[str, float | None] = Field(default={})
-    steps: list[_StepDone]
-    checkpoint: str | None
-    finished: bool
-    plain: bool = False
-    pipeline_tag: str = ""
-    peak_rss_bytes: int = 0
+MEASUREMENTS = "teacher.json"
+_OURS = (MANIFEST, "recipe.yaml", MEASUREMENTS, "steps", "checkpoint", "report.html")
 
 
 @dataclass(frozen=True)
@@ -84,6 +39,11 @@ class Run:
         """The finished model."""
         return self.folder / "checkpoint"
 
+    @property
+    def report_page(self) -> Path:
+        """The finished report, one page that a browser shows."""
+        return self.folder / "report.html"
+
     def step_folder(self, index: int) -> Path:
         """Where a step keeps its report, its logs and what it needs to resume."""
         return self.folder / "steps" / f"{index:02d}-{self.recipe.steps[index].kind}"
@@ -92,58 +52,49 @@ class Run:
         """Return where a step leaves the student, as the manifest names it."""
         return (self.step_folder(index) / "checkpoint").relative_to(self.folder).as_posix()
 
-    def manifest(self) -> dict[str, Any]:
+    @property
+    def measurements(self) -> Path:
+        """What was measured of the dense model, so that every step need not measure it again."""
+        return self.folder / MEASUREMENTS
+
+    def has_begun(self) -> bool:
+        """Say whether there is a manifest."""
+        return self.manifest_path.exists()
+
+    def manifest(self) -> Manifest:
         """Read the manifest.
 
         Raises:
             KronpressError: it is damaged, or of another program.
         """
-        value = files.read_json(self.manifest_path)
-        if not isinstance(value, dict) or "recipe_sha256" not in value:
-            raise KronpressError(f"{self.manifest_path} is not the manifest of a run; name another folder")
-        try:
-            _Manifest.model_validate(value)
-        except ValidationError as error:
-            place = ".".join(map(str, error.errors()[0]["loc"]))
-            raise self._damaged(f"'{place}' is missing or of another type") from error
-        return value
+        return Manifest.read(self.manifest_path)
 
-    def require_same_recipe(self) -> None:
-        """Check that the manifest is of a run of this recipe, with steps that it has.
+    def keep_manifest(self, manifest: Manifest) -> None:
+        """Write how far the run came."""
+        manifest.write(self.manifest_path)
+
+    def keep_recipe(self) -> None:
+        """Write the recipe with every default spelled out."""
+        files.write_text(self.folder / "recipe.yaml", self.recipe.to_yaml())
+
+    def require_same_recipe(self) -> Manifest:
+        """Return the manifest, which is of a run of this recipe, with steps that it has.
 
         Raises:
             KronpressError: it is not.
         """
         manifest = self.manifest()
-        if manifest["recipe_sha256"] != recipe_digest(self.recipe):
+        if manifest.recipe_sha256 != self.recipe.digest():
             raise KronpressError(
                 f"{self.folder} holds a run of another recipe or other overrides (see its recipe.yaml); "
                 "repeat those, or choose another folder"
             )
-        done, planned = [step["name"] for step in manifest["steps"]], [step.kind for step in self.recipe.steps]
+        done, planned = [step.name for step in manifest.steps], [step.kind for step in self.recipe.steps]
         if done != planned[: len(done)]:
-            raise self._damaged("'steps' are not those of the recipe")
-        if manifest["checkpoint"] not in {None, "checkpoint", *map(self.step_checkpoint, range(len(done)))}:
-            raise self._damaged("'checkpoint' is none of this run")
-
-    def require_unchanged(self, manifest: Mapping[str, Any], now: Mapping[str, Mapping[str, str]]) -> None:
-        """Check that what the results depend on is what it was when the run began.
-
-        Args:
-            now: by the keys of the manifest: digests of texts, of the model and of what steps read, and versions.
-
-        Raises:
-            KronpressError: what has changed, and the remedy.
-        """
-        for key, values in now.items():
-            for name, value in values.items():
-                then = manifest[key].get(name)
-                if then != value:
-                    facts = {"name": name, "then": then, "now": value, "model": self.recipe.model}
-                    raise KronpressError(_CHANGED[key].format(**facts, folder=self.folder))
-
-    def _damaged(self, reason: str) -> KronpressError:
-        return KronpressError(f"{self.manifest_path} is damaged: {reason}; {_REMEDY}")
+            raise damaged(self.manifest_path, "'steps' are not those of the recipe")
+        if manifest.checkpoint not in {None, "checkpoint", *map(self.step_checkpoint, range(len(done)))}:
+            raise damaged(self.manifest_path, "'checkpoint' is none of this run")
+        return manifest
 
     def summary(self) -> RunSummary:
         """Return what the run has to say about itself so far.
@@ -152,34 +103,39 @@ class Run:
             KronpressError: the report of a step is missing or damaged.
         """
         manifest = self.manifest()
-        reports = [self._report(index) for index in range(len(manifest["steps"]))]
-        try:
-            return summarize(self.recipe, manifest, reports)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise KronpressError(
-                f"a report in {self.folder / 'steps'} is damaged ({error!r:.80}); {_REMEDY}"
-            ) from error
+        reports = [self.report(index) for index in range(len(manifest.steps))]
+        return summarize(self.recipe, manifest, reports)
 
-    def _report(self, index: int) -> dict[str, Any]:
+    def report(self, index: int) -> StepReport:
+        """Read the report of a finished step.
+
+        Raises:
+            KronpressError: it is missing or damaged.
+        """
         path = self.step_folder(index) / "report.json"
         if not path.exists():
-            raise KronpressError(f"{path}, the report of a finished step, is missing; {_REMEDY}")
-        report = files.read_json(path)
-        if not isinstance(report, dict) or not isinstance(report.get("peak_rss_bytes"), int):
-            raise KronpressError(f"{path} is not the report of a step; {_REMEDY}")
-        return report
+            raise KronpressError(f"{path}, the report of a finished step, is missing; {REMEDY}")
+        return decode(StepReport, files.read_json(path), place=path, remedy=REMEDY)
+
+    def keep_report(self, index: int, report: StepReport) -> None:
+        """Write the report of a step."""
+        files.write_json(self.step_folder(index) / "report.json", encode(report))
+
+    def taken_bytes(self) -> int:
+        """Return how much of the disk the run takes already."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
     def sweep(self) -> None:
         """Remove what finished steps needed to go on after an interruption, but not the latest student."""
         manifest = self.manifest()
-        for index in range(len(manifest["steps"])):
+        for index in range(len(manifest.steps)):
             for path in (self.step_folder(index) / "trainer", self.step_folder(index) / "checkpoint"):
-                if path != self.folder / (manifest["checkpoint"] or ""):
+                if path != self.folder / (manifest.checkpoint or ""):
                     files.remove(path)
 
     def forget(self) -> None:
         """Remove all of a run in which nothing was achieved, so that a corrected command can use the folder."""
-        started = self.manifest_path.exists() and self.manifest()["steps"]
+        started = self.has_begun() and self.manifest().steps
         if started or any(self.folder.rglob("*.safetensors")):
             return
         for path in (self.folder / name for name in _OURS):
@@ -198,6 +154,6 @@ class Run:
         files.require_empty(self.folder, besides=beginning)
 
 
-def recipe_digest(recipe: Recipe) -> str:
-    """Return what tells a recipe from others."""
-    return hashlib.sha256(recipe.to_yaml().encode()).hexdigest()
+def holds_run(folder: Path) -> bool:
+    """Say whether a run has begun in a folder."""
+    return (folder / MANIFEST).exists()

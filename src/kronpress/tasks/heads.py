@@ -18,6 +18,7 @@ from transformers import (
 from kronpress.checkpoint.config import PREFIX
 from kronpress.data import require_known
 from kronpress.errors import KronpressError
+from kronpress.families import family_of
 from kronpress.tasks.sentences import ClassificationTask
 from kronpress.tasks.task import Task
 
@@ -45,13 +46,14 @@ def with_head(
         seed: of the new head.
 
     Raises:
-        KronpressError: transformers has no such head for the model.
+        KronpressError: transformers has no such head for the model, or the tokenizer's padding is not the model's.
     """
     mine: Any = copy.deepcopy(model)
     own_type = str(model.config.model_type).removeprefix(PREFIX)
     config = _plain(mine.config, own_type)
     pad(tokenizer)
     require_known(torch.tensor([tokenizer.pad_token_id]), tokenizer, model=model)
+    _require_positions(model, tokenizer)
     mapping = _AUTO[task.head]._model_mapping
     if type(config) not in mapping:
         raise KronpressError(
@@ -70,6 +72,16 @@ def with_head(
     module.to(device=model.device, dtype=model.dtype).eval()
     found: PreTrainedModel = headed
     return found
+
+
+def _require_positions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check that padding does not move the positions of a model that counts them from its padding token."""
+    own, given = model.config.pad_token_id, tokenizer.pad_token_id
+    if family_of(model).positions_after_padding and own != given:
+        raise KronpressError(
+            f"a {type(model).__name__} counts positions from its padding token {own}, and its tokenizer pads with "
+            f"{given}, which would move them all; give it the tokenizer that it was trained with"
+        )
 
 
 def is_headed(model: PreTrainedModel, task: Task[Any, Any]) -> bool:

@@ -14,7 +14,7 @@ from kronpress.precision import mixed_precision
 from kronpress.tasks.batches import by_length, collate
 from kronpress.tasks.task import Feature, Outputs
 
-_TOKENS_PER_BATCH = 4096
+TOKENS_PER_BATCH = 4096
 
 
 def predict(
@@ -38,7 +38,7 @@ def predict(
     model.eval()
     with torch.inference_mode(), mixed_precision(model.device):
         bar = Bar(total=len(features), desc=progress, unit="text", hidden=not progress, leave=False)
-        for rows in by_length(lengths, tokens=_TOKENS_PER_BATCH):
+        for rows in by_length(lengths, tokens=TOKENS_PER_BATCH):
             inputs = collate([features[row] for row in rows], pad=int(model.config.pad_token_id or 0))
             given = outputs_of(model, {name: value.to(model.device) for name, value in inputs.items()})
             if after_batch is not None:

@@ -2,6 +2,8 @@
 
 from kronpress.train.language_objective import Distillation
 from kronpress.train.log import read_log
-from kronpress.train.step import Material, TrainingStep
+from kronpress.train.settings import TrainingSettings
+from kronpress.train.step import TrainingStep
+from kronpress.train.training import Material, train
 
-__all__ = ["Distillation", "Material", "TrainingStep", "read_log"]
+__all__ = ["Distillation", "Material", "TrainingSettings", "TrainingStep", "read_log", "train"]

@@ -87,22 +87,22 @@ def _names(folder: Path) -> set[str]:
 
 def newest_whole(folder: Path) -> Path | None:
     """Return the newest checkpoint of a training that is whole, and print which newer ones are left out and why."""
-    found = _checkpoints(folder)
-    for path in found:
+    checkpoints = _checkpoints(folder)
+    for path in checkpoints:
         reason = fault(path)
         if reason is None:
             tqdm.write(f"going on from {path}")
             return path
         tqdm.write(f"warning: {path} is left out: {reason}")
-    if found:
+    if checkpoints:
         tqdm.write(f"warning: no checkpoint in {folder} is whole; the training starts over")
     return None
 
 
 def _checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints of a training, the newest first."""
-    found = [path for path in folder.glob("checkpoint-*") if path.is_dir() and _step(path) >= 0]
-    return sorted(found, key=_step, reverse=True)
+    checkpoints = [path for path in folder.glob("checkpoint-*") if path.is_dir() and _step(path) >= 0]
+    return sorted(checkpoints, key=_step, reverse=True)
 
 
 def _step(checkpoint: Path) -> int:
@@ -112,9 +112,9 @@ def _step(checkpoint: Path) -> int:
 
 def _remove_others(newest: Path) -> None:
     """Keep a checkpoint and the whole one before; newer ones are what a resumed training has left out."""
-    found = _checkpoints(newest.parent)
-    kept = [path for path in found if _step(path) <= _step(newest) and (path / MARK).exists()][:_KEPT]
-    for path in found:
+    checkpoints = _checkpoints(newest.parent)
+    kept = [path for path in checkpoints if _step(path) <= _step(newest) and (path / MARK).exists()][:_KEPT]
+    for path in checkpoints:
         if path not in kept:
             (path / MARK).unlink(missing_ok=True)  # first, so that what a kill leaves is not taken for whole
             shutil.rmtree(path, ignore_errors=True)

@@ -62,4 +62,4 @@ class _Chunked(torch.autograd.Function):
     def backward(ctx: Any, *upper: Tensor) -> tuple[Tensor | None, ...]:
         scale = upper[0][0]
         unchanged = not scale.is_cuda and scale == 1  # asking a GPU would wait for it
-        return None, *(each if unchanged else each * scale for each in ctx.saved_tensors)
+        return None, *(slope if unchanged else slope * scale for slope in ctx.saved_tensors)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from kronpress.data import require_known
 from kronpress.errors import KronpressError
 from kronpress.losses import IGNORED
-from kronpress.teacher.token_store import TeacherCache
+from kronpress.teacher.text_outputs import StoredText
 
 _MASKED, _TO_MASK, _TO_RANDOM = 0.15, 0.8, 0.1
 
@@ -41,13 +41,13 @@ class NextToken(Dataset[dict[str, Tensor]]):
 
 @dataclass(frozen=True)
 class Frame:
-    """What an encoder reads around words and in their place.
+    """What an encoder reads around the tokens of a text and in their place.
 
     Attributes:
         cls: id of the token before all.
         sep: id of the token after each segment.
-        mask: id of the token in place of a word to be guessed.
-        words: ids of the ordinary tokens, which are guessed and stand in for others: those of the tokenizer that are
+        mask: id of the token in place of one to be guessed.
+        ordinary: ids of the ordinary tokens, which are guessed and stand in for others: those of the tokenizer that are
             not special and that the model knows.
         segments: kinds of segments that the model tells apart.
     """
@@ -55,7 +55,7 @@ class Frame:
     cls: int
     sep: int
     mask: int
-    words: tuple[int, ...]
+    ordinary: tuple[int, ...]
     segments: int = 1
 
     @classmethod
@@ -71,20 +71,20 @@ class Frame:
         require_known(torch.tensor([before, after, mask]), tokenizer, model=model)
         config = model.config.get_text_config()
         special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
-        ordinary = set(tokenizer.get_vocab().values()) - special - set(tokenizer.all_special_ids)
-        words = tuple(sorted(word for word in ordinary if word < config.vocab_size))
-        return cls(before, after, mask, words, getattr(config, "type_vocab_size", 1))
+        others = set(tokenizer.get_vocab().values()) - special - set(tokenizer.all_special_ids)
+        ordinary = tuple(sorted(token for token in others if token < config.vocab_size))
+        return cls(before, after, mask, ordinary, getattr(config, "type_vocab_size", 1))
 
 
 class EncoderText(Dataset[dict[str, Tensor]]):
     """Windows between [CLS] and [SEP], as BERT reads text in its pre-training (Devlin et al., 2019, 3.1).
 
     Where the model tells segments apart, half of the windows are two segments, a token at a random place having given
-    way to another [SEP]. Where words are to be `guessed`, these are 15 %, of which 80 % are replaced by [MASK], 10 % by
-    a random word and 10 % left. Special tokens in the text are never replaced, and guessed only where a window has too
-    few words. All of it depends on the seed and the place in the training alone, so that an interrupted training goes
-    on with the same; the number of guesses is the same in every window, so that the mean over a batch does not depend
-    on how processes share it.
+    way to another [SEP]. Where tokens are to be `guessed`, these are 15 %, of which 80 % are replaced by [MASK], 10 %
+    by a random token and 10 % left. Special tokens in the text are never replaced, and guessed only where a window has
+    too few others. All of it depends on the seed and the place in the training alone, so that an interrupted training
+    goes on with the same; the number of guesses is the same in every window, so that the mean over a batch does not
+    depend on how processes share it.
     """
 
     def __init__(
@@ -97,9 +97,9 @@ class EncoderText(Dataset[dict[str, Tensor]]):
         guessed: bool = True,
     ) -> None:
         self.windows, self.order, self.frame, self.seed, self.guessed = windows, order, frame, seed, guessed
-        self._words = torch.tensor(frame.words)
-        self._is_word = torch.zeros(1 + max(int(windows.max()), int(self._words.max())), dtype=torch.bool)
-        self._is_word[self._words] = True
+        self._ordinary = torch.tensor(frame.ordinary)
+        self._is_ordinary = torch.zeros(1 + max(int(windows.max()), int(self._ordinary.max())), dtype=torch.bool)
+        self._is_ordinary[self._ordinary] = True
 
     def __len__(self) -> int:
         return len(self.order)
@@ -123,17 +123,17 @@ class EncoderText(Dataset[dict[str, Tensor]]):
         return 1 + int(place * (tokens - 2)) if self.frame.segments > 1 and pair < 0.5 and tokens > 2 else tokens
 
     def _guesses(self, ids: Int[Tensor, " tokens"], generator: torch.Generator, *, cut: int) -> Int[Tensor, " tokens"]:
-        """Mask some words in place, but for the one at the cut, and return what they were, as labels."""
+        """Mask some tokens in place, but not the one at the cut, and return what they were, as labels."""
         labels = torch.full_like(ids, IGNORED)
         places = torch.randperm(len(ids), generator=generator)
         places = places[places != cut]
-        words_first = (~self._is_word[ids[places]]).to(torch.uint8).argsort(stable=True)
-        chosen = places[words_first][: max(1, round(_MASKED * len(ids)))]
+        ordinary_first = (~self._is_ordinary[ids[places]]).to(torch.uint8).argsort(stable=True)
+        chosen = places[ordinary_first][: max(1, round(_MASKED * len(ids)))]
         labels[chosen] = own = ids[chosen]
         fate = torch.rand(len(chosen), generator=generator)
-        others = self._words[torch.randint(len(self._words), (len(chosen),), generator=generator)]
+        others = self._ordinary[torch.randint(len(self._ordinary), (len(chosen),), generator=generator)]
         changed = torch.where(fate < _TO_MASK, self.frame.mask, others)
-        ids[chosen] = torch.where(self._is_word[own] & (fate < _TO_MASK + _TO_RANDOM), changed, own)
+        ids[chosen] = torch.where(self._is_ordinary[own] & (fate < _TO_MASK + _TO_RANDOM), changed, own)
         return labels
 
     def distinct(self) -> tuple[EncoderText, Int[Tensor, " count"]]:
@@ -144,30 +144,18 @@ class EncoderText(Dataset[dict[str, Tensor]]):
 Text: TypeAlias = NextToken | EncoderText
 
 
-class FromCache(Dataset[dict[str, Tensor]]):
-    """Examples together with the teacher's predictions from a cache, where they begin at row `first`."""
+class Taught(Dataset[dict[str, Tensor]]):
+    """Examples together with what a stored teacher said of them, where they begin at row `first` of what it stored."""
 
-    def __init__(self, text: Text, cache: TeacherCache, *, first: int = 0) -> None:
-        self.text, self.cache, self.rows = text, cache, text.distinct()[1] + first
+    def __init__(self, text: Text, teacher: StoredText, *, first: int = 0) -> None:
+        self.text, self.teacher, self.rows = text, teacher, text.distinct()[1] + first
 
     def __len__(self) -> int:
         return len(self.text)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         example = self.text[index]
-        words, log_probabilities = self.cache[int(self.rows[index])]
-        places = self.cache.key.kept.places(example)
-        every = {"cached_words": words, "cached_log_probabilities": log_probabilities}
-        return example | {name: _spread(value, places) for name, value in every.items()}
-
-
-def _spread(values: Shaped[Tensor, "some n"], places: Bool[Tensor, " tokens"]) -> Shaped[Tensor, "tokens n"]:
-    """Put the values at their places, and zeros elsewhere."""
-    if bool(places.all()):
-        return values
-    spread = values.new_zeros(len(places), values.shape[1])
-    spread[places] = values
-    return spread
+        return example | self.teacher.said_of(example, row=int(self.rows[index]))
 
 
 def epochs_of(windows: int, *, count: int, seed: int) -> Int[Tensor, " count"]:

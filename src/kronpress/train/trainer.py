@@ -64,7 +64,7 @@ class DistillationTrainer(Trainer):
         return SequentialSampler(chosen)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        size = sum(each.numel() * each.element_size() for each in self.objective.parameters())
+        size = sum(weight.numel() * weight.element_size() for weight in self.objective.parameters())
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         with saving(folder, needed=3 * size):  # the weights, and the two moments of AdamW
             super()._save_checkpoint(model, trial)

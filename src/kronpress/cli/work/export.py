@@ -14,11 +14,11 @@ from kronpress.export import EXPORTERS
 
 def export(model: str, out: Path, *, format: str, tolerance: float) -> None:
     """Write a compressed model in another form, and say how equal it is."""
-    exporter = EXPORTERS[format]
+    exporter = EXPORTERS[format](tolerance)
     files.require_empty(out)
     opened, tokenizer = load_with_tokenizer(model)
     tell_notes(opened)
-    done = exporter(opened, out, tokenizer=tokenizer, tolerance=tolerance)
+    done = exporter.write(opened, out, tokenizer=tokenizer)
     before = footprint(opened).parameters
     typer.echo(f"{done.done}: {before:,} parameters became {done.parameters:,}")
     typer.echo(f"parity: {done.parity.sentence(tolerance=tolerance)}\nmodel:  {out}")

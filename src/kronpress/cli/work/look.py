@@ -12,7 +12,7 @@ from kronpress.checkpoint import load
 from kronpress.cli.work.opening import tell_notes
 from kronpress.evaluate import footprint
 from kronpress.families import Site, layout
-from kronpress.layers import StructuredLayer, weight_of
+from kronpress.layers import LayerSpec, StructuredLayer, StructuredSpec, spec_of
 from kronpress.linalg import KroneckerShape, divisors
 
 
@@ -20,18 +20,18 @@ def inspect(name: str, *, shapes: int) -> None:
     """Print a model's family, its sites, and so many Kronecker shapes for each matrix."""
     opened = load(name)
     tell_notes(opened)
-    plan = layout(opened)
+    parts = layout(opened)
     size = footprint(opened)
     console = Console()
     console.print(
-        f"{type(opened).__name__}: {', '.join(plan.family.model_types)} family, {len(plan.block_paths)} blocks, "
+        f"{type(opened).__name__}: {', '.join(parts.family.model_types)} family, {len(parts.block_paths)} blocks, "
         f"{size.parameters:,} parameters (untied {size.parameters_untied:,}, "
         f"without head {size.parameters_without_head:,}), {size.flops_per_token:,} FLOPs per token",
         highlight=False,
         soft_wrap=True,
     )
-    console.print(_sites(opened, plan.sites))
-    console.print(_shapes(opened, plan.sites, shapes))
+    console.print(_sites(opened, parts.sites))
+    console.print(_shapes(opened, parts.sites, shapes))
 
 
 def _sites(model: PreTrainedModel, sites: tuple[Site, ...]) -> Table:
@@ -41,7 +41,7 @@ def _sites(model: PreTrainedModel, sites: tuple[Site, ...]) -> Table:
     layer, first = Column("layer", overflow="fold"), Column("first path", overflow="fold")
     table = Table("role", layer, "count", "parameters", first)
     for (role, description), members in groups.items():
-        total = sum(p.numel() for site in members for p in model.get_submodule(site.path).parameters())
+        total = sum(_form(model, site).parameters for site in members)
         table.add_row(role, description, str(len(members)), f"{total:,}", members[0].path)
     return table
 
@@ -49,9 +49,15 @@ def _sites(model: PreTrainedModel, sites: tuple[Site, ...]) -> Table:
 def _describe(model: PreTrainedModel, site: Site) -> str:
     layer = model.get_submodule(site.path)
     if isinstance(layer, StructuredLayer):
-        return f"{layer.kind}: {layer.extra_repr()}"
-    rows, columns = weight_of(layer).shape
+        return f"{layer.spec.kind}: {layer.extra_repr()}"
+    rows, columns = _form(model, site).matrix
     return f"{type(layer).__name__} {rows} × {columns}"
+
+
+def _form(model: PreTrainedModel, site: Site) -> LayerSpec:
+    form = spec_of(model.get_submodule(site.path))
+    assert form is not None, f"{site.path} is no layer"
+    return form
 
 
 def _shapes(model: PreTrainedModel, sites: tuple[Site, ...], count: int) -> Table:
@@ -64,11 +70,11 @@ def _shapes(model: PreTrainedModel, sites: tuple[Site, ...], count: int) -> Tabl
     table = Table(*headings, caption=caption)
     seen: set[tuple[str, tuple[int, ...]]] = set()
     for site in sites:
-        layer = model.get_submodule(site.path)
-        if isinstance(layer, StructuredLayer) or (site.role, tuple(weight_of(layer).shape)) in seen:
+        form = _form(model, site)
+        if isinstance(form, StructuredSpec) or (site.role, form.matrix) in seen:
             continue
-        rows, columns = weight_of(layer).shape
-        seen.add((site.role, (rows, columns)))
+        rows, columns = form.matrix
+        seen.add((site.role, form.matrix))
         for shape in _choices((rows // max(1, len(site.shares)), columns), count):
             table.add_row(site.role, *_cells(shape, site))
     return table

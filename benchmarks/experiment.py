@@ -1,0 +1,116 @@
+"""Experiments as data: recipes that `kronpress run` reads, and tables of what is varied, in benchmarks/experiments."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from itertools import dropwhile
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import model_validator
+from torch import nn
+from transformers import PreTrainedModel
+
+from kronpress.checkpoint import load_with_tokenizer
+from kronpress.data import Corpus
+from kronpress.distill import Distill
+from kronpress.evaluate import Evaluate
+from kronpress.families import layout
+from kronpress.finetune import Finetune
+from kronpress.notation import read_yaml
+from kronpress.run import Recipe, read_recipe
+from kronpress.step import Step, Workbench
+from kronpress.validation import Checked
+
+FOLDER = Path(__file__).with_name("experiments")
+LATER = tuple(step.kind for step in (Distill, Evaluate, Finetune))  # steps that come when the student has its shape
+
+
+class Start(Checked):
+    """How the student of a recipe begins, if not as the recipe says: given as a list of steps, or as blocks.
+
+    Attributes:
+        steps: in place of those that the recipe begins with, before it measures or trains.
+        blocks: of the dense model that stay.
+    """
+
+    steps: tuple[dict[str, Any], ...] | None = None
+    blocks: tuple[int, ...] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return {"steps": value} if isinstance(value, list) else value
+
+
+def table(name: str) -> Any:
+    """Return what a file of the folder holds."""
+    path = FOLDER / f"{name}.yaml"
+    return read_yaml(path.read_text(encoding="utf-8"), place=str(path))
+
+
+def starts(content: Mapping[str, Any]) -> dict[str, Start]:
+    """Return the starts of a table by name."""
+    return {name: Start.model_validate(fields) for name, fields in content.items()}
+
+
+def recipe(name: str, start: Start | None = None, *, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Return a recipe of the folder.
+
+    Args:
+        name: of the file.
+        start: how the student begins, if not as the recipe says; blocks are for `make` to keep.
+        overrides: values by their keys, `distill.tokens` for instance.
+    """
+    steps = table(name)["steps"]
+    if start is not None and (start.steps is not None or start.blocks is not None):
+        steps = [*(start.steps or ()), *dropwhile(lambda step: step["step"] not in LATER, steps)]
+    changes = [f"{key}={json.dumps(value)}" for key, value in (overrides or {}).items()]
+    return read_recipe(FOLDER / f"{name}.yaml", fields={"steps": steps}, overrides=changes)
+
+
+def only(recipe: Recipe, kind: type[Step]) -> Any:
+    """Return the one step of a kind."""
+    (step,) = (step for step in recipe.steps if isinstance(step, kind))
+    return step
+
+
+def make(recipe: Recipe, start: Start, bench: Workbench) -> list[Any]:
+    """Give the student its shape: run the steps before any that measures or trains; return their records."""
+    shaping: list[Step] = []
+    for step in recipe.steps:
+        if step.kind in LATER:
+            break
+        shaping.append(step)
+    records = [step.run(bench) for step in shaping]
+    if start.blocks is not None:
+        keep_blocks(bench.student, start.blocks)
+    return records
+
+
+def keep_blocks(model: PreTrainedModel, kept: Sequence[int]) -> None:
+    """Keep these of the model's blocks, and number them anew for the key-value cache."""
+    paths = layout(model).block_paths
+    blocks = [model.get_submodule(paths[index]) for index in kept]
+    for number, block in enumerate(blocks):
+        for module in block.modules():
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = number
+    model.set_submodule(paths[0].rpartition(".")[0], nn.ModuleList(blocks))
+    model.config.num_hidden_layers = len(blocks)
+
+
+def slug(name: str) -> str:
+    """Return a name as that of a file."""
+    return "".join(letter if letter.isalnum() else "-" for letter in name).strip("-").lower()
+
+
+def workbench(name: str, text: str, folder: Path) -> Workbench:
+    """Open a dense model as the teacher and as the student to be, with a text to learn from."""
+    teacher, tokenizer = load_with_tokenizer(name)
+    corpus = Corpus("text", text)
+    torch.manual_seed(0)
+    return Workbench(copy.deepcopy(teacher.float()), teacher.float(), tokenizer, corpus, corpus, folder)

@@ -1,0 +1,63 @@
+"""What can be gathered of a block while a text streams through it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from kronpress.activations.moments import Moments
+from kronpress.layers import weight_of
+
+
+class Statistic(ABC):
+    """Something about one block that the walk gathers before the block is changed."""
+
+    @abstractmethod
+    def watching(self, model: PreTrainedModel) -> AbstractContextManager[None]:
+        """Hook into the block, which runs on every batch of the text inside of the context."""
+
+    def after_dense(  # noqa: B027  (not every statistic looks at it)
+        self, index: int, output: Float[Tensor, "windows tokens dim"]
+    ) -> None:
+        """Take note of what left the block for a batch of the dense stream."""
+
+    def after_compressed(  # noqa: B027
+        self, index: int, output: Float[Tensor, "windows tokens dim"]
+    ) -> None:
+        """Take note of what left the block for a batch of the compressed stream."""
+
+
+class InputMoments(Statistic):
+    """E[x xᵀ] of the inputs x of one linear layer, in the compressed stream.
+
+    Args:
+        path: of the layer.
+        layer: what stands there.
+    """
+
+    def __init__(self, path: str, *, layer: nn.Module) -> None:
+        weight = weight_of(layer)
+        self.path, self._moments = path, Moments(weight.shape[1], 0, centered=False, device=weight.device)
+
+    @contextmanager
+    def watching(self, model: PreTrainedModel) -> Iterator[None]:
+        """Look at the inputs of the layer."""
+
+        def observe(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            inputs = args[0].flatten(0, -2)
+            self._moments.add(inputs, inputs[:, :0])
+
+        handle = model.get_submodule(self.path).register_forward_pre_hook(observe)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def second_moment(self) -> Float[Tensor, "n n"]:
+        """Return E[x xᵀ] of what was seen."""
+        return self._moments.normal_equations()[0]

@@ -1,0 +1,81 @@
+"""The one traversal: a text streams through the dense and the compressed model, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from kronpress.activations.statistics import Statistic
+from kronpress.activations.stream import BlockStream
+from kronpress.bars import Bar
+
+S = TypeVar("S", bound=Statistic)
+
+
+@dataclass
+class Stop(Generic[S]):
+    """A block that the walk has come to; the caller may change it before the walk goes on.
+
+    Attributes:
+        block: its index.
+        statistics: what was asked for, gathered while the block was as it is now.
+        leaving: per batch, what leaves the block after the change, where the caller knows it; else the block runs
+            once more.
+    """
+
+    block: int
+    statistics: Sequence[S]
+    leaving: list[Float[Tensor, "windows tokens dim"]] | None = None
+
+
+def walk(
+    model: PreTrainedModel,
+    windows: Int[Tensor, "windows tokens"],
+    *,
+    wanted: Callable[[int], Sequence[S]],
+    with_dense: bool = False,
+    description: str,
+) -> Iterator[Stop[S]]:
+    """Lead a text through the blocks, stopping at each; the text that comes to a block has seen all changes before it.
+
+    Args:
+        model: dense at first; each block may be changed when the walk has come to it, and not before.
+        windows: token ids.
+        wanted: returns the statistics to gather at a block; asked when the walk comes there.
+        with_dense: lead the text through the dense blocks as well, for statistics that look at both streams.
+        description: of the progress bar.
+    """
+    compressed = BlockStream.begin(model, windows)
+    dense = BlockStream.begin(model, windows) if with_dense else None
+    for block in Bar(range(len(compressed.layout.block_paths)), desc=description, unit="block"):
+        stop = Stop(block, wanted(block))
+        _gather(model, stop, dense=dense, compressed=compressed)
+        yield stop
+        if stop.leaving is None:
+            compressed.advance(model, block=block)
+        else:
+            compressed.hidden = stop.leaving
+
+
+@torch.no_grad()
+def _gather(model: PreTrainedModel, stop: Stop[S], *, dense: BlockStream | None, compressed: BlockStream) -> None:
+    """Gather the statistics of a block that is still dense, and move the dense stream past it."""
+    with ExitStack() as watching:
+        for statistic in stop.statistics:
+            watching.enter_context(statistic.watching(model))
+        if dense is not None:
+            for index, output in dense.outputs(model, block=stop.block):
+                dense.hidden[index] = output
+                for statistic in stop.statistics:
+                    statistic.after_dense(index, output)
+        if stop.statistics:
+            for index, output in compressed.outputs(model, block=stop.block):
+                for statistic in stop.statistics:
+                    statistic.after_compressed(index, output)

@@ -1,0 +1,78 @@
+"""Factors that are nearest for the inputs that a text gives a layer, not for all inputs alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+from pydantic import Field
+from transformers import PreTrainedModel
+
+from kronpress.activations import InputMoments, walk
+from kronpress.errors import KronpressError
+from kronpress.factorize.fits.fit import FITS, Fit
+from kronpress.factorize.forms import Metric, Norm
+from kronpress.factorize.install import dense_at
+from kronpress.families import Site, window_of
+from kronpress.linalg import positive_definite
+from kronpress.step import Workbench
+
+
+@FITS.enroll
+class Whitened(Fit):
+    """The outputs of each layer nearest to the dense ones on text: √E‖(W − Ŵ)x‖² is least.
+
+    For low-rank products that is SVD-LLM (Wang et al., 2024), the strongest without training. A sum of Kronecker
+    products is found by alternating least squares, from the nearest one on. The text streams through the compressed
+    model, so that each block is fitted to the inputs that it will get.
+
+    Attributes:
+        tokens: calibration tokens, from the start of the training text.
+        window: tokens per window; by default 512, or as many as the model sees.
+        ridge: regularization, relative to the mean second moment of an input.
+    """
+
+    kind: ClassVar[str] = "whitened"
+    norm: ClassVar[Norm] = "inputs"
+    reads_text: ClassVar[bool] = True
+    tokens: int = Field(default=32768, ge=1)
+    window: int | None = Field(default=None, ge=2)
+    ridge: float = Field(default=1e-5, gt=0)
+
+    def check(self, bench: Workbench, sites: Sequence[Site]) -> None:
+        """Check that the sites are in blocks, and that the text has a window."""
+        _by_block(sites)
+        size = self._window(bench.student)
+        bench.training_windows(size=size, tokens=size)
+
+    def metrics(self, bench: Workbench, sites: Sequence[Site]) -> Iterator[tuple[Site, Metric]]:
+        """Go through the sites block by block, each with the second moment of its inputs."""
+        model, by_block = bench.student, _by_block(sites)
+
+        def wanted(block: int) -> list[InputMoments]:
+            return [InputMoments(site.path, layer=dense_at(model, site)) for site in by_block.get(block, ())]
+
+        windows = bench.training_windows(size=self._window(model), tokens=self.tokens)
+        for stop in walk(model, windows, wanted=wanted, description=f"factorize ({self.kind})"):
+            for site, moments in zip(by_block.get(stop.block, ()), stop.statistics, strict=True):
+                regularized, _ = positive_definite(moments.second_moment(), ridge=self.ridge)
+                yield site, Metric(second_moment=regularized)
+
+    def resolved(self, model: PreTrainedModel) -> Whitened:
+        """Return the fit with the window that this model gets."""
+        return self.model_copy(update={"window": self._window(model)})
+
+    def _window(self, model: PreTrainedModel) -> int:
+        return window_of(model, self.window)
+
+
+def _by_block(sites: Sequence[Site]) -> dict[int, list[Site]]:
+    by_block: dict[int, list[Site]] = {}
+    for site in sites:
+        if site.block is None:
+            raise KronpressError(
+                f"fit: whitened is for layers inside of blocks, not {site.path}; choose other sites, or a fit without "
+                "text, as nearest"
+            )
+        by_block.setdefault(site.block, []).append(site)
+    return by_block

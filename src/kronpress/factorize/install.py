@@ -1,0 +1,131 @@
+"""Put factors where a dense layer stood, and settle the output head over them."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from kronpress.checkpoint import note
+from kronpress.errors import KronpressError
+from kronpress.factorize.target import Fitted, Target
+from kronpress.families import Site, base_prefix, family_of, has_module, replace_module
+from kronpress.layers import (
+    FactoredEmbedding,
+    FactoredHead,
+    FusedLinear,
+    StructuredLayer,
+    bias_of,
+    linear,
+    scale_of,
+    weight_of,
+)
+from kronpress.records import LayerChange
+
+FitTo: TypeAlias = Callable[[Float[Tensor, "out in"], Target], Fitted]
+
+
+@torch.no_grad()
+def replace_site(model: PreTrainedModel, site: Site, fit: FitTo) -> LayerChange:
+    """Put what `fit` makes of a dense weight, or of each share of a fused one, in its place; return what changed.
+
+    Raises:
+        KronpressError: the site has been factorized already.
+    """
+    layer = dense_at(model, site)
+    shares = [fit(weight_of(share), Target.of(site, share)) for share in shares_of(layer, site)]
+    parts = [share.layer for share in shares]
+    structured = FusedLinear.of(parts, bias=bias_of(layer), runs=site.fusion.runs) if site.fusion else parts[0]
+    if isinstance(structured, FactoredEmbedding):
+        structured.scale = scale_of(layer)
+    error, norm = math.hypot(*(share.error for share in shares)), math.hypot(*(share.norm for share in shares))
+    replace_module(model, site.path, module=structured)
+    return LayerChange(
+        path=site.path,
+        role=site.role,
+        block=site.block,
+        parameters_before=sum(parameter.numel() for parameter in layer.parameters()),
+        parameters_after=structured.parameter_count,
+        relative_error=error / max(norm, 1e-30),
+        layer=structured.extra_repr() or repr(structured),
+    )
+
+
+def dense_at(model: PreTrainedModel, site: Site) -> nn.Module:
+    """Return the dense layer at a site.
+
+    Raises:
+        KronpressError: the site has been factorized already.
+    """
+    layer = model.get_submodule(site.path)
+    if isinstance(layer, StructuredLayer):
+        raise KronpressError(f"{site.path} has been factorized already; choose other sites")
+    return layer
+
+
+def shares_of(layer: nn.Module, site: Site) -> list[nn.Module]:
+    """Return the dense layers that a module stands for: itself, or one without bias for each share of a fused one."""
+    return [layer] if site.fusion is None else [linear(share) for share in site.split(weight_of(layer))]
+
+
+def dense_shares(model: PreTrainedModel, site: Site) -> list[nn.Module]:
+    """Return `shares_of` the layer at a site, none where it has been factorized already."""
+    layer = model.get_submodule(site.path)
+    return [] if isinstance(layer, StructuredLayer) else shares_of(layer, site)
+
+
+def without_tied_head(model: PreTrainedModel, sites: Sequence[Site], *, head: str | None) -> list[Site]:
+    """Return the sites without an output head that shares its matrix with a token table among them."""
+    tied = model.config.tie_word_embeddings or head == "tied"
+    shared = tied and any(site.role == "embedding" for site in sites)
+    return [site for site in sites if not (shared and site.role == "head")]
+
+
+def settle_head(model: PreTrainedModel, *, mode: str | None) -> None:
+    """Give a model whose embedding has just been factorized the head that `mode` names (see `Factorize.head`).
+
+    Raises:
+        KronpressError: a head of its own is to be tied to an embedding of another size.
+    """
+    family = family_of(model)
+    embedding = model.get_submodule(base_prefix(model) + family.embedding)
+    if not (has_module(model, family.head) and isinstance(embedding, FactoredEmbedding)):
+        return
+    head = model.get_submodule(family.head)
+    if isinstance(head, StructuredLayer):  # settled by an earlier step
+        return
+    if not model.config.tie_word_embeddings:
+        if mode == "tied":
+            _drop_head(model, head, embedding)
+        return
+    if mode in ("tied", None):
+        replace_module(model, family.head, module=FactoredHead.of(embedding, bias=bias_of(head)))
+        return
+    model.config.tie_word_embeddings = False
+    own = copy.deepcopy(head)  # BERT shares the bias of its head with another module
+    if mode == "untied":
+        own = FactoredHead.of(copy.deepcopy(embedding), bias=bias_of(own))
+    replace_module(model, family.head, module=own)
+
+
+def _drop_head(model: PreTrainedModel, head: nn.Module, embedding: FactoredEmbedding) -> None:
+    """Tie a head that has weights of its own to the factors of the embedding, and say so."""
+    path, weight = family_of(model).head, weight_of(head)
+    if weight.shape != embedding.matrix:
+        raise KronpressError(
+            f"{path} is {tuple(weight.shape)} and the embedding {embedding.matrix}, so that they cannot be tied; "
+            "leave out head: tied"
+        )
+    replace_module(model, path, module=FactoredHead.of(embedding, bias=bias_of(head)))
+    model.config.tie_word_embeddings = True
+    note(
+        model,
+        f"head: tied dropped the trained weights of the output head {path} ({weight.numel():,} numbers, other than "
+        "those of the embedding); without head: tied they are kept",
+    )

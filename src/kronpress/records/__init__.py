@@ -1,0 +1,54 @@
+"""What steps did, as frozen, typed values that are written as JSON; reports only read them."""
+
+from kronpress.records.codec import FORMAT_VERSION, Record, decode, encode
+from kronpress.records.evaluation import (
+    EvaluationRecord,
+    Fidelity,
+    LambadaComparison,
+    LambadaScore,
+    LmEvalComparison,
+    LmEvalScore,
+    ModelEvaluation,
+    Perplexity,
+    PerplexityComparison,
+    Sample,
+    SpeedComparison,
+    SpeedRow,
+)
+from kronpress.records.layers import FactorizeRecord, LayerChange
+from kronpress.records.sizes import Footprint
+from kronpress.records.steps import StepRecord, StepReport
+from kronpress.records.tasks import FinetuneRecord, ModelScore, Score, SeedScore, TaskRecord
+from kronpress.records.training import TeacherStorage, TrainingPoint, TrainingRecord
+
+__all__ = [
+    "FORMAT_VERSION",
+    "EvaluationRecord",
+    "FactorizeRecord",
+    "Fidelity",
+    "FinetuneRecord",
+    "Footprint",
+    "LambadaComparison",
+    "LambadaScore",
+    "LayerChange",
+    "LmEvalComparison",
+    "LmEvalScore",
+    "ModelEvaluation",
+    "ModelScore",
+    "Perplexity",
+    "PerplexityComparison",
+    "Record",
+    "Sample",
+    "Score",
+    "SeedScore",
+    "SpeedComparison",
+    "SpeedRow",
+    "StepRecord",
+    "StepReport",
+    "TaskRecord",
+    "TeacherStorage",
+    "TrainingPoint",
+    "TrainingRecord",
+    "decode",
+    "encode",
+]

@@ -1,0 +1,48 @@
+"""What a step that replaces or shortens layers did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from kronpress.records.codec import Record
+
+
+@dataclass(frozen=True)
+class LayerChange(Record):
+    """What became of one layer.
+
+    Attributes:
+        path: of the module, or of the block's part that several modules make up.
+        role: of the site, as families name it.
+        block: counted from 0; None outside of the blocks.
+        relative_error: ‖W − W'‖ / ‖W‖, or the same on activations, as the step defines it.
+        layer: what stands there now, in a few words.
+    """
+
+    path: str
+    role: str
+    block: int | None
+    parameters_before: int
+    parameters_after: int
+    relative_error: float
+    layer: str
+
+
+@dataclass(frozen=True)
+class FactorizeRecord(Record):
+    """What a step did that replaced or shortened layers without training.
+
+    Attributes:
+        method: its name and its settings, with what they come to for this model; JSON values.
+        modules: the layers in the order in which they were changed.
+        notes: sentences that a reader of the report should know.
+        parameters: of the whole student afterwards.
+    """
+
+    kind: Literal["factorize"] = field(default="factorize", kw_only=True)
+    method: Mapping[str, Any]
+    modules: tuple[LayerChange, ...]
+    notes: tuple[str, ...]
+    parameters: int

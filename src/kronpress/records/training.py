@@ -1,0 +1,61 @@
+"""What a step that trains the student did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from kronpress.records.codec import Record
+
+
+@dataclass(frozen=True)
+class TrainingPoint(Record):
+    """A loss (in nats) after so many training tokens."""
+
+    tokens: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class TeacherStorage(Record):
+    """What the teacher's outputs took on disk, from which the student was trained.
+
+    Attributes:
+        windows: of the text that the teacher was run over once.
+        top_k: logits kept of each token; None where something else was kept.
+    """
+
+    bytes: int
+    windows: int
+    top_k: int | None = None
+
+
+@dataclass(frozen=True)
+class TrainingRecord(Record):
+    """What a training did.
+
+    Attributes:
+        tokens: that were read; a text read twice counts twice.
+        steps: of the optimizer.
+        seconds: since this process began or went on with it.
+        tokens_per_second: None where nothing was logged.
+        peak_rss_bytes: the most memory that the process has held until then.
+        curve: the training loss.
+        validation: the loss on held-out text.
+        parts: the last logged mean of each loss, by the recipe's labels.
+        window: tokens of text in a training window; None where examples are read instead.
+        teacher: what was stored of the teacher; None where it was run at every step, or there is none.
+    """
+
+    kind: Literal["training"] = field(default="training", kw_only=True)
+    tokens: int
+    steps: int
+    seconds: float
+    tokens_per_second: float | None
+    peak_rss_bytes: int
+    curve: tuple[TrainingPoint, ...]
+    validation: tuple[TrainingPoint, ...] = ()
+    parts: Mapping[str, float] = field(default_factory=dict)
+    window: int | None = None
+    teacher: TeacherStorage | None = None
