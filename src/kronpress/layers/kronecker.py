@@ -197,7 +197,8 @@ class KroneckerLinear(KroneckerFactors):
         orders: Orders | None = None,
     ) -> KroneckerLinear:
         """Return a layer that computes with the factors of `value`, scaled and reordered."""
-        layer = cls(KroneckerLinearSpec(**sizes_of(value.shape, value.terms), bias=bias is not None), device="meta")
+        sizes = sizes_of(value.shape, value.terms)
+        layer = cls(KroneckerLinearSpec(**sizes, scales=scales is not None, bias=bias is not None), device="meta")
         layer.fill(value, scales=scales, orders=orders or {})
         if bias is not None:
             layer.bias = nn.Parameter(bias.detach().clone())
