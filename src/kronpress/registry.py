@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from kronpress.errors import KronpressError, did_you_mean, shown
@@ -29,10 +29,6 @@ class Shelf(Generic[T]):
         assert name not in self._items, f"{self.what} '{name}' is registered twice"
         self._items[name] = item
         return item
-
-    def register(self, name: str) -> Callable[[T], T]:
-        """Return a decorator that puts what it decorates on the shelf under `name`."""
-        return lambda item: self.add(name, item)
 
     def enroll(self, item: T) -> T:
         """Put a class on the shelf under its own `kind` and return it; to be used as a decorator."""
