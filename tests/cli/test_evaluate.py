@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 from pathlib import Path
@@ -78,12 +77,10 @@ def test_lambada_alone_and_beside_a_text(
     assert (result["perplexity"][0]["protocol"], result["lambada"]["passages"]) == ("tokens-512", 1)
 
 
+@pytest.mark.usefixtures("no_shipped_tasks")
 def test_tasks_of_the_harness_side_by_side(
     model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lm_eval_tasks = pytest.importorskip("lm_eval.tasks", reason="needs pip install lm-eval")
-    without_shipped = functools.partial(lm_eval_tasks.TaskManager, include_defaults=False)  # indexing takes 10 s
-    monkeypatch.setattr(lm_eval_tasks, "TaskManager", without_shipped)
     other = save_tiny(model.parent / "other", tiny_llama(seed=1))
     options = ["--against", other, "--lm-eval", "kronpress_choose", "--lm-eval-include", "tasks", "--limit", 2]
     assert call(monkeypatch, "evaluate", model, *options, "--json", "out.json") == 0

@@ -22,7 +22,6 @@ from kronpress.train import language_objective as distillation
 from kronpress.train import read_log
 from kronpress.train import settings as training
 from kronpress.train.checkpoints import MARK, newest_whole
-from kronpress.train.text import epochs_of
 from kronpress.train.trainer import DistillationTrainer
 from kronpress.validation import parse
 from tests.tiny import VOCABULARY, bench, save_tiny, tiny_bert, tiny_gpt2, tiny_llama, with_more_rows
@@ -213,17 +212,6 @@ def test_a_dense_student_learns_too(tmp_path: Path) -> None:
     work = bench(tiny_llama(seed=1), tmp_path, teacher=tiny_llama(seed=2))
     report = step(tokens=20 * 4 * 32, losses={"logits": {"temperature": 2}, "cross_entropy": 0.1}).run(work)
     assert report.curve[-1].loss < report.curve[0].loss
-
-
-@pytest.mark.parametrize(("windows", "count"), [(5, 3), (5, 5), (5, 17), (1, 4)])
-def test_every_epoch_reads_every_window_once_in_another_order(windows: int, count: int) -> None:
-    order = epochs_of(windows, count=count, seed=3)
-    assert len(order) == count
-    for start in range(0, count, windows):
-        epoch = order[start : start + windows].tolist()
-        assert len(set(epoch)) == len(epoch)
-        assert set(epoch) <= set(range(windows))
-    assert torch.equal(order, epochs_of(windows, count=count, seed=3))
 
 
 def test_models_of_different_vocabularies_are_refused(tmp_path: Path) -> None:

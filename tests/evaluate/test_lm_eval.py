@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import importlib
 import importlib.metadata
 import json
@@ -27,11 +26,8 @@ PAGES = [
 
 
 @pytest.fixture
-def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def tasks(tmp_path: Path, no_shipped_tasks: None) -> Path:
     """Return a folder with a multiple-choice task and lm-eval's WikiText on texts of our own."""
-    lm_eval_tasks = pytest.importorskip("lm_eval.tasks", reason="needs pip install lm-eval")
-    without_shipped = functools.partial(lm_eval_tasks.TaskManager, include_defaults=False)  # indexing takes 10 s
-    monkeypatch.setattr(lm_eval_tasks, "TaskManager", without_shipped)
     folder = tmp_path / "tasks"
     folder.mkdir()
     _write_task(

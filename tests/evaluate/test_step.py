@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -85,11 +84,8 @@ def test_the_outputs_of_encoders_are_compared(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def tasks(tmp_path: Path, no_shipped_tasks: None) -> Path:
     """A folder with a task of lm-eval, the only one that there is."""
-    lm_eval_tasks = pytest.importorskip("lm_eval.tasks", reason="needs pip install lm-eval")
-    without_shipped = functools.partial(lm_eval_tasks.TaskManager, include_defaults=False)  # indexing takes 10 s
-    monkeypatch.setattr(lm_eval_tasks, "TaskManager", without_shipped)
     folder = tmp_path / "tasks"
     folder.mkdir()
     (folder / "data.jsonl").write_text("".join(f'{{"ask": "{ask}", "answer": 1}}\n' for ask in ("one", "two", "three")))
