@@ -62,6 +62,8 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         {"modes": [[3, 2], [2, 1]], "ranks": [1], "bias": True},
         {"modes": [[4, 3]], "ranks": [], "bias": True},
     ],
+    "quantized_linear": [{"in_features": 4, "out_features": 3, "bias": bias} for bias in (True, False)],
+    "quantized_embedding": [{"num_embeddings": 5, "embedding_dim": 4, "padding_idx": padding} for padding in (None, 1)],
     "tensor_train_embedding": [
         {"num_embeddings": 5, "modes": [2, 3, 2], "ranks": [2, 1], "padding_idx": None},
         {"num_embeddings": 4, "modes": [2, 2], "ranks": [3], "padding_idx": 1},

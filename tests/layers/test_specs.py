@@ -59,10 +59,24 @@ def test_bytes_follow_the_number_format_of_each_tensor() -> None:
 def test_the_models_own_number_format_is_not_written() -> None:
     spec = KroneckerLinearSpec(left=(3, 2), right=(2, 5))
     fields = spec.model_dump(mode="json")
-    assert "stored" not in fields
-    assert parse_spec(fields | {"stored": "model"}, StructuredSpec, place="here") == spec
+    assert not {"stored", "inputs"} & set(fields)
     with pytest.raises(KronpressError, match=r"here \(kronecker_linear\): stored is 'int4'"):
         parse_spec(fields | {"stored": "int4"}, StructuredSpec, place="here")
+
+
+@pytest.mark.parametrize(
+    ("stored", "message"),
+    [
+        ({"bias": {"levels": "int4"}}, r"stored: 'bias' is none of left, right"),
+        ({"left": {"levels": "int5"}}, r"stored.left.levels is 'int5'"),
+        ({"left": {"levels": "int4", "group": 4}}, r"groups of 4 do not divide rows of 2; set group to row or tensor"),
+        ({"left": {"levels": "int4", "groups": 4}}, r"unknown field 'stored.left.groups'"),
+    ],
+)
+def test_a_grid_that_a_tensor_cannot_have_is_refused(stored: dict[str, Any], message: str) -> None:
+    fields = {"kind": "kronecker_linear", "left": [3, 2], "right": [2, 5], "stored": stored}
+    with pytest.raises(KronpressError, match=message):
+        parse_spec(fields, StructuredSpec, place="here")
 
 
 def test_the_kind_of_a_spec_is_checked_where_it_is_named() -> None:

@@ -4,6 +4,7 @@ from kronpress.layers.dense import DenseEmbeddingSpec, DenseLinearSpec, linear, 
 from kronpress.layers.embedding import FactoredEmbedding, FactoredHead, FactoredHeadSpec, FactoredTableSpec
 from kronpress.layers.formats import FLOAT32, TensorFormat, TensorSpec
 from kronpress.layers.fused import FusedLinear, FusedLinearSpec
+from kronpress.layers.grid import GRIDS, LEVELS, Grid, Groups, Scales
 from kronpress.layers.grouped_embedding import GroupedEmbedding, GroupedEmbeddingSpec
 from kronpress.layers.kronecker import KroneckerFactors, KroneckerLinear, KroneckerLinearSpec
 from kronpress.layers.kronecker_embedding import (
@@ -13,9 +14,25 @@ from kronpress.layers.kronecker_embedding import (
     NestedKroneckerEmbeddingSpec,
 )
 from kronpress.layers.low_rank import LowRankLinear, LowRankLinearSpec
+from kronpress.layers.on_grids import Matrix, matrices_of, quantized_tensors, rounded_inputs
+from kronpress.layers.quantized import (
+    QuantizedEmbedding,
+    QuantizedEmbeddingSpec,
+    QuantizedLinear,
+    QuantizedLinearSpec,
+)
+from kronpress.layers.quantized_tensor import Coded, Learned, Nearest, QuantizedTensor, Rule
 from kronpress.layers.replacement import require_fit, require_same_place, spec_of
+from kronpress.layers.rounded_inputs import InputGrid, RoundedInputs
 from kronpress.layers.specs import SPECS, LayerSpec, TableSpec, parse_spec, require_reasonable
-from kronpress.layers.structured import LinearSpec, StructuredLayer, StructuredSpec, bias_of, structured_layers
+from kronpress.layers.structured import (
+    LinearSpec,
+    StructuredLayer,
+    StructuredSpec,
+    bias_of,
+    on_grids,
+    structured_layers,
+)
 from kronpress.layers.tensor_train import (
     TensorTrainEmbedding,
     TensorTrainEmbeddingSpec,
@@ -25,7 +42,10 @@ from kronpress.layers.tensor_train import (
 
 __all__ = [
     "FLOAT32",
+    "GRIDS",
+    "LEVELS",
     "SPECS",
+    "Coded",
     "DenseEmbeddingSpec",
     "DenseLinearSpec",
     "FactoredEmbedding",
@@ -34,19 +54,33 @@ __all__ = [
     "FactoredTableSpec",
     "FusedLinear",
     "FusedLinearSpec",
+    "Grid",
     "GroupedEmbedding",
     "GroupedEmbeddingSpec",
+    "Groups",
+    "InputGrid",
     "KroneckerEmbedding",
     "KroneckerEmbeddingSpec",
     "KroneckerFactors",
     "KroneckerLinear",
     "KroneckerLinearSpec",
     "LayerSpec",
+    "Learned",
     "LinearSpec",
     "LowRankLinear",
     "LowRankLinearSpec",
+    "Matrix",
+    "Nearest",
     "NestedKroneckerEmbedding",
     "NestedKroneckerEmbeddingSpec",
+    "QuantizedEmbedding",
+    "QuantizedEmbeddingSpec",
+    "QuantizedLinear",
+    "QuantizedLinearSpec",
+    "QuantizedTensor",
+    "RoundedInputs",
+    "Rule",
+    "Scales",
     "StructuredLayer",
     "StructuredSpec",
     "TableSpec",
@@ -58,11 +92,15 @@ __all__ = [
     "TensorTrainLinearSpec",
     "bias_of",
     "linear",
+    "matrices_of",
     "narrowed",
+    "on_grids",
     "parse_spec",
+    "quantized_tensors",
     "require_fit",
     "require_reasonable",
     "require_same_place",
+    "rounded_inputs",
     "scale_of",
     "spec_of",
     "structured_layers",

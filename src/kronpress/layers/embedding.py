@@ -14,7 +14,7 @@ from kronpress.layers import dense
 from kronpress.layers.dense import ScaledEmbedding, scaled
 from kronpress.layers.formats import TensorSpec
 from kronpress.layers.specs import SPECS, Device, DType, InnerProducts, LayerSpec, TableSpec
-from kronpress.layers.structured import StructuredLayer, StructuredSpec, empty
+from kronpress.layers.structured import StructuredLayer, StructuredSpec, empty, on_grids
 
 _ROWS = 4096  # of a dense table that are looked at together
 
@@ -114,7 +114,7 @@ class FactoredHeadSpec(StructuredSpec):
 
     def build(self, *, device: Device = None, dtype: DType = None) -> FactoredHead:
         """Return a head of this form, over a table of its own, whose numbers are not set."""
-        return FactoredHead(self, device=device, dtype=dtype)
+        return on_grids(FactoredHead(self, device=device, dtype=dtype), self)
 
 
 class FactoredHead(StructuredLayer):
@@ -140,7 +140,7 @@ class FactoredHead(StructuredLayer):
     @property
     def spec(self) -> FactoredHeadSpec:
         """The form of the head as it is now."""
-        return FactoredHeadSpec(table=self.table.spec, bias=self.bias is not None)
+        return FactoredHeadSpec(table=self.table.spec, bias=self.bias is not None, **self.grids)
 
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocabulary"]:
         """Score every row of the table."""

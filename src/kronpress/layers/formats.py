@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
+from kronpress.layers.grid import Grid
+
 
 @dataclass(frozen=True)
 class TensorFormat:
-    """How the numbers of a stored tensor are written.
+    """How the numbers of a stored tensor are written, each by itself.
 
     Attributes:
         name: as torch calls it, or `model`: the format that the model as a whole is stored in.
@@ -31,20 +33,18 @@ class TensorFormat:
 
 
 MODEL = TensorFormat("model", 0)
-FORMATS = {"model": MODEL}
-"""What a spec can name."""
-
 FLOAT32 = TensorFormat.of(torch.float32)
+BYTE = TensorFormat.of(torch.uint8)
 INDEX = TensorFormat.of(torch.int32)
 """Whole numbers that say where something stands, such as an order of rows; no paper counts them as parameters."""
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """The shape of a stored tensor, and how its numbers are written."""
+    """The shape of a stored tensor, and how its numbers are written: each by itself, or all on a grid."""
 
     shape: tuple[int, ...]
-    format: TensorFormat = MODEL
+    format: TensorFormat | Grid = MODEL
 
     @property
     def numbers(self) -> int:
@@ -56,7 +56,30 @@ class TensorSpec:
         """How many of them count as parameters."""
         return 0 if self.format == INDEX else self.numbers
 
+    @property
+    def parts(self) -> dict[str, TensorSpec]:
+        """What is stored of it, by the ending of its name: itself, or the codes of a grid and what they are scaled by.
+
+        >>> list(TensorSpec((3, 64), Grid(levels="int4")).parts)
+        ['packed', 'scale']
+        """
+        grid = self.format
+        if isinstance(grid, TensorFormat):
+            return {"": self}
+        scales = TensorSpec(grid.scales(self.shape), TensorFormat.of(grid.scale_dtype))
+        parts = {"packed": TensorSpec((grid.packed_size(self.shape),), BYTE), "scale": scales}
+        return parts | ({"shift": scales} if grid.shift else {})
+
+    def state(self, name: str) -> dict[str, TensorSpec]:
+        """Return `parts` by the keys that a state dict has for them, where `name` is that of the tensor."""
+        if isinstance(self.format, TensorFormat):
+            return {name: self}
+        path, dot, own = name.rpartition(".")
+        return {f"{path}{dot}stored.{own}.{part}": tensor for part, tensor in self.parts.items()}
+
     def bytes(self, model: TensorFormat) -> int:
         """Return what it takes, in a model that is stored in the format `model`."""
-        bits = model.bits if self.format == MODEL else self.format.bits
-        return -(-self.numbers * bits // 8)
+        if isinstance(self.format, TensorFormat):
+            bits = model.bits if self.format == MODEL else self.format.bits
+            return -(-self.numbers * bits // 8)
+        return sum(part.bytes(model) for part in self.parts.values())

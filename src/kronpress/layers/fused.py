@@ -14,7 +14,7 @@ from kronpress.errors import KronpressError
 from kronpress.layers import dense
 from kronpress.layers.formats import TensorSpec
 from kronpress.layers.specs import SPECS, Device, DType, InnerProducts, LayerSpec, Size, require_alike
-from kronpress.layers.structured import LinearSpec, StructuredLayer, StructuredSpec, empty
+from kronpress.layers.structured import LinearSpec, StructuredLayer, StructuredSpec, empty, on_grids
 
 
 @SPECS.enroll
@@ -64,7 +64,7 @@ class FusedLinearSpec(StructuredSpec):
 
     def build(self, *, device: Device = None, dtype: DType = None) -> FusedLinear:
         """Return a layer of this form whose numbers are not set."""
-        return FusedLinear(self, device=device, dtype=dtype)
+        return on_grids(FusedLinear(self, device=device, dtype=dtype), self)
 
 
 class FusedLinear(StructuredLayer):
@@ -94,7 +94,7 @@ class FusedLinear(StructuredLayer):
     @property
     def spec(self) -> FusedLinearSpec:
         """The form of the layer as it is now."""
-        return FusedLinearSpec(parts=_forms(self._parts()), bias=self.bias is not None, runs=self.runs)
+        return FusedLinearSpec(parts=_forms(self._parts()), bias=self.bias is not None, runs=self.runs, **self.grids)
 
     def forward(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
         """Apply the parts and add the bias."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from kronpress.layers.embedding import FactoredEmbedding, FactoredTableSpec
 from kronpress.layers.formats import INDEX, TensorSpec
 from kronpress.layers.specs import SPECS, Device, DType, InnerProducts, LayerSpec, require_alike
+from kronpress.layers.structured import on_grids
 
 
 @SPECS.enroll
@@ -56,7 +57,7 @@ class GroupedEmbeddingSpec(FactoredTableSpec):
 
     def build(self, *, device: Device = None, dtype: DType = None) -> GroupedEmbedding:
         """Return a table of this form whose numbers are not set."""
-        return GroupedEmbedding(self, device=device, dtype=dtype)
+        return on_grids(GroupedEmbedding(self, device=device, dtype=dtype), self)
 
 
 class GroupedEmbedding(FactoredEmbedding):
@@ -97,7 +98,10 @@ class GroupedEmbedding(FactoredEmbedding):
     def spec(self) -> GroupedEmbeddingSpec:
         """The form of the table as it is now."""
         return GroupedEmbeddingSpec(
-            groups=tuple(table.spec for table in self._tables), padding_idx=self.padding_idx, scale=self.scale
+            groups=tuple(table.spec for table in self._tables),
+            padding_idx=self.padding_idx,
+            scale=self.scale,
+            **self.grids,
         )
 
     def rows(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch dim"]:

@@ -14,7 +14,7 @@ from kronpress.errors import KronpressError
 from kronpress.layers import dense
 from kronpress.layers.formats import INDEX, TensorSpec
 from kronpress.layers.specs import SPECS, Device, DType, InnerProducts, Pair, Size
-from kronpress.layers.structured import LinearSpec, StructuredLayer, StructuredSpec, empty
+from kronpress.layers.structured import LinearSpec, StructuredLayer, StructuredSpec, empty, on_grids
 from kronpress.linalg import KroneckerShape, KroneckerSum, expand
 
 Orders = Mapping[str, Int[Tensor, " size"]]
@@ -82,7 +82,7 @@ class KroneckerLinearSpec(KroneckerSpec, LinearSpec):
 
     def build(self, *, device: Device = None, dtype: DType = None) -> KroneckerLinear:
         """Return a layer of this form whose numbers are not set."""
-        return KroneckerLinear(self, device=device, dtype=dtype)
+        return on_grids(KroneckerLinear(self, device=device, dtype=dtype), self)
 
 
 class KroneckerFactors(StructuredLayer):
@@ -207,7 +207,7 @@ class KroneckerLinear(KroneckerFactors):
     @property
     def spec(self) -> KroneckerLinearSpec:
         """The form of the layer as it is now."""
-        return KroneckerLinearSpec(**self.form(), bias=self.bias is not None)
+        return KroneckerLinearSpec(**self.form(), **self.grids, bias=self.bias is not None)
 
     def forward(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
         """Apply the layer."""

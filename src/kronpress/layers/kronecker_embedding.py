@@ -13,7 +13,7 @@ from kronpress.layers.embedding import FactoredEmbedding, FactoredTableSpec
 from kronpress.layers.formats import INDEX, TensorSpec
 from kronpress.layers.kronecker import KroneckerFactors, KroneckerSpec, Orders, inverse_order, sizes_of
 from kronpress.layers.specs import SPECS, Device, DType, InnerProducts, LayerSpec, Pair
-from kronpress.layers.structured import empty, full_precision
+from kronpress.layers.structured import empty, full_precision, on_grids
 from kronpress.linalg import KroneckerSum
 
 
@@ -35,7 +35,7 @@ class KroneckerEmbeddingSpec(KroneckerSpec, FactoredTableSpec):
 
     def build(self, *, device: Device = None, dtype: DType = None) -> KroneckerEmbedding:
         """Return a table of this form whose numbers are not set."""
-        return KroneckerEmbedding(self, device=device, dtype=dtype)
+        return on_grids(KroneckerEmbedding(self, device=device, dtype=dtype), self)
 
 
 class KroneckerEmbedding(KroneckerFactors, FactoredEmbedding):
@@ -67,7 +67,7 @@ class KroneckerEmbedding(KroneckerFactors, FactoredEmbedding):
     @property
     def spec(self) -> KroneckerEmbeddingSpec:
         """The form of the table as it is now."""
-        return KroneckerEmbeddingSpec(**self.form(), padding_idx=self.padding_idx, scale=self.scale)
+        return KroneckerEmbeddingSpec(**self.form(), **self.grids, padding_idx=self.padding_idx, scale=self.scale)
 
     def rows(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch dim"]:
         """Look the rows up."""
@@ -131,7 +131,7 @@ class NestedKroneckerEmbeddingSpec(FactoredTableSpec):
 
     def build(self, *, device: Device = None, dtype: DType = None) -> NestedKroneckerEmbedding:
         """Return a table of this form whose numbers are not set."""
-        return NestedKroneckerEmbedding(self, device=device, dtype=dtype)
+        return on_grids(NestedKroneckerEmbedding(self, device=device, dtype=dtype), self)
 
 
 class NestedKroneckerEmbedding(FactoredEmbedding):
@@ -180,6 +180,7 @@ class NestedKroneckerEmbedding(FactoredEmbedding):
             column_order=self.column_order is not None,
             padding_idx=self.padding_idx,
             scale=self.scale,
+            **self.grids,
         )
 
     def rows(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch dim"]:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from kronpress.layers import dense
 from kronpress.layers.formats import TensorSpec
 from kronpress.layers.specs import SPECS, Device, DType, InnerProducts, Size
-from kronpress.layers.structured import LinearSpec, StructuredLayer, empty
+from kronpress.layers.structured import LinearSpec, StructuredLayer, empty, on_grids
 from kronpress.linalg import LowRank
 
 
@@ -46,7 +46,7 @@ class LowRankLinearSpec(LinearSpec):
 
     def build(self, *, device: Device = None, dtype: DType = None) -> LowRankLinear:
         """Return a layer of this form whose numbers are not set."""
-        return LowRankLinear(self, device=device, dtype=dtype)
+        return on_grids(LowRankLinear(self, device=device, dtype=dtype), self)
 
 
 class LowRankLinear(StructuredLayer):
@@ -83,7 +83,9 @@ class LowRankLinear(StructuredLayer):
     def spec(self) -> LowRankLinearSpec:
         """The form of the layer as it is now."""
         rows, columns, rank = self.out_features, self.in_features, self.rank
-        return LowRankLinearSpec(in_features=columns, out_features=rows, rank=rank, bias=self.bias is not None)
+        return LowRankLinearSpec(
+            in_features=columns, out_features=rows, rank=rank, bias=self.bias is not None, **self.grids
+        )
 
     def extra_repr(self) -> str:
         """Return the dimensions as the printed model shows them."""

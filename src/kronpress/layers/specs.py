@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import torch
 from pydantic import (
@@ -17,10 +17,16 @@ from pydantic import (
 from torch import nn
 
 from kronpress.errors import KronpressError, did_you_mean, shown
-from kronpress.layers.formats import FLOAT32, FORMATS, TensorFormat, TensorSpec
+from kronpress.layers.formats import FLOAT32, TensorFormat, TensorSpec
 from kronpress.registry import Shelf
 
-_UNSAID = (("stored", "model"), ("runs", 1), ("scale", 1.0))  # what files leave out, as those of earlier versions do
+_UNSAID: tuple[tuple[str, Any], ...] = (
+    ("stored", {}),
+    ("inputs", None),
+    ("runs", 1),
+    ("scale", 1.0),
+)
+"""What files leave out, as those of earlier versions do."""
 _DEEPEST = 8  # tables in tables
 _LARGEST = 2**31
 _FACTOR, _ALLOWANCE = 16, 2**20
@@ -45,13 +51,11 @@ class LayerSpec(BaseModel):
 
     Attributes:
         kind: what files call such a layer.
-        stored: the number format of its tensors; `model` is that of the whole model.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: ClassVar[str] = ""
-    stored: Literal["model"] = "model"
 
     @property
     def matrix(self) -> tuple[int, int]:
@@ -78,14 +82,19 @@ class LayerSpec(BaseModel):
         raise NotImplementedError
 
     def tensor(self, *shape: int) -> TensorSpec:
-        """Return a tensor in the number format of the layer."""
-        return TensorSpec(shape, FORMATS[self.stored])
+        """Return a tensor in the number format of the model."""
+        return TensorSpec(shape)
 
     @property
     def tensors(self) -> dict[str, TensorSpec]:
         """The stored tensors by name."""
         inner = {f"{path}.{name}": t for path, spec in self.inside.items() for name, t in spec.tensors.items()}
         return self.own_tensors | inner
+
+    @property
+    def state(self) -> dict[str, TensorSpec]:
+        """What the state dict of the packed layer holds, by its keys."""
+        return {key: part for name, tensor in self.tensors.items() for key, part in tensor.state(name).items()}
 
     @property
     def parameters(self) -> int:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from pydantic import StrictBool
+from pydantic import Field, StrictBool, model_validator
 from torch import Tensor, nn
 
-from kronpress.errors import KronpressError
-from kronpress.layers.formats import TensorFormat
-from kronpress.layers.specs import Device, DType, InnerProducts, LayerSpec
+from kronpress.errors import KronpressError, shown
+from kronpress.layers.formats import FLOAT32, TensorFormat, TensorSpec
+from kronpress.layers.grid import Grid
+from kronpress.layers.quantized_tensor import QuantizedTensor
+from kronpress.layers.rounded_inputs import InputGrid, RoundedInputs
+from kronpress.layers.specs import Device, DType, InnerProducts, LayerSpec, TableSpec
 
 
 class NoWeightError(KronpressError, AttributeError):
@@ -20,7 +25,36 @@ class NoWeightError(KronpressError, AttributeError):
 
 
 class StructuredSpec(LayerSpec):
-    """The form of a layer that computes with factors."""
+    """The form of a layer that computes with factors, or on a grid.
+
+    Attributes:
+        stored: the grids of its tensors, by their names; others are in the number format of the model.
+        inputs: where its inputs are rounded to, if they are.
+    """
+
+    stored: Mapping[str, Grid] = Field(default={})
+    inputs: InputGrid | None = None
+
+    @model_validator(mode="after")
+    def _has_them(self) -> StructuredSpec:
+        matrices = [name for name, tensor in self.own_tensors.items() if len(tensor.shape) > 1]
+        for name, grid in self.stored.items():
+            if name not in matrices:
+                raise KronpressError(f"stored: {shown(name)} is none of {', '.join(matrices) or 'its tensors'}")
+            grid.require(self.own_tensors[name].shape)
+        if self.inputs is not None and isinstance(self, TableSpec):
+            raise KronpressError("inputs: a token table reads ids, which lie on no grid; leave it out")
+        return self
+
+    @property
+    def tensors(self) -> dict[str, TensorSpec]:
+        """The stored tensors by name, those on grids as such."""
+        tensors = {
+            name: TensorSpec(tensor.shape, self.stored[name]) if name in self.stored else tensor
+            for name, tensor in super().tensors.items()
+        }
+        ranges = () if self.inputs is None else self.inputs.ranges
+        return tensors | {f"inputs.{name}": TensorSpec((1, 1), FLOAT32) for name in ranges}
 
     def build(self, *, device: Device = None, dtype: DType = None) -> StructuredLayer:
         """Return a layer of this form whose numbers are not set."""
@@ -33,19 +67,66 @@ class LinearSpec(StructuredSpec):
     bias: StrictBool = True
 
 
-class StructuredLayer(nn.Module, ABC):
-    """A layer that stores factors in place of a dense weight, and knows its dense twin.
+class Storing(nn.Module):
+    """A module of whose tensors some lie on grids; they are read by their names, as parameters are."""
+
+    def __getattr__(self, name: str) -> Any:
+        stored = self.__dict__.get("_modules", {}).get("stored", ())
+        return stored[name]() if name in stored else super().__getattr__(name)
+
+    def on_grids(self) -> dict[str, QuantizedTensor]:
+        """Return those by name."""
+        stored = self._modules.get("stored") or nn.ModuleDict()
+        return {name: tensor for name, tensor in stored.named_children() if isinstance(tensor, QuantizedTensor)}
+
+    def store(self, name: str, tensor: QuantizedTensor) -> None:
+        """Put a tensor on a grid in the place of a parameter."""
+        if "stored" not in self._modules:
+            self.stored = nn.ModuleDict()
+        self.register_parameter(name, None)
+        self.stored[name] = tensor
+
+
+class StructuredLayer(Storing, ABC):
+    """A layer that stores factors, or numbers on a grid, in place of a dense weight, and knows its dense twin.
 
     None of them subclasses `nn.Linear`: other tools would take its missing `weight` for a dense one.
     """
 
     def __getattr__(self, name: str) -> Any:
-        if name == "weight":
+        if name == "weight" and not self._has_weight():
             raise NoWeightError(
                 f"a {type(self).__name__} computes with factors and has no attribute 'weight'; its size is `matrix`, "
                 "and `to_dense()` returns the dense layer that computes the same"
             )
         return super().__getattr__(name)
+
+    def _has_weight(self) -> bool:
+        own = self.__dict__
+        return "weight" in own.get("_parameters", ()) or "weight" in own.get("_modules", {}).get("stored", ())
+
+    def quantized(self) -> dict[str, QuantizedTensor]:
+        """Return the tensors on grids by name, without those of the layers inside."""
+        holders = {"": self, **{f"{name}.": part for name, part in self.named_children()}}
+        own = {at: part for at, part in holders.items() if part is self or not isinstance(part, StructuredLayer)}
+        return {
+            at + name: tensor
+            for at, part in own.items()
+            if isinstance(part, Storing)
+            for name, tensor in part.on_grids().items()
+        }
+
+    def round_inputs(self, rounding: RoundedInputs) -> None:
+        """Round whatever the layer is given from now on."""
+        self.inputs = rounding
+        self.register_forward_pre_hook(_rounded)
+
+    @property
+    def grids(self) -> dict[str, Any]:
+        """The fields of the spec that are about grids, as they are now."""
+        rounding = self._modules.get("inputs")
+        inputs = rounding.grid if isinstance(rounding, RoundedInputs) else None
+        return {"stored": {name: tensor.grid for name, tensor in self.quantized().items()}, "inputs": inputs}
 
     @property
     @abstractmethod
@@ -79,7 +160,8 @@ class StructuredLayer(nn.Module, ABC):
     @property
     def byte_count(self) -> int:
         """Bytes stored, those of integer orders included."""
-        return self.spec.bytes(TensorFormat.of(next(self.parameters()).dtype))
+        numbers = next(self.parameters(), None)
+        return self.spec.bytes(FLOAT32 if numbers is None else TensorFormat.of(numbers.dtype))
 
 
 def structured_layers(model: nn.Module) -> dict[str, StructuredLayer]:
@@ -89,6 +171,33 @@ def structured_layers(model: nn.Module) -> dict[str, StructuredLayer]:
         if isinstance(module, StructuredLayer) and not path.startswith(tuple(f"{outer}." for outer in layers)):
             layers[path] = module
     return layers
+
+
+Layer = TypeVar("Layer", bound=StructuredLayer)
+
+
+def on_grids(layer: Layer, spec: StructuredSpec) -> Layer:
+    """Return a layer as it was built, its tensors on the grids of the spec; the codes are not set."""
+    tensors = spec.own_tensors
+    for name, grid in spec.stored.items():
+        path, _, own = name.rpartition(".")
+        holder = layer.get_submodule(path)
+        assert isinstance(holder, Storing)
+        like = holder.get_parameter(own)
+        holder.store(own, QuantizedTensor(grid, tensors[name].shape, device=like.device, dtype=like.dtype))
+    if spec.inputs is not None:
+        layer.round_inputs(RoundedInputs(spec.inputs, device=_device_of(layer)))
+    return layer
+
+
+def _device_of(layer: nn.Module) -> torch.device:
+    return next(tensor.device for tensor in itertools.chain(layer.parameters(), layer.buffers()))
+
+
+def _rounded(layer: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    rounding = layer.inputs
+    assert isinstance(rounding, RoundedInputs)
+    return rounding(args[0]), *args[1:]
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:

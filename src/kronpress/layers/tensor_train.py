@@ -16,7 +16,7 @@ from kronpress.layers import dense
 from kronpress.layers.embedding import FactoredEmbedding, FactoredTableSpec
 from kronpress.layers.formats import TensorSpec
 from kronpress.layers.specs import SPECS, Device, DType, InnerProducts, Pair, Size
-from kronpress.layers.structured import LinearSpec, StructuredLayer, empty, full_precision
+from kronpress.layers.structured import LinearSpec, Storing, StructuredLayer, empty, full_precision, on_grids
 from kronpress.linalg import TensorTrainMatrix, TensorTrainTable, expand_rows, expand_train
 
 _CHUNK_ELEMENTS = 2**22
@@ -90,7 +90,7 @@ class TensorTrainLinearSpec(LinearSpec):
 
     def build(self, *, device: Device = None, dtype: DType = None) -> TensorTrainLinear:
         """Return a layer of this form whose numbers are not set."""
-        return TensorTrainLinear(self, device=device, dtype=dtype)
+        return on_grids(TensorTrainLinear(self, device=device, dtype=dtype), self)
 
 
 @SPECS.enroll
@@ -149,10 +149,10 @@ class TensorTrainEmbeddingSpec(FactoredTableSpec):
 
     def build(self, *, device: Device = None, dtype: DType = None) -> TensorTrainEmbedding:
         """Return a table of this form whose numbers are not set."""
-        return TensorTrainEmbedding(self, device=device, dtype=dtype)
+        return on_grids(TensorTrainEmbedding(self, device=device, dtype=dtype), self)
 
 
-class Cores(nn.ParameterList):
+class Cores(Storing, nn.ParameterList):
     """Cores that are read by a call, which is where tools bring offloaded parameters in."""
 
     __call__ = nn.Module.__call__  # a ParameterList has none
@@ -225,7 +225,7 @@ class TensorTrainLinear(StructuredLayer):
     @property
     def spec(self) -> TensorTrainLinearSpec:
         """The form of the layer as it is now."""
-        return TensorTrainLinearSpec(modes=self.modes, ranks=self.ranks[1:-1], bias=self.bias is not None)
+        return TensorTrainLinearSpec(modes=self.modes, ranks=self.ranks[1:-1], bias=self.bias is not None, **self.grids)
 
     def extra_repr(self) -> str:
         """Return the modes and ranks as the printed model shows them."""
@@ -283,6 +283,7 @@ class TensorTrainEmbedding(FactoredEmbedding):
             ranks=self.ranks[1:-1],
             padding_idx=self.padding_idx,
             scale=self.scale,
+            **self.grids,
         )
 
     def extra_repr(self) -> str:

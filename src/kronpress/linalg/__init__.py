@@ -3,6 +3,7 @@
 from kronpress.linalg.elimination import eliminate, refit
 from kronpress.linalg.kronecker import KroneckerSum, expand, nearest_kronecker_sum, rearrange
 from kronpress.linalg.low_rank import LowRank, nearest_low_rank
+from kronpress.linalg.packing import look_up, pack, packed_size, unpack
 from kronpress.linalg.permutation import (
     Member,
     PermutedKroneckerSum,
@@ -44,9 +45,12 @@ __all__ = [
     "expand",
     "expand_rows",
     "expand_train",
+    "look_up",
     "nearest_kronecker_sum",
     "nearest_low_rank",
     "nearest_permuted_kronecker_sum",
+    "pack",
+    "packed_size",
     "paired_modes",
     "positive_definite",
     "rearrange",
@@ -56,5 +60,6 @@ __all__ = [
     "tensor_train_rows",
     "train_ranks",
     "truncated_svd",
+    "unpack",
     "weighted_kronecker_sum",
 ]

@@ -1,0 +1,215 @@
+"""Grids: the few numbers that those of a tensor are rounded to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int, Integer, UInt8
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from torch import Tensor
+
+from kronpress.errors import KronpressError
+from kronpress.linalg import look_up, pack, packed_size, unpack
+
+Groups = Float[Tensor, "rows groups size"]
+"""Numbers in groups that have a scale each."""
+Scales = Float[Tensor, "rows groups 1"]
+"""The scales, or shifts, of groups."""
+
+Levels = Literal[
+    "int8", "int4", "int3", "int2", "uint8", "uint4", "uint3", "uint2", "raised2", "ternary", "binary", "zero_one"
+]
+LEVELS: Mapping[Levels, Sequence[int]] = {
+    "int8": range(-128, 128),
+    "int4": range(-8, 8),
+    "int3": range(-4, 4),
+    "int2": range(-2, 2),
+    "uint8": range(256),
+    "uint4": range(16),
+    "uint3": range(8),
+    "uint2": range(4),
+    "raised2": range(-1, 3),  # of GGUF's Q2_0
+    "ternary": range(-1, 2),
+    "binary": range(-1, 2, 2),
+    "zero_one": range(2),  # the second set of BiT
+}
+"""The whole numbers, in equal steps, that the codes 0, 1, … stand for."""
+
+SCALES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+_GROUPS = (128, 64, 32)
+
+
+class Grid(BaseModel):
+    """Where the numbers of a tensor may lie: scale · level + shift, with one scale (and shift) for each group.
+
+    A tensor of more than two dimensions counts as one row for each place of its last dimension.
+
+    Attributes:
+        levels: the whole numbers.
+        group: numbers of a row that share a scale; or `row`, or `tensor` for one scale in all.
+        scale: number format of scales and shifts.
+        shift: whether there is one; symmetric grids have none.
+
+    >>> Grid(levels="int4", group=64).bits_per_number((9, 128))
+    4.25
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    levels: Levels
+    group: Annotated[int, Field(strict=True, ge=1)] | Literal["row", "tensor"] = "row"
+    scale: Literal["float16", "bfloat16", "float32"] = "float16"
+    shift: StrictBool = False
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """The levels."""
+        return LEVELS[self.levels]
+
+    @property
+    def lowest(self) -> int:
+        """The level of code 0."""
+        return self.numbers[0]
+
+    @property
+    def step(self) -> int:
+        """From a level to the next."""
+        return self.numbers[1] - self.numbers[0]
+
+    @property
+    def base(self) -> int:
+        """How many levels there are."""
+        return len(self.numbers)
+
+    @property
+    def scale_dtype(self) -> torch.dtype:
+        """The number format of scales and shifts."""
+        return SCALES[self.scale]
+
+    def require(self, shape: Sequence[int]) -> None:
+        """Check that groups divide the rows of a tensor.
+
+        Raises:
+            KronpressError: they do not; the message offers groups that do.
+        """
+        row = shape[-1]
+        if isinstance(self.group, int) and row % self.group:
+            offers = [str(group) for group in _GROUPS if row % group == 0 and group != self.group]
+            raise KronpressError(
+                f"groups of {self.group} do not divide rows of {row}; set group to {', '.join([*offers, 'row'])} or "
+                "tensor"
+            )
+
+    def scales(self, shape: Sequence[int]) -> tuple[int, int]:
+        """Return how many rows of scales there are for a tensor, and how many a row."""
+        rows, row = math.prod(shape[:-1]), shape[-1]
+        if self.group == "tensor":
+            return 1, 1
+        return rows, 1 if self.group == "row" else row // self.group
+
+    def packed_size(self, shape: Sequence[int]) -> int:
+        """Return the bytes that the codes of a tensor take."""
+        return packed_size(math.prod(shape), base=self.base)
+
+    def bits_per_number(self, shape: Sequence[int]) -> float:
+        """Return the bits stored for each number of a tensor, scales and shifts included."""
+        scales = math.prod(self.scales(shape)) * (1 + self.shift) * self.scale_dtype.itemsize
+        return 8 * (self.packed_size(shape) + scales) / math.prod(shape)
+
+    def groups(self, tensor: Tensor) -> Groups:
+        """Return a tensor in the groups that have a scale each."""
+        return tensor.reshape(*self.scales(tensor.shape), -1)
+
+    def rounded(self, scale: Tensor) -> Tensor:
+        """Return scales or shifts as they are stored, in the dtype that they have."""
+        return scale.to(self.scale_dtype).to(scale.dtype)
+
+    def codes(self, groups: Groups, scale: Scales, shift: Scales | None = None) -> Int[Tensor, "rows groups size"]:
+        """Return the code of the level nearest to each number; a half goes to the even level, as torch rounds.
+
+        A scale of 0 has all numbers at the code of level 0, or the next above.
+        """
+        centered = groups if shift is None else groups - shift
+        safe = torch.where(scale == 0, torch.ones_like(scale), scale)
+        levels = torch.where(scale == 0, torch.zeros_like(centered), centered / safe)
+        return ((levels - self.lowest) / self.step).round().clamp(0, self.base - 1).to(torch.int32)
+
+    def span(self, groups: Groups) -> tuple[Scales, Scales | None]:
+        """Return the scale, and shift, with which a grid reaches all numbers of each group.
+
+        With a shift that is uniform min–max; without, the largest absolute number is the highest level. Two levels
+        without a shift stand for the mean absolute number, which is nearest to all.
+        """
+        if self.shift:
+            low, high = groups.aminmax(dim=-1, keepdim=True)
+            scale = (high - low) / (self.step * (self.base - 1))
+            return self.rounded(scale), self.rounded(low - self.lowest * scale)
+        size = groups.abs()
+        largest = size.mean(dim=-1, keepdim=True) if self.levels == "binary" else size.amax(dim=-1, keepdim=True)
+        return self.rounded(largest / self.numbers[-1]), None
+
+    def straight(self, numbers: Groups, values: Groups, scale: Scales, shift: Scales | None = None) -> Groups:
+        """Return `values`, with the gradient of `numbers` where those lie between the ends of the grid."""
+        first, last = (level * scale + (0 if shift is None else shift) for level in (self.lowest, self.numbers[-1]))
+        low, high = torch.minimum(first, last), torch.maximum(first, last)  # a scale may be negative
+        pass_through: Any = _Straight.apply
+        straight: Groups = pass_through(numbers, values, (numbers >= low) & (numbers <= high))
+        return straight
+
+    def values(self, codes: Integer[Tensor, "rows groups size"], scale: Scales, shift: Scales | None = None) -> Groups:
+        """Return the numbers that codes stand for."""
+        values = (self.lowest + self.step * codes.to(scale.dtype)) * scale
+        return values if shift is None else values + shift
+
+    def pack(self, codes: Integer[Tensor, "*any"]) -> UInt8[Tensor, " bytes"]:
+        """Return codes as they are stored (`kronpress.linalg.pack`), those of all rows one after the other."""
+        return pack(codes.flatten(), base=self.base)
+
+    def unpack(self, packed: UInt8[Tensor, " bytes"], *, shape: Sequence[int]) -> UInt8[Tensor, "*shape"]:
+        """Return the codes of a tensor."""
+        return unpack(packed, base=self.base, count=math.prod(shape)).view(*shape)
+
+    def read(
+        self, packed: UInt8[Tensor, " bytes"], scale: Tensor, shift: Tensor | None, *, shape: Sequence[int]
+    ) -> Float[Tensor, "*shape"]:
+        """Return the float32 numbers of a stored tensor.
+
+        Args:
+            packed: its codes.
+            scale: (rows, groups), as `scales` says.
+            shift: likewise, where there is one.
+            shape: of the tensor.
+        """
+        levels = torch.tensor(tuple(self.numbers), dtype=torch.float32, device=packed.device)
+        values = look_up(packed, levels, count=math.prod(shape)).view(*self.scales(shape), -1)
+        values = values * scale.float()[..., None]
+        return (values if shift is None else values + shift.float()[..., None]).view(*shape)
+
+
+class _Straight(torch.autograd.Function):
+    """Passes the gradient of its second argument to the places of the first that are inside."""
+
+    @staticmethod
+    def forward(ctx: Any, numbers: Groups, values: Groups, inside: Bool[Tensor, "rows groups size"]) -> Groups:
+        ctx.save_for_backward(inside)
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (inside,) = ctx.saved_tensors
+        return gradients[0] * inside, None, None
+
+
+GRIDS: Mapping[str, Grid] = {
+    "q8_0": Grid(levels="int8", group=32),
+    "q4_0": Grid(levels="int4", group=32),
+    "q4_1": Grid(levels="uint4", group=32, shift=True),
+    "q2_0": Grid(levels="raised2", group=64),
+    "q1_0": Grid(levels="binary", group=128),
+    "tq1_0": Grid(levels="ternary", group=256),
+    "tq2_0": Grid(levels="ternary", group=256),
+}
+"""Grids that GGUF files hold under these names."""

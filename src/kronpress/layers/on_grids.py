@@ -1,0 +1,69 @@
+"""Which tensors of a layer can lie on a grid, and where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from kronpress.layers.quantized_tensor import QuantizedTensor
+from kronpress.layers.rounded_inputs import RoundedInputs
+from kronpress.layers.structured import Storing, StructuredLayer
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A tensor of a layer that lies on a grid, or can be put on one.
+
+    Attributes:
+        layer: the layer that it belongs to, which may stand inside of another.
+        name: as the layer's spec calls it.
+    """
+
+    layer: StructuredLayer
+    name: str
+
+    @property
+    def tensor(self) -> Tensor:
+        """Its numbers."""
+        value = self._holder().__getattr__(self._own)
+        assert isinstance(value, Tensor)
+        return value
+
+    @property
+    def quantized(self) -> QuantizedTensor | None:
+        """What holds it on its grid; None where it is on none."""
+        return self.layer.quantized().get(self.name)
+
+    def store(self, tensor: QuantizedTensor) -> None:
+        """Put a tensor on a grid in its place."""
+        self._holder().store(self._own, tensor)
+
+    @property
+    def _own(self) -> str:
+        return self.name.rpartition(".")[2]
+
+    def _holder(self) -> Storing:
+        holder = self.layer.get_submodule(self.name.rpartition(".")[0])
+        assert isinstance(holder, Storing)
+        return holder
+
+
+def matrices_of(layer: nn.Module) -> Iterator[Matrix]:
+    """Go through the matrices and factors of a layer and of those inside of it, a shared one once."""
+    for part in layer.modules():
+        if isinstance(part, StructuredLayer):
+            for name, tensor in part.spec.own_tensors.items():
+                if len(tensor.shape) > 1:
+                    yield Matrix(part, name)
+
+
+def quantized_tensors(model: nn.Module) -> Iterator[QuantizedTensor]:
+    """Go through the tensors of a model that lie on grids, a shared one once."""
+    return (module for module in model.modules() if isinstance(module, QuantizedTensor))
+
+
+def rounded_inputs(model: nn.Module) -> Iterator[RoundedInputs]:
+    """Go through what rounds inputs of a model's layers."""
+    return (module for module in model.modules() if isinstance(module, RoundedInputs))
