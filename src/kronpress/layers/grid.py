@@ -151,7 +151,7 @@ class Grid(BaseModel):
         largest = size.mean(dim=-1, keepdim=True) if self.levels == "binary" else size.amax(dim=-1, keepdim=True)
         return self.rounded(largest / self.numbers[-1]), None
 
-    def straight(self, numbers: Groups, values: Groups, scale: Scales, shift: Scales | None = None) -> Groups:
+    def straight(self, numbers: Groups, values: Groups, scale: Scales, *, shift: Scales | None = None) -> Groups:
         """Return `values`, with the gradient of `numbers` where those lie between the ends of the grid."""
         first, last = (level * scale + (0 if shift is None else shift) for level in (self.lowest, self.numbers[-1]))
         low, high = torch.minimum(first, last), torch.maximum(first, last)  # a scale may be negative

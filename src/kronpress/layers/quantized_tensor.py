@@ -66,7 +66,7 @@ class Nearest(Rule):
     def value(self, latent: Groups, grid: Grid, learned: Learned) -> Groups:
         """Return the nearest numbers of the grid, straight through for the gradient."""
         codes, scale, shift = self.code(latent.detach(), grid, learned)
-        return grid.straight(latent, grid.values(codes, scale, shift), scale, shift)
+        return grid.straight(latent, grid.values(codes, scale, shift), scale, shift=shift)
 
 
 class QuantizedTensor(nn.Module):
