@@ -48,7 +48,7 @@ class Architecture:
         block: path in a block → its linear layer.
         block_vectors: name in a block → the size of a norm's weight or bias.
         vectors: the same outside of the blocks.
-        tables: name → the sizes of a learned table that is not the token table, such as that of the positions.
+        tables: path → the sizes of a learned table that is not the token table, such as that of the positions.
         head: path → what stands before the output head.
         head_vectors: name → the size of a vector there.
         head_bias: whether the output head has a bias.
@@ -93,7 +93,7 @@ ARCHITECTURES.add(
         },
         block_vectors=_norms("ln_1", "ln_2"),
         vectors=_norms("ln_f"),
-        tables={"wpe.weight": ("positions", "hidden")},
+        tables={"wpe": ("positions", "hidden")},
     ),
 )
 
@@ -141,8 +141,8 @@ def _bert(prefix: str, *, transform: str, norm: str) -> Architecture:
         block_vectors=_norms("attention.output.LayerNorm", "output.LayerNorm"),
         vectors=_norms("embeddings.LayerNorm"),
         tables={
-            "embeddings.position_embeddings.weight": ("positions", "hidden"),
-            "embeddings.token_type_embeddings.weight": ("types", "hidden"),
+            "embeddings.position_embeddings": ("positions", "hidden"),
+            "embeddings.token_type_embeddings": ("types", "hidden"),
         },
         head={transform: Linear("hidden", "hidden")},
         head_vectors=_norms(norm),
@@ -170,7 +170,7 @@ ARCHITECTURES.add(
         | {"ffn.lin1": Linear("width", "hidden"), "ffn.lin2": Linear("hidden", "width")},
         block_vectors=_norms("sa_layer_norm", "output_layer_norm"),
         vectors=_norms("embeddings.LayerNorm"),
-        tables={"embeddings.position_embeddings.weight": ("positions", "hidden")},
+        tables={"embeddings.position_embeddings": ("positions", "hidden")},
         head={"vocab_transform": Linear("hidden", "hidden")},
         head_vectors=_norms("vocab_layer_norm"),
         head_bias=True,

@@ -2,6 +2,11 @@
 
 from kronpress.families.family import Family, register
 
+_BESIDE = {
+    "positions": "embeddings.position_embeddings",
+    "types": "embeddings.token_type_embeddings",
+    "pooler": "pooler.dense",
+}
 _ROLES = {
     "query": "attention.self.query",
     "key": "attention.self.key",
@@ -20,6 +25,7 @@ BERT = register(
         head="cls.predictions.decoder",
         closing_norm="output.LayerNorm",
         causal=False,
+        beside=_BESIDE,
     )
 )
 
@@ -33,6 +39,7 @@ ROBERTA = register(
         closing_norm="output.LayerNorm",
         causal=False,
         positions_after_padding=True,
+        beside=_BESIDE,
     )
 )
 
@@ -54,5 +61,6 @@ DISTILBERT = register(
         causal=False,
         depth_key="n_layers",
         width_key="hidden_dim",
+        beside={"positions": _BESIDE["positions"]},
     )
 )

@@ -18,8 +18,8 @@ class DenseShapes:
 
     Attributes:
         prefix: path of the base model in one with a head.
-        layers: path → the form of each linear layer, of the token table and of the output head.
-        vectors: name → the other stored tensors: norms, and tables such as that of the positions.
+        layers: path → the form of each linear layer, of each table and of the output head.
+        vectors: name → the other stored tensors, those of norms.
         buffers: name → what is not stored and made anew with each model.
         blocks: the paths of the blocks.
         embedding: path of the token table.
@@ -94,6 +94,9 @@ class _Writer:
         }
         for block, width in zip(blocks, widths, strict=True):
             layers |= self._linear(self.architecture.block, sizes | {"width": width}, prefix=f"{block}.")
+        for path, (rows, columns) in self.architecture.tables.items():
+            table = DenseEmbeddingSpec(num_embeddings=sizes[rows], embedding_dim=sizes[columns])
+            layers[prefix + path] = table
         if base:
             layers |= self._linear(self.architecture.pooler, sizes, prefix=prefix)
         else:
@@ -146,8 +149,6 @@ class _Writer:
         vectors |= {} if base else own.head_vectors
         for name, size in vectors.items():
             yield name, TensorSpec((sizes[size],))
-        for name, (rows, columns) in own.tables.items():
-            yield prefix + name, TensorSpec((sizes[rows], sizes[columns]))
 
     def _buffers(self, sizes: Mapping[str, int]) -> Iterator[tuple[str, TensorSpec]]:
         for name, (shape, number_format) in self.architecture.buffers.items():

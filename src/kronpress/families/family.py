@@ -42,6 +42,8 @@ class Family:
             the gate, which is activated, is named as such wherever it stands.
         interleaved: roles of fused modules whose rows alternate head by head, as those of GPT-NeoX do.
         only: config key → the only value for which the paths above hold.
+        beside: role → path of what is neither in a block nor the token table nor the head, where a model has it:
+            the tables of positions and token types, and BERT's pooler.
     """
 
     model_types: tuple[str, ...]
@@ -61,6 +63,7 @@ class Family:
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     interleaved: frozenset[str] = frozenset()
     only: Mapping[str, object] = field(default_factory=dict)
+    beside: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def has_attention(self) -> bool:

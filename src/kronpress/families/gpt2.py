@@ -12,5 +12,6 @@ GPT2 = register(
         head="lm_head",
         depth_key="n_layer",
         width_key="n_inner",
+        beside={"positions": "wpe"},
     )
 )

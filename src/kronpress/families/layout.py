@@ -100,10 +100,16 @@ class Site:
 
 @dataclass(frozen=True)
 class Layout:
-    """The sites of one model, its feed-forward blocks and its folds."""
+    """The sites of one model, its feed-forward blocks and its folds.
+
+    Attributes:
+        sites: where factors can stand: what is in the blocks, the token table and the head.
+        beside: what numbers on a grid can stand for as well (see `Family.beside`).
+    """
 
     family: Family
     sites: tuple[Site, ...]
+    beside: tuple[Site, ...]
     feed_forwards: tuple[FeedForward, ...]
     folds: tuple[Fold, ...]
     block_paths: tuple[str, ...]
@@ -173,8 +179,10 @@ def layout(model: PreTrainedModel) -> Layout:
             sites.append(Site(whole, role, i, fusion, _folded(whole, folds)))
     if has_module(model, family.head):
         sites.append(Site(family.head, "head", None))
+    beside = (Site(prefix + path, role, None) for role, path in family.beside.items())
+    present = tuple(site for site in beside if has_module(model, site.path))
     feed_forwards = tuple(_feed_forward(family, i, block, model.config) for i, block in enumerate(block_paths))
-    return Layout(family, tuple(sites), feed_forwards, folds, block_paths)
+    return Layout(family, tuple(sites), present, feed_forwards, folds, block_paths)
 
 
 def _folded(path: str, folds: tuple[Fold, ...]) -> frozenset[str]:
