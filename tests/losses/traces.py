@@ -8,7 +8,8 @@ from kronpress.activations.attention import Attention
 from kronpress.activations.trace import Sizes, Trace
 
 BATCH, TOKENS, DIM, DEPTH, HEADS, GROUPS = 2, 6, 8, 3, 4, 2
-SIZES = Sizes(depth=DEPTH, dim=DIM, heads=HEADS, head=DIM // HEADS)
+VOCABULARY = 20
+SIZES = Sizes(depth=DEPTH, dim=DIM, heads=HEADS, head=DIM // HEADS, vocabulary=VOCABULARY)
 
 
 def some_trace(
@@ -24,7 +25,8 @@ def some_trace(
     visible = torch.ones(1, 1, TOKENS, TOKENS, dtype=torch.bool).tril()
     heads = [[some(BATCH, count, TOKENS, dim // HEADS) for count in (HEADS, GROUPS, GROUPS)] for _ in range(depth)]
     attentions = [Attention(*each, scaling=(dim // HEADS) ** -0.5, visible=visible) for each in heads]
-    return Trace(states[0], states[1 : depth + 1], states[depth + 1 :], attentions)
+    ids = torch.arange(BATCH * TOKENS).view(BATCH, TOKENS) % (TOKENS - 1)  # one of each text comes twice
+    return Trace(states[0], states[1 : depth + 1], states[depth + 1 :], attentions, ids)
 
 
 def leaves(trace: Trace) -> list[torch.Tensor]:
@@ -41,7 +43,7 @@ def in_single_precision(trace: Trace) -> Trace:
         for each in trace.attentions
     ]
     states = ([each.float() for each in found] for found in (trace.blocks, trace.feed_forwards))
-    return Trace(trace.embedding.float(), *states, heads)
+    return Trace(trace.embedding.float(), *states, heads, trace.tokens)
 
 
 def all_seen() -> torch.Tensor:

@@ -22,7 +22,7 @@ from kronpress.run.recipe import read_recipe
 from kronpress.teacher import text_live
 from kronpress.train import Distillation, objective
 from kronpress.train import language_objective as distillation
-from tests.tiny import DEPTH, DIM, factorized, some_ids, tiny_bert, tiny_gpt2, tiny_llama, with_more_rows
+from tests.tiny import DEPTH, DIM, VOCABULARY, factorized, some_ids, tiny_bert, tiny_gpt2, tiny_llama, with_more_rows
 
 BUILDS: dict[str, Any] = {
     "llama": tiny_llama,
@@ -308,9 +308,9 @@ def test_the_trace_is_what_the_model_tells_of_itself(name: str) -> None:
 
 
 def test_sizes_are_those_of_the_configuration() -> None:
-    assert Sizes.of(tiny_gpt2()) == Sizes(depth=DEPTH, dim=DIM, heads=4, head=DIM // 4)
-    assert Sizes.of(tiny_bert()) == Sizes(depth=DEPTH, dim=DIM, heads=4, head=DIM // 4)
-    assert Sizes.of(tiny_llama(head_dim=8)) == Sizes(depth=DEPTH, dim=DIM, heads=4, head=8)
+    assert Sizes.of(tiny_gpt2()) == Sizes(depth=DEPTH, dim=DIM, heads=4, head=DIM // 4, vocabulary=VOCABULARY)
+    assert Sizes.of(tiny_bert()) == Sizes(depth=DEPTH, dim=DIM, heads=4, head=DIM // 4, vocabulary=VOCABULARY)
+    assert Sizes.of(tiny_llama(head_dim=8)) == Sizes(depth=DEPTH, dim=DIM, heads=4, head=8, vocabulary=VOCABULARY)
 
 
 def test_a_model_that_is_all_base_has_no_head() -> None:

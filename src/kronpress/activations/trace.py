@@ -9,16 +9,16 @@ from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from kronpress.activations.attention import Attention, computes_plainly, recording
 from kronpress.errors import KronpressError
-from kronpress.families import layout
+from kronpress.families import layout, vocabulary_size
 
-Reading: TypeAlias = Literal["embedding", "blocks", "feed_forwards", "attentions"]
+Reading: TypeAlias = Literal["embedding", "blocks", "feed_forwards", "attentions", "tokens"]
 
 
 @dataclass
@@ -30,12 +30,14 @@ class Trace:
         blocks: what leaves each block, (batch, tokens, dim).
         feed_forwards: what leaves each block's down-projection, (batch, tokens, dim).
         attentions: what enters each block's attention.
+        tokens: the ids that the model read.
     """
 
     embedding: Float[Tensor, "batch tokens dim"] | None = None
     blocks: list[Float[Tensor, "batch tokens dim"]] = field(default_factory=list)
     feed_forwards: list[Float[Tensor, "batch tokens dim"]] = field(default_factory=list)
     attentions: list[Attention] = field(default_factory=list)
+    tokens: Int[Tensor, "batch tokens"] | None = None
 
     def taken(self) -> Float[Tensor, "batch tokens activations dim"]:
         """Return embedding, blocks and feed-forwards, as far as they are there, as one tensor, and forget them."""
@@ -60,19 +62,21 @@ class Trace:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Depth, width and heads of a model, and the width of each head."""
+    """Depth, width and heads of a model, the width of each head, and how many token ids it knows."""
 
     depth: int
     dim: int
     heads: int
     head: int
+    vocabulary: int = 0
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Sizes:
         """Read the sizes from the configuration."""
         config = model.config
         dim, heads = int(config.hidden_size), int(config.num_attention_heads)
-        return cls(len(layout(model).block_paths), dim, heads, int(getattr(config, "head_dim", None) or dim // heads))
+        head = int(getattr(config, "head_dim", None) or dim // heads)
+        return cls(len(layout(model).block_paths), dim, heads, head, vocabulary_size(model))
 
     def activations(self, readings: Collection[Reading]) -> int:
         """Return how many vectors the readings are for each token; attention is not one."""
@@ -94,6 +98,8 @@ def tracing(model: PreTrainedModel, readings: Collection[Reading]) -> Iterator[T
         def note(handle: RemovableHandle) -> None:
             stack.callback(handle.remove)
 
+        if "tokens" in readings:
+            note(model.register_forward_pre_hook(partial(_read, trace), with_kwargs=True))
         if "embedding" in readings:
             note(blocks[0].register_forward_pre_hook(partial(_enter, trace), with_kwargs=True))
         if "blocks" in readings:
@@ -116,6 +122,11 @@ def _require_plain_attention(model: PreTrainedModel) -> None:
             f"no loss can look at the attention of a {type(model).__name__}, which caps its scores; choose losses on "
             "predictions, blocks, feed-forwards or the embedding"
         )
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _read(trace: Trace, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    trace.tokens = args[0] if args else kwargs["input_ids"]
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]

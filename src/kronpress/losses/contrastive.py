@@ -20,8 +20,8 @@ class TokenContrast(StateLoss):
     """The mean over tokens i of -log softmax_j(cos(s_i, t_j)/τ) at j = i, of the last blocks' vectors s and t.
 
     Token-level contrastive distillation of QuantGPT (Tao et al., 2022): a token's own vector in the teacher is to be
-    nearer than those of the sentence's other tokens. The paper keeps vectors of earlier steps in a memory bank and
-    draws the others from it; here they come from the batch alone. It is positive even where the student equals the
+    nearer than those of the sentence's other tokens. These are the teacher's, and of the batch alone; those that the
+    paper keeps from earlier steps are in the loss `contrastive_bank`. It is positive even where the student equals the
     teacher.
 
     Attributes:

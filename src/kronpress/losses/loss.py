@@ -60,8 +60,15 @@ class LayerLoss(Loss):
     def reads(self) -> frozenset[Reading]:
         """Which activations it needs."""
 
+    @property
+    def reads_of_student(self) -> frozenset[Reading]:
+        """What it needs of the student alone, beside these."""
+        return frozenset()
+
     def projection(self, student: Sizes, teacher: Sizes) -> nn.Module | None:
-        """Return what maps the student's activations to the teacher's width, trained along and kept out of the student.
+        """Return what stays from batch to batch beside the student, as part of the training's checkpoints.
+
+        These are maps from the student's width to the teacher's, which are trained along, and what a loss remembers.
 
         Raises:
             KronpressError: the two models do not fit together under this loss.
@@ -81,6 +88,12 @@ LOSSES: Shelf[type[Loss]] = Shelf("loss")
 def readings_of(losses: Mapping[str, Loss]) -> frozenset[Reading]:
     """Return which activations the losses look at, in student and teacher."""
     return frozenset().union(*(loss.reads for loss in losses.values() if isinstance(loss, LayerLoss)))
+
+
+def readings_of_student(losses: Mapping[str, Loss]) -> frozenset[Reading]:
+    """Return which activations the losses look at in the student."""
+    own = (loss.reads_of_student for loss in losses.values() if isinstance(loss, LayerLoss))
+    return readings_of(losses).union(*own)
 
 
 def compares(losses: Mapping[str, Loss]) -> bool:

@@ -63,11 +63,14 @@ class StateLoss(LayerLoss):
         self, student: Trace, teacher: Trace, *, seen: Bool[Tensor, "batch tokens"], projection: nn.Module | None
     ) -> Float[Tensor, ""]:
         """Return the loss of a batch."""
+        return self.between(self.states_of(student, teacher, maps=projection), seen=seen)
+
+    def states_of(self, student: Trace, teacher: Trace, *, maps: nn.Module | None) -> States:
+        """Return the pairs of what the layers gave, the student's through its map."""
         ours, theirs = self.layers_of(student), self.layers_of(teacher)
         pairs = self.pairs(len(ours), len(theirs))
-        maps = list(projection.children()) if projection is not None else [nn.Identity() for _ in pairs]
-        states = [(move(ours[i].float()), theirs[j].float()) for move, (i, j) in zip(maps, pairs, strict=True)]
-        return self.between(states, seen=seen)
+        moves = list(maps.children()) if maps is not None else [nn.Identity() for _ in pairs]
+        return [(move(ours[i].float()), theirs[j].float()) for move, (i, j) in zip(moves, pairs, strict=True)]
 
 
 def mean_of(values: Float[Tensor, " some"]) -> Float[Tensor, ""]:

@@ -23,7 +23,7 @@ from kronpress.losses import (
     Predictions,
     TeacherPredictions,
     Top,
-    readings_of,
+    readings_of_student,
 )
 from kronpress.teacher import Teacher, TextHead
 from kronpress.train.head import through_head
@@ -34,8 +34,9 @@ PART_ELEMENTS = 2**20  # logits that are looked at together: 4 MB in fp32, which
 class Objective(nn.Module):
     """The weighted sum of losses of a student, most of them between it and its teacher.
 
-    Its parameters are the student's and those of projections between models of different width; the teacher is no
-    submodule, so that it is neither trained nor saved nor sharded. What both models compute, and which of it the
+    Its parameters are the student's and those of projections between models of different width, beside which lie the
+    banks that losses keep from batch to batch; the teacher is no submodule, so that it is neither trained nor saved nor
+    sharded. What both models compute, and which of it the
     losses of logits see, is for subclasses to say.
 
     Attributes:
@@ -48,7 +49,7 @@ class Objective(nn.Module):
         self.student, self.teacher, self.losses = student, teacher, dict(losses)
         self.logit_losses = {name: loss for name, loss in losses.items() if isinstance(loss, LogitLoss)}
         self.layer_losses = {name: loss for name, loss in losses.items() if isinstance(loss, LayerLoss)}
-        self.readings = readings_of(losses)
+        self.readings = readings_of_student(losses)
         self.projections = nn.ModuleDict()
         for name, loss in self.layer_losses.items():
             projection = loss.projection(Sizes.of(student), self._sizes_of_teacher(name, loss))
