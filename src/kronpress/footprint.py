@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from kronpress.checkpoint.file_size import file_size
 from kronpress.errors import KronpressError
 from kronpress.families import layout
 from kronpress.families.dense_shapes import DenseShapes, dense_shapes
@@ -22,6 +23,7 @@ from kronpress.layers import (
     LayerSpec,
     StructuredSpec,
     TensorFormat,
+    TensorSpec,
     require_same_place,
     spec_of,
     structured_layers,
@@ -43,7 +45,7 @@ def footprint(
 ) -> Footprint:
     """Return what a model weighs, which may be on the meta device, or what one of a plan would, with nothing built.
 
-    A plan is priced in the number format that the config names, or in float32.
+    A plan is priced in the number format that the config names, or in float32; on disk in one safetensors file.
 
     Args:
         subject: the model, or a plan of it.
@@ -57,7 +59,7 @@ def footprint(
     if isinstance(subject, Plan):
         assert config is not None, "a plan is priced with the config of the dense model"
         return _priced(_planned(subject, config))
-    return _priced(_measured(subject), bytes_on_disk=None if folder is None else _bytes_on_disk(Path(folder)))
+    return _priced(_measured(subject, folder=None if folder is None else Path(folder)))
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class _Inventory:
     Attributes:
         parameters: the numbers stored.
         bytes: of all tensors in memory.
+        bytes_on_disk: of the safetensors files; None where there is no folder.
         layers: path → the form of each layer that computes; one that stands at several paths is at one of them.
         blocks: the paths of the blocks.
         head: the form of the output head.
@@ -75,13 +78,14 @@ class _Inventory:
 
     parameters: int
     bytes: int
+    bytes_on_disk: int | None
     layers: Mapping[str, LayerSpec]
     blocks: tuple[str, ...]
     head: LayerSpec | None
     tied: bool
 
 
-def _priced(model: _Inventory, *, bytes_on_disk: int | None = None) -> Footprint:
+def _priced(model: _Inventory) -> Footprint:
     stored, layers = model.parameters, model.layers.values()
     weight, bias, tied = 0, 0, 0
     if model.head is not None:
@@ -96,7 +100,7 @@ def _priced(model: _Inventory, *, bytes_on_disk: int | None = None) -> Footprint
         parameters_without_head=stored if model.tied else stored - weight - bias,
         parameters_effective=stored + saved,
         bytes_in_memory=model.bytes,
-        bytes_on_disk=bytes_on_disk,
+        bytes_on_disk=model.bytes_on_disk,
         flops_per_token=sum(layer.flops_per_token for layer in layers),
         block_flops_per_token=sum((2 * n - 1) * count for layer in in_blocks for n, count in layer.inner_products),
     )
@@ -117,17 +121,19 @@ def _planned(plan: Plan, config: PreTrainedConfig) -> _Inventory:
     layers = _with_plan(dense, plan)
     head = layers.get(dense.head)
     tied = head is not None and bool(config.tie_word_embeddings) and _can_tie(layers[dense.embedding], head)
-    tensors = [tensor for path, layer in layers.items() if path != dense.head for tensor in layer.tensors.values()]
-    tensors += dense.vectors.values()
-    if head is not None:
-        own = head.own_tensors if tied else head.tensors
-        tensors += [tensor for name, tensor in own.items() if name == "bias" or not tied]
-        if dense.shared_bias is not None and not (tied and head.bias_parameters):
-            tensors.append(dense.shared_bias)
+    stored_layers = {path: layer for path, layer in layers.items() if not (tied and path == dense.head)}
+    tensors = {f"{path}.{name}": spec for path, layer in stored_layers.items() for name, spec in layer.tensors.items()}
+    tensors |= dense.vectors
+    if head is not None and (dense.shared_bias is not None or tied):
+        bias = {dense.shared_bias or f"{dense.head}.bias": TensorSpec((head.matrix[0],))}
+        tensors |= bias if dense.shared_bias is not None or head.bias_parameters else {}
+    if head is None:  # a base model alone is stored without its prefix
+        tensors = {name.removeprefix(dense.prefix): tensor for name, tensor in tensors.items()}
     stored = TensorFormat.of(config.dtype) if isinstance(config.dtype, torch.dtype) else FLOAT32
     return _Inventory(
-        parameters=sum(tensor.parameters for tensor in tensors),
-        bytes=sum(tensor.bytes(stored) for tensor in (*tensors, *dense.buffers.values())),
+        parameters=sum(tensor.parameters for tensor in tensors.values()),
+        bytes=sum(tensor.bytes(stored) for tensor in (*tensors.values(), *dense.buffers.values())),
+        bytes_on_disk=file_size(tensors, model=stored),
         layers=layers,
         blocks=dense.blocks,
         head=head,
@@ -161,12 +167,13 @@ def _can_tie(embedding: LayerSpec, head: LayerSpec) -> bool:
     return not isinstance(embedding, StructuredSpec) and not isinstance(head, StructuredSpec)
 
 
-def _measured(model: PreTrainedModel) -> _Inventory:
+def _measured(model: PreTrainedModel, *, folder: Path | None) -> _Inventory:
     """Take the inventory of a model that is there."""
     head = model.get_output_embeddings()
     return _Inventory(
         parameters=_stored(model),
         bytes=sum(tensor.numel() * tensor.element_size() for tensor in _tensors(model)),
+        bytes_on_disk=None if folder is None else _bytes_on_disk(folder),
         layers={path: form for path, layer in _computing_layers(model, set()) if (form := spec_of(layer)) is not None},
         blocks=layout(model).block_paths,
         head=None if head is None else spec_of(head),

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kronpress.checkpoint import files
+from kronpress.layers import packed
 
 
 def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
@@ -23,8 +24,9 @@ def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def weights_digest(model: PreTrainedModel) -> str:
-    """Return the digest of a model's parameters."""
-    return tensors_digest(model.named_parameters())
+    """Return the digest of what a model stores: parameters, codes and orders."""
+    with packed(model):
+        return tensors_digest(model.state_dict().items())
 
 
 def model_sources(names: Iterable[str]) -> dict[str, str]:

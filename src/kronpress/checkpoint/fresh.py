@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from transformers import initialization
 
-from kronpress.layers import StructuredLayer
+from kronpress.layers import Coded, QuantizedTensor, RoundedInputs, StructuredLayer
 
 _CONSTANT = {"bias": initialization.zeros_, "scales": initialization.ones_}
 
@@ -27,6 +28,29 @@ def fill(layer: StructuredLayer, *, deviation: float) -> None:
         summed = math.sqrt(math.prod(parameter.numel() for parameter in factors) / (rows * columns))
         for parameter in factors:
             initialization.normal_(parameter, std=(deviation / math.sqrt(summed)) ** (1 / len(factors)))
+
+
+def draw(tensor: QuantizedTensor, *, deviation: float) -> None:
+    """Draw codes at random, scaled to numbers of the standard deviation `deviation`; what was loaded stays."""
+    if tensor.packed is None or _is_loaded(tensor.packed):
+        return
+    numbers = torch.randn(tensor.size, device=tensor.packed.device) * deviation
+    groups = tensor.grid.groups(numbers)
+    scale, shift = tensor.grid.span(groups)
+    tensor.take(Coded(tensor.grid.codes(groups, scale, shift), scale, shift))
+
+
+def open_wide(inputs: RoundedInputs) -> None:
+    """Let a stored range reach from -1 to 1; one that was loaded stays."""
+    if inputs.scale is not None and not _is_loaded(inputs.scale):
+        scale, shift = inputs.grid.span(torch.tensor([[[-1.0, 1.0]]], device=inputs.scale.device))
+        inputs.scale.copy_(scale[..., 0])
+        if inputs.shift is not None and shift is not None:
+            inputs.shift.copy_(shift[..., 0])
+
+
+def _is_loaded(tensor: Tensor) -> bool:
+    return tensor.is_meta or getattr(tensor, "_is_hf_initialized", False)
 
 
 def _has_factors(layer: StructuredLayer) -> bool:

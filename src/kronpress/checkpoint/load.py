@@ -49,20 +49,27 @@ from kronpress.checkpoint.save import save
 from kronpress.checkpoint.ties import settle_ties
 from kronpress.errors import KronpressError, did_you_mean, shown
 from kronpress.families import FAMILIES
+from kronpress.layers import quantized_tensors
 
 
-def load(folder: str | Path, *, dtype: torch.dtype | None = None, verify: bool = True) -> PreTrainedModel:
+def load(
+    folder: str | Path, *, dtype: torch.dtype | None = None, verify: bool = True, unpack: bool = False
+) -> PreTrainedModel:
     """Open a model, checking that every weight is there and, where a probe is recorded, the outputs.
 
     Args:
         folder: a checkpoint folder, a hub id, a GGUF file or `bundled:NAME`.
         dtype: of the parameters; the checkpoint's own by default.
         verify: check the probe of a kronpress checkpoint.
+        unpack: of numbers that are stored as codes of a grid, keep the numbers in memory beside the codes: a layer then
+            computes as fast as a dense one, and takes as much memory.
 
     Raises:
         KronpressError: the model is missing, damaged, incomplete or not supported.
     """
     model, _ = _open(str(folder), dtype, verify)
+    for tensor in quantized_tensors(model) if unpack else ():
+        tensor.unpack()
     return model
 
 

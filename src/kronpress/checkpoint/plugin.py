@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,16 @@ from kronpress.checkpoint.resize import guarded_resize
 from kronpress.checkpoint.ties import share_tied_factors
 from kronpress.errors import KronpressError
 from kronpress.families import FAMILIES, base_prefix, family_of, has_module, replace_module
-from kronpress.layers import StructuredLayer, StructuredSpec, require_fit, structured_layers
+from kronpress.layers import (
+    QuantizedTensor,
+    RoundedInputs,
+    StructuredLayer,
+    StructuredSpec,
+    is_learning,
+    packed,
+    require_fit,
+    structured_layers,
+)
 
 
 @register_quantizer(METHOD)
@@ -98,8 +107,13 @@ class KronpressModel(PreTrainedModel):
         whole.init_weights()
 
     def _init_weights(self, module: nn.Module) -> None:
+        deviation = getattr(self.config, "initializer_range", None) or 0.02
         if isinstance(module, StructuredLayer):
-            fresh.fill(module, deviation=getattr(self.config, "initializer_range", None) or 0.02)
+            fresh.fill(module, deviation=deviation)
+        elif isinstance(module, QuantizedTensor):
+            fresh.draw(module, deviation=deviation)
+        elif isinstance(module, RoundedInputs):
+            fresh.open_wide(module)
         else:
             parent: Any = super()
             parent._init_weights(module)
@@ -139,9 +153,11 @@ class KronpressModel(PreTrainedModel):
         recorded = getattr(self.config, "quantization_config", None)
         try:
             adopt(self)
-            super().save_pretrained(
-                save_directory, is_main_process, state_dict, False, max_shard_size, name, *more, **options
-            )
+            given = None if is_learning(self) else state_dict  # which would hold latent numbers
+            with nullcontext() if adapters else packed(self):
+                super().save_pretrained(
+                    save_directory, is_main_process, given, False, max_shard_size, name, *more, **options
+                )
         finally:
             self.config.quantization_config = recorded  # a model around this one has other paths
         if is_main_process and not adapters:

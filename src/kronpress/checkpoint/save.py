@@ -44,8 +44,9 @@ def save(model: PreTrainedModel, folder: str | Path, *, tokenizer: Any = None, c
 
 
 def bytes_of(model: PreTrainedModel) -> int:
-    """Return what the parameters take, in memory as on disk."""
-    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    """Return what parameters, codes and orders take, in memory as on disk."""
+    stored = {id(tensor): tensor.nbytes for tensor in model.state_dict(keep_vars=True).values()}
+    return sum(stored.values())
 
 
 def write_checkpoint(folder: Path, model: PreTrainedModel, *, tokenizer: Any = None, card: str | None = None) -> None:

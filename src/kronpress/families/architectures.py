@@ -52,7 +52,7 @@ class Architecture:
         head: path → what stands before the output head.
         head_vectors: name → the size of a vector there.
         head_bias: whether the output head has a bias.
-        shares_bias: whether another module has a bias that is the head's where the two are tied.
+        shared_bias: name of the bias of another module that is the head's where the two are tied.
         pooler: path → the linear layer that the base model alone has.
         buffers: name → the names of its sizes, and its number format.
     """
@@ -65,7 +65,7 @@ class Architecture:
     head: Mapping[str, Linear] = field(default_factory=dict)
     head_vectors: Mapping[str, str] = field(default_factory=dict)
     head_bias: bool = False
-    shares_bias: bool = False
+    shared_bias: str | None = None
     pooler: Mapping[str, Linear] = field(default_factory=dict)
     buffers: Mapping[str, tuple[tuple[str, ...], TensorFormat]] = field(default_factory=dict)
 
@@ -127,7 +127,7 @@ ARCHITECTURES.add("qwen2", _llama(attention=True))
 ARCHITECTURES.add("qwen3", _llama(attention="attention_bias", output="attention_bias", **_QUERY_KEY_NORMS))
 
 
-def _bert(prefix: str, *, transform: str, norm: str) -> Architecture:
+def _bert(prefix: str, *, head: str, transform: str, norm: str) -> Architecture:
     """Return the shapes of BERT, whose head has other names in RoBERTa."""
     hidden = ("query", "key", "value")
     return Architecture(
@@ -144,10 +144,10 @@ def _bert(prefix: str, *, transform: str, norm: str) -> Architecture:
             "embeddings.position_embeddings": ("positions", "hidden"),
             "embeddings.token_type_embeddings": ("types", "hidden"),
         },
-        head={transform: Linear("hidden", "hidden")},
-        head_vectors=_norms(norm),
+        head={f"{head}.{transform}": Linear("hidden", "hidden")},
+        head_vectors=_norms(f"{head}.{norm}"),
         head_bias=True,
-        shares_bias=True,
+        shared_bias=f"{head}.bias",
         pooler={"pooler.dense": Linear("hidden", "hidden")},
         buffers={"embeddings.position_ids": _POSITIONS, "embeddings.token_type_ids": _POSITIONS},
     )
@@ -155,13 +155,9 @@ def _bert(prefix: str, *, transform: str, norm: str) -> Architecture:
 
 ARCHITECTURES.add(
     "bert",
-    _bert(
-        "bert",
-        transform="cls.predictions.transform.dense",
-        norm="cls.predictions.transform.LayerNorm",
-    ),
+    _bert("bert", head="cls.predictions", transform="transform.dense", norm="transform.LayerNorm"),
 )
-ARCHITECTURES.add("roberta", _bert("roberta", transform="lm_head.dense", norm="lm_head.layer_norm"))
+ARCHITECTURES.add("roberta", _bert("roberta", head="lm_head", transform="dense", norm="layer_norm"))
 ARCHITECTURES.add(
     "distilbert",
     Architecture(

@@ -24,7 +24,7 @@ class DenseShapes:
         blocks: the paths of the blocks.
         embedding: path of the token table.
         head: path of the output head, which a base model lacks.
-        shared_bias: a bias that is the head's own where that has one and is tied; None where there is none.
+        shared_bias: name of a bias that is the head's own where that has one and is tied; None where there is none.
     """
 
     prefix: str
@@ -34,7 +34,7 @@ class DenseShapes:
     blocks: tuple[str, ...]
     embedding: str
     head: str
-    shared_bias: TensorSpec | None
+    shared_bias: str | None
 
 
 def dense_shapes(
@@ -103,7 +103,7 @@ class _Writer:
             output = Linear("vocabulary", "hidden", self.architecture.head_bias)
             layers |= self._linear({**self.architecture.head, head: output}, sizes, prefix="")
         vectors, buffers = dict(self._vectors(sizes, blocks, base=base)), dict(self._buffers(sizes))
-        shared = TensorSpec((sizes["vocabulary"],)) if self.architecture.shares_bias and not base else None
+        shared = None if base else self.architecture.shared_bias
         return DenseShapes(prefix, layers, vectors, buffers, blocks, embedding, head, shared)
 
     def _is_base(self) -> bool:

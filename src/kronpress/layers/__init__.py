@@ -14,7 +14,7 @@ from kronpress.layers.kronecker_embedding import (
     NestedKroneckerEmbeddingSpec,
 )
 from kronpress.layers.low_rank import LowRankLinear, LowRankLinearSpec
-from kronpress.layers.on_grids import Matrix, matrices_of, quantized_tensors, rounded_inputs
+from kronpress.layers.on_grids import Matrix, is_learning, matrices_of, pack, packed, quantized_tensors, rounded_inputs
 from kronpress.layers.quantized import (
     QuantizedEmbedding,
     QuantizedEmbeddingSpec,
@@ -91,10 +91,13 @@ __all__ = [
     "TensorTrainLinear",
     "TensorTrainLinearSpec",
     "bias_of",
+    "is_learning",
     "linear",
     "matrices_of",
     "narrowed",
     "on_grids",
+    "pack",
+    "packed",
     "parse_spec",
     "quantized_tensors",
     "require_fit",

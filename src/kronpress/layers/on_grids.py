@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -67,3 +68,28 @@ def quantized_tensors(model: nn.Module) -> Iterator[QuantizedTensor]:
 def rounded_inputs(model: nn.Module) -> Iterator[RoundedInputs]:
     """Go through what rounds inputs of a model's layers."""
     return (module for module in model.modules() if isinstance(module, RoundedInputs))
+
+
+def grids_of(model: nn.Module) -> list[QuantizedTensor | RoundedInputs]:
+    """Return all that lies on grids in a model."""
+    return [*quantized_tensors(model), *rounded_inputs(model)]
+
+
+def is_learning(model: nn.Module) -> bool:
+    """Say whether a tensor or a range of a model learns."""
+    return any(part.learning for part in grids_of(model))
+
+
+def pack(model: nn.Module) -> None:
+    """Let all tensors and ranges of a model learn no more, and keep the codes alone."""
+    for part in grids_of(model):
+        part.pack()
+
+
+@contextmanager
+def packed(model: nn.Module) -> Iterator[None]:
+    """Keep the codes of a model alone inside of the context, as they are stored; what learns goes on after it."""
+    with ExitStack() as held:
+        for part in grids_of(model):
+            held.enter_context(part.packed_for_now())
+        yield

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -117,7 +118,7 @@ class QuantizedTensor(nn.Module):
     def of(cls, coded: Coded, grid: Grid, size: Sequence[int], *, dtype: torch.dtype) -> QuantizedTensor:
         """Return a packed tensor."""
         tensor = cls(grid, size, device="meta", dtype=dtype)
-        tensor._take(coded)
+        tensor.take(coded)
         tensor.like = torch.empty(0, dtype=dtype, device=coded.codes.device)
         return tensor
 
@@ -166,8 +167,26 @@ class QuantizedTensor(nn.Module):
         if self.latent is not None:
             coded = self.coded()
             self.latent, self.rule, self.learned = None, None, nn.ParameterDict()
-            self._take(coded)
+            self.take(coded)
         self._values = None
+
+    @contextmanager
+    def packed_for_now(self) -> Iterator[None]:
+        """Keep the codes alone inside of the context, and what was learned again after it."""
+        kept = self.latent, self.learned, self.rule
+        self.pack()
+        try:
+            yield
+        finally:
+            self.latent, self.learned, self.rule = kept
+            if self.learning:
+                self.packed = self.scale = self.shift = None
+
+    def give(self, dtype: torch.dtype) -> None:
+        """Give the numbers in another number format from now on."""
+        self.like = self.like.to(dtype)
+        if self._values is not None:
+            self.unpack()
 
     def unpack(self) -> None:
         """Keep the numbers beside the codes, so that a call need not read those."""
@@ -177,7 +196,8 @@ class QuantizedTensor(nn.Module):
     def _is_set(self) -> bool:
         return self.learning or (self.packed is not None and not self.packed.is_meta)
 
-    def _take(self, coded: Coded) -> None:
+    def take(self, coded: Coded) -> None:
+        """Take codes over in the place of those that it has."""
         self.packed = self.grid.pack(coded.codes)
         self.scale = coded.scale.detach()[..., 0].to(self.grid.scale_dtype)
         self.shift = None if coded.shift is None else coded.shift.detach()[..., 0].to(self.grid.scale_dtype)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -97,6 +98,18 @@ class RoundedInputs(nn.Module):
             self.scale = coded.scale.detach()[..., 0]
             self.shift = None if coded.shift is None else coded.shift.detach()[..., 0]
         self.rule, self.learned = None, nn.ParameterDict()
+
+    @contextmanager
+    def packed_for_now(self) -> Iterator[None]:
+        """Keep the scale as it is inside of the context, and what was learned again after it."""
+        kept = self.learned, self.rule
+        self.pack()
+        try:
+            yield
+        finally:
+            self.learned, self.rule = kept
+            if self.learning:
+                self.scale = self.shift = None
 
     def _device(self) -> torch.device:
         return next(self.learned.parameters()).device

@@ -13,7 +13,8 @@ class Footprint(Record):
 
     `parameters` counts what is stored, a tied head once; `parameters_untied` counts the head as a matrix of its own,
     as some papers do; `parameters_without_head` leaves an untied head out (a tied one is the embedding, which stays).
-    `bytes_in_memory` covers parameters and buffers, `bytes_on_disk` the safetensors files or None without a folder.
+    `bytes_in_memory` covers parameters and buffers, `bytes_on_disk` the safetensors files, written or planned; it is
+    None for a model without a folder.
     `parameters_effective` counts the dense matrices that factors stand for: what the model computes with, not stores.
     `flops_per_token` is 2 for each multiply-add of the linear and structured layers, the head included; the attention
     scores, which grow with the length of the text, and element-wise work are left out. `block_flops_per_token`

@@ -17,6 +17,7 @@ from kronpress import processes
 from kronpress.checkpoint import bytes_of, files, load, notes_of, save, structured_layers, write_manifest
 from kronpress.errors import KronpressError
 from kronpress.evaluate import footprint
+from kronpress.layers import pack
 from kronpress.lock import locked
 from kronpress.memory import keep_freed_memory, peak_rss_bytes
 from kronpress.precision import NumberFormat, choose, computing_in, number_format
@@ -220,6 +221,7 @@ class _Progress:
         """Write checkpoint, card and report; the manifest says finished last."""
         run, student = self.run, self.bench.student
         files.remove(run.checkpoint)
+        pack(student)
         ready(student, dtype=getattr(torch, self.manifest.dtype))  # the base model's own; training ran in float32
         save(student, run.checkpoint, tokenizer=self.bench.tokenizer)
         plain = not structured_layers(student)

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from kronpress.checkpoint import load_with_tokenizer
 from kronpress.data import Corpus, read_text, split_held_out
 from kronpress.errors import KronpressError
+from kronpress.layers import quantized_tensors
 from kronpress.run.recipe import TextSource
 
 
@@ -54,4 +55,6 @@ def ready(model: PreTrainedModel, *, dtype: torch.dtype = torch.float32) -> PreT
     module.to(computing_device())
     for parameter in module.parameters():  # buffers, such as rotary frequencies, stay precise
         parameter.data = parameter.data.to(dtype)
+    for tensor in quantized_tensors(model):
+        tensor.give(dtype)
     return model
