@@ -1,0 +1,34 @@
+"""The shelf of quantizers: rules by which weights and inputs of layers are put on grids while they are trained."""
+
+from kronpress.quantizers.bwn import BinaryWeights
+from kronpress.quantizers.elastic import Elastic
+from kronpress.quantizers.laq import LossAware
+from kronpress.quantizers.least_squares import nearest
+from kronpress.quantizers.lsq import LearnedStep
+from kronpress.quantizers.maxabs import MaxAbs
+from kronpress.quantizers.minmax import MinMax
+from kronpress.quantizers.module_wise import ModuleWise
+from kronpress.quantizers.mse import LeastSquares
+from kronpress.quantizers.quantizer import BITS, QUANTIZERS, Quantizer
+from kronpress.quantizers.training import TakeImportance, learned_names, learning, take_importance
+from kronpress.quantizers.twn import TernaryWeights
+
+__all__ = [
+    "BITS",
+    "QUANTIZERS",
+    "BinaryWeights",
+    "Elastic",
+    "LearnedStep",
+    "LeastSquares",
+    "LossAware",
+    "MaxAbs",
+    "MinMax",
+    "ModuleWise",
+    "Quantizer",
+    "TakeImportance",
+    "TernaryWeights",
+    "learned_names",
+    "learning",
+    "nearest",
+    "take_importance",
+]
