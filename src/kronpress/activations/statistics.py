@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kronpress.activations.moments import Moments
-from kronpress.layers import weight_of
+from kronpress.layers import spec_of
 
 
 class Statistic(ABC):
@@ -41,8 +42,10 @@ class InputMoments(Statistic):
     """
 
     def __init__(self, path: str, *, layer: nn.Module) -> None:
-        weight = weight_of(layer)
-        self.path, self._moments = path, Moments(weight.shape[1], 0, centered=False, device=weight.device)
+        form = spec_of(layer)
+        assert form is not None, f"{path} is no linear layer"
+        device = next(itertools.chain(layer.parameters(), layer.buffers())).device
+        self.path, self._moments = path, Moments(form.matrix[1], 0, centered=False, device=device)
 
     @contextmanager
     def watching(self, model: PreTrainedModel) -> Iterator[None]:

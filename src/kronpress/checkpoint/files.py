@@ -94,7 +94,7 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors in the format of safetensors, atomically; of those that share their memory, the first.
 
     Raises:
@@ -103,7 +103,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     stored = _distinct(tensors)
     try:
         with replacing(path) as partial:
-            safetensors.torch.save_file(stored, partial, metadata={"format": "pt"})
+            safetensors.torch.save_file(stored, partial, metadata={"format": "pt", **(metadata or {})})
     except (OSError, SafetensorError) as error:
         number = _number(error)
         if number is None:

@@ -33,6 +33,18 @@ class Matrix:
         return value
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return self.layer.spec.own_tensors[self.name].shape
+
+    @property
+    def latent(self) -> Tensor:
+        """Its numbers before they are put on a grid, as far as they are there: latent ones, or those that it has."""
+        tensor = self.quantized
+        numbers = self.tensor if tensor is None or tensor.latent is None else tensor.latent
+        return numbers.detach().float()
+
+    @property
     def quantized(self) -> QuantizedTensor | None:
         """What holds it on its grid; None where it is on none."""
         return self.layer.quantized().get(self.name)

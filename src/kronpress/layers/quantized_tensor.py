@@ -126,7 +126,7 @@ class QuantizedTensor(nn.Module):
         """Return the numbers."""
         if self.latent is not None:
             assert self.rule is not None
-            return self.rule.value(self.grid.groups(self.latent), self.grid, dict(self.learned.items())).view(self.size)
+            return self.rule.value(self.grid.groups(self.latent), self.grid, dict(self.learned.items())).reshape(self.size)
         return self._read() if self._values is None else self._values
 
     @property
@@ -155,11 +155,12 @@ class QuantizedTensor(nn.Module):
         start = None if latent is not None and not self._is_set() else self.coded()
         values = self().detach().float() if latent is None else latent.detach().float().clone()
         groups = self.grid.groups(values)
-        begun = rule.begin(groups, self.grid, start).items()
-        self.learned = nn.ParameterDict(
-            {name: nn.Parameter(number.clone(), requires_grad=name not in rule.fixed) for name, number in begun}
-        )
-        self.latent, self.rule = nn.Parameter(values.contiguous()), rule
+        self.go_on(rule, rule.begin(groups, self.grid, start), latent=values)
+
+    def go_on(self, rule: Rule, learned: Learned, *, latent: Float[Tensor, "*size"]) -> None:
+        """Let it learn by a rule, which has come so far."""
+        self.learned = parameters_of(rule, learned)
+        self.latent, self.rule = nn.Parameter(latent.contiguous()), rule
         self.packed = self.scale = self.shift = self._values = None
 
     def pack(self) -> None:
@@ -219,6 +220,13 @@ class QuantizedTensor(nn.Module):
     def extra_repr(self) -> str:
         """Return the size and the grid as the printed model shows them."""
         return f"{'×'.join(map(str, self.size))}, {self.grid.levels}, group={self.grid.group}"
+
+
+def parameters_of(rule: Rule, learned: Learned) -> nn.ParameterDict:
+    """Return what a rule learns as parameters."""
+    return nn.ParameterDict(
+        {name: nn.Parameter(number.clone(), requires_grad=name not in rule.fixed) for name, number in learned.items()}
+    )
 
 
 def kept_format(tensor: Tensor, move: Callable[[Tensor], Tensor]) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kronpress.errors import KronpressError
 from kronpress.layers.grid import Grid, Groups
-from kronpress.layers.quantized_tensor import Coded, Rule, kept_format
+from kronpress.layers.quantized_tensor import Coded, Learned, Rule, kept_format, parameters_of
 
 
 class InputGrid(Grid):
@@ -73,7 +73,7 @@ class RoundedInputs(nn.Module):
                 if self.rule is None
                 else self.rule.value(groups, self.grid, dict(self.learned.items()))
             )
-        return rounded.view(x.shape).to(x.dtype)
+        return rounded.reshape(x.shape).to(x.dtype)
 
     @property
     def learning(self) -> bool:
@@ -85,10 +85,11 @@ class RoundedInputs(nn.Module):
         stored = self.scale is not None and not self.scale.is_meta and self.scale.isfinite().all()
         groups = self.grid.groups(example.float())
         start = self._coded(groups) if stored else None
-        begun = rule.begin(groups, self.grid, start).items()
-        self.learned = nn.ParameterDict(
-            {name: nn.Parameter(number.clone(), requires_grad=name not in rule.fixed) for name, number in begun}
-        )
+        self.go_on(rule, rule.begin(groups, self.grid, start))
+
+    def go_on(self, rule: Rule, learned: Learned) -> None:
+        """Let a rule learn the scale, which has come so far."""
+        self.learned = parameters_of(rule, learned)
         self.rule, self.scale, self.shift = rule, None, None
 
     def pack(self) -> None:

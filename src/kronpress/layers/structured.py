@@ -118,8 +118,9 @@ class StructuredLayer(Storing, ABC):
 
     def round_inputs(self, rounding: RoundedInputs) -> None:
         """Round whatever the layer is given from now on."""
+        if "inputs" not in self._modules:
+            self.register_forward_pre_hook(_rounded)
         self.inputs = rounding
-        self.register_forward_pre_hook(_rounded)
 
     @property
     def grids(self) -> dict[str, Any]:

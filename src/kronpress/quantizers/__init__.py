@@ -2,6 +2,7 @@
 
 from kronpress.quantizers.bwn import BinaryWeights
 from kronpress.quantizers.elastic import Elastic
+from kronpress.quantizers.examples import input_examples
 from kronpress.quantizers.laq import LossAware
 from kronpress.quantizers.least_squares import nearest
 from kronpress.quantizers.lsq import LearnedStep
@@ -9,12 +10,16 @@ from kronpress.quantizers.maxabs import MaxAbs
 from kronpress.quantizers.minmax import MinMax
 from kronpress.quantizers.module_wise import ModuleWise
 from kronpress.quantizers.mse import LeastSquares
+from kronpress.quantizers.progress import keep_progress, take_progress
 from kronpress.quantizers.quantizer import BITS, QUANTIZERS, Quantizer
+from kronpress.quantizers.scheme import Scheme, Target
+from kronpress.quantizers.storage import FULL, Rounding, Storage
 from kronpress.quantizers.training import TakeImportance, learned_names, learning, take_importance
 from kronpress.quantizers.twn import TernaryWeights
 
 __all__ = [
     "BITS",
+    "FULL",
     "QUANTIZERS",
     "BinaryWeights",
     "Elastic",
@@ -25,10 +30,17 @@ __all__ = [
     "MinMax",
     "ModuleWise",
     "Quantizer",
+    "Rounding",
+    "Scheme",
+    "Storage",
     "TakeImportance",
+    "Target",
     "TernaryWeights",
+    "input_examples",
+    "keep_progress",
     "learned_names",
     "learning",
     "nearest",
     "take_importance",
+    "take_progress",
 ]

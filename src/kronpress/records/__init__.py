@@ -16,6 +16,7 @@ from kronpress.records.evaluation import (
     SpeedRow,
 )
 from kronpress.records.layers import FactorizeRecord, LayerChange
+from kronpress.records.quantization import QuantizationRecord, QuantizedLayer
 from kronpress.records.sizes import Footprint
 from kronpress.records.steps import StepRecord, StepReport
 from kronpress.records.tasks import FinetuneRecord, ModelScore, Score, SeedScore, TaskRecord
@@ -37,6 +38,8 @@ __all__ = [
     "ModelScore",
     "Perplexity",
     "PerplexityComparison",
+    "QuantizationRecord",
+    "QuantizedLayer",
     "Record",
     "Sample",
     "Score",

@@ -17,10 +17,11 @@ from kronpress import processes
 from kronpress.checkpoint import bytes_of, files, load, notes_of, save, structured_layers, write_manifest
 from kronpress.errors import KronpressError
 from kronpress.evaluate import footprint
-from kronpress.layers import pack
+from kronpress.layers import is_learning, pack
 from kronpress.lock import locked
 from kronpress.memory import keep_freed_memory, peak_rss_bytes
 from kronpress.precision import NumberFormat, choose, computing_in, number_format
+from kronpress.quantizers import keep_progress, take_progress
 from kronpress.records import StepRecord, StepReport
 from kronpress.report import model_card, write_report
 from kronpress.run.folder import Run
@@ -167,6 +168,8 @@ class _Progress:
         """Take the student as the last finished step left it; before that it is the dense model."""
         if self.manifest.checkpoint is not None:
             self.bench.student = ready(load(self.run.folder / self.manifest.checkpoint))
+            if self.run.progress_of(self.manifest.checkpoint).exists():
+                take_progress(self.bench.student, self.run.progress_of(self.manifest.checkpoint))
         elif self.bench.dense is not None:
             self.bench.student = copy.deepcopy(self.bench.dense)
 
@@ -211,6 +214,8 @@ class _Progress:
             checkpoint = self.run.step_checkpoint(index)
             files.remove(self.run.folder / checkpoint)
             save(self.bench.student, self.run.folder / checkpoint, tokenizer=self.bench.tokenizer)
+            if is_learning(self.bench.student):
+                keep_progress(self.bench.student, self.run.progress_of(checkpoint))
         self.run.keep_report(index, report)
         done = StepDone(name=step.kind, seconds=report.seconds)
         self.manifest = self.manifest.after(done, checkpoint=checkpoint)

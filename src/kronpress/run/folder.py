@@ -52,6 +52,10 @@ class Run:
         """Return where a step leaves the student, as the manifest names it."""
         return (self.step_folder(index) / "checkpoint").relative_to(self.folder).as_posix()
 
+    def progress_of(self, checkpoint: str) -> Path:
+        """Return where the latent numbers of a student lie whose checkpoint holds codes, if it learns them."""
+        return (self.folder / checkpoint).with_name("learning.safetensors")
+
     @property
     def measurements(self) -> Path:
         """What was measured of the dense model, so that every step need not measure it again."""
@@ -129,9 +133,10 @@ class Run:
         """Remove what finished steps needed to go on after an interruption, but not the latest student."""
         manifest = self.manifest()
         for index in range(len(manifest.steps)):
-            for path in (self.step_folder(index) / "trainer", self.step_folder(index) / "checkpoint"):
-                if path != self.folder / (manifest.checkpoint or ""):
-                    files.remove(path)
+            files.remove(self.step_folder(index) / "trainer")
+            if self.step_checkpoint(index) != manifest.checkpoint:
+                files.remove(self.folder / self.step_checkpoint(index))
+                self.progress_of(self.step_checkpoint(index)).unlink(missing_ok=True)
 
     def forget(self) -> None:
         """Remove all of a run in which nothing was achieved, so that a corrected command can use the folder."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, SerializeAsAny, field_validator
 
-from kronpress import distill, evaluate, factorize, finetune, prune  # noqa: F401  (their steps register themselves)
+from kronpress import distill, evaluate, factorize, finetune, prune, quantize  # noqa: F401  (their steps register themselves)
 from kronpress.data import read_utf8, user_path
 from kronpress.errors import KronpressError, did_you_mean, shown
 from kronpress.notation import read_yaml, write_yaml

@@ -1,0 +1,172 @@
+"""The quantize step of a recipe."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from pydantic import SerializeAsAny, field_validator
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from kronpress.activations import InputMoments, walk
+from kronpress.bars import Bar
+from kronpress.checkpoint import adopt, bytes_of, settle_ties
+from kronpress.layers import FLOAT32, LayerSpec, QuantizedLinear, matrices_of, packed, spec_of
+from kronpress.quantize.compensated import compensated
+from kronpress.quantize.fits import QUANTIZE_FITS, Compensated, Nearest, QuantizeFit
+from kronpress.quantizers import Scheme, Target, input_examples
+from kronpress.records import QuantizationRecord, QuantizedLayer
+from kronpress.step import STEPS, Needs, Step, Workbench
+from kronpress.validation import parse_named
+
+_EXAMPLES = 8  # windows of text that give the ranges of inputs
+
+Moment = Float[Tensor, "n n"] | None
+
+
+@STEPS.enroll
+class Quantize(Scheme, Step):
+    """Put the numbers of the student on grids of a few bits.
+
+    Steps after this one train latent numbers of full precision, which go to the grid at every use; the finished model
+    holds codes. A step of fewer bits goes on from the latent numbers.
+
+    Attributes:
+        fit: how codes are found: `nearest`, or `compensated` for the inputs of the training text.
+    """
+
+    kind: ClassVar[str] = "quantize"
+    fit: SerializeAsAny[QuantizeFit] = Nearest()
+
+    @field_validator("fit", mode="before")
+    @classmethod
+    def _named_fit(cls, value: Any) -> QuantizeFit:
+        fit: QuantizeFit = parse_named(value, QUANTIZE_FITS, key="fit", default=Compensated.kind)
+        return fit
+
+    def needs(self) -> Needs:
+        """Return whether text is read: by the fit, or for the ranges of rounded inputs."""
+        return Needs(teacher=False, text=self.fit.reads_text or self._rounds_inputs)
+
+    def check(self, bench: Workbench) -> None:
+        """Check that grids fit the shapes, and that the text has a window."""
+        self.require(bench.student)
+        if self.needs().text:
+            size = self._window(bench.student)
+            bench.training_windows(size=size, tokens=size)
+
+    def run(self, bench: Workbench) -> QuantizationRecord:
+        """Quantize each layer of the student."""
+        model = bench.student
+        settle_ties(model)
+        before = {target.site.path: _form(model, target) for target in self.targets(model)}
+        layers = tuple(
+            self._quantized(model, target, moment, before=before[target.site.path])
+            for target, moment in self._with_moments(bench)
+        )
+        self._round_inputs(bench)
+        adopt(model)
+        fit = {"name": self.fit.kind, **self.fit.model_dump(mode="json")}
+        scheme = self.model_dump(mode="json", exclude={"fit"})
+        with packed(model):
+            total = bytes_of(model)
+        return QuantizationRecord(scheme=scheme, fit=fit, layers=layers, bytes=total, parts=_parts(layers, total))
+
+    @property
+    def _rounds_inputs(self) -> bool:
+        return self.inputs is not None and not self.inputs.leaves
+
+    def _window(self, model: PreTrainedModel) -> int:
+        return (self.fit if isinstance(self.fit, Compensated) else Compensated()).window_of(model)
+
+    def _with_moments(self, bench: Workbench) -> Iterator[tuple[Target, Moment]]:
+        """Go through the targets, each with the second moment of its inputs where the fit reads them."""
+        model = bench.student
+        targets = [target for target in self.targets(model) if not target.storage.leaves]
+        if not isinstance(self.fit, Compensated):
+            yield from ((target, None) for target in Bar(targets, desc="quantize", unit="layer"))
+            return
+        by_block: dict[int | None, list[Target]] = defaultdict(list)
+        for target in targets:
+            by_block[target.site.block].append(target)
+        yield from ((target, None) for target in by_block[None])
+
+        def wanted(block: int) -> list[InputMoments]:
+            paths = [target.site.path for target in by_block[block]]
+            return [InputMoments(path, layer=model.get_submodule(path)) for path in paths]
+
+        windows = bench.training_windows(size=self._window(model), tokens=self.fit.tokens)
+        for stop in walk(model, windows, wanted=wanted, description="quantize (compensated)"):
+            for target, moments in zip(by_block[stop.block], stop.statistics, strict=True):
+                yield target, moments.second_moment()
+
+    def _quantized(
+        self, model: PreTrainedModel, target: Target, moment: Moment, *, before: LayerSpec
+    ) -> QuantizedLayer:
+        """Put the matrices of a layer on their grid."""
+        layer = target.layer(model)
+        dense = layer.weight.detach().clone() if isinstance(layer, QuantizedLinear) and moment is not None else None
+        errors, sizes = [], []
+        for matrix in list(matrices_of(layer)):
+            coded = None
+            if dense is not None and moment is not None and isinstance(self.fit, Compensated):
+                grid, fit = target.storage.grid(), self.fit
+                coded = compensated(matrix.latent, grid, moment, rounds=fit.rounds, ridge=fit.ridge)
+            sizes.append(float(matrix.latent.norm()))
+            errors.append(target.put(matrix, coded=coded) * sizes[-1])
+        after = layer.spec
+        return QuantizedLayer(
+            path=target.site.path,
+            role=target.site.role,
+            block=target.site.block,
+            bits=_bits(after),
+            bytes_before=before.bytes(FLOAT32),
+            bytes_after=after.bytes(FLOAT32),
+            relative_error=math.hypot(*errors) / max(math.hypot(*sizes), 1e-30),
+            output_error=None if dense is None else _output_error(dense, layer.weight.detach(), moment),
+        )
+
+    def _round_inputs(self, bench: Workbench) -> None:
+        """Round the inputs of the layers that are to have such, from what they are given for some text."""
+        targets = [target for target in self.targets(bench.student) if target.rounding is not None]
+        if not targets:
+            return
+        layers = {target.site.path: target.layer(bench.student) for target in targets}
+        size = self._window(bench.student)
+        windows = bench.training_windows(size=size, tokens=_EXAMPLES * size)
+        examples = input_examples(bench.student, {"input_ids": windows}, list(layers))
+        for target in targets:
+            target.round_inputs(layers[target.site.path], example=examples.get(target.site.path))
+
+
+def _form(model: PreTrainedModel, target: Target) -> LayerSpec:
+    form = spec_of(model.get_submodule(target.site.path))
+    assert form is not None, f"{target.site.path} is no layer"
+    return form
+
+
+def _bits(form: LayerSpec) -> float:
+    """Return the bits stored for each number of the matrices of a layer."""
+    matrices = [tensor for tensor in form.tensors.values() if len(tensor.shape) > 1 and tensor.parameters]
+    return 8 * sum(tensor.bytes(FLOAT32) for tensor in matrices) / sum(tensor.parameters for tensor in matrices)
+
+
+def _output_error(dense: Tensor, weight: Tensor, moment: Moment) -> float:
+    """Return √(E‖(W − W')x‖² / E‖Wx‖²)."""
+    assert moment is not None
+    missing, whole = (dense - weight).double(), dense.double()
+    energies = [float(torch.linalg.vecdot(matrix @ moment.double(), matrix).sum()) for matrix in (missing, whole)]
+    return math.sqrt(max(0.0, energies[0]) / max(energies[1], 1e-30))
+
+
+def _parts(layers: tuple[QuantizedLayer, ...], total: int) -> Mapping[str, int]:
+    """Return the bytes of the weights, of the tables, and of all else."""
+    outside = {"embedding", "head", "positions", "types"}
+    tables = sum(layer.bytes_after for layer in layers if layer.role in outside)
+    weights = sum(layer.bytes_after for layer in layers if layer.role not in outside)
+    return {"weights": weights, "tables": tables, "other": total - weights - tables}
