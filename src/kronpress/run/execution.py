@@ -23,7 +23,7 @@ from kronpress.precision import NumberFormat, choose, computing_in, number_forma
 from kronpress.records import StepRecord, StepReport
 from kronpress.report import model_card, write_report
 from kronpress.run.folder import Run
-from kronpress.run.inputs import computing_device, open_model, open_texts, ready
+from kronpress.run.inputs import Texts, computing_device, open_model, ready
 from kronpress.run.manifest import Manifest, StepDone
 from kronpress.run.provenance import (
     environment,
@@ -124,8 +124,9 @@ class _Progress:
     @classmethod
     def open(cls, run: Run) -> _Progress:
         """Open texts and model, and the manifest; that of a new run is not on disk yet."""
-        texts = open_texts(run.recipe.data) if _reads_text(run.recipe) else None
+        sources = Texts.read(run.recipe.data) if _reads_text(run.recipe) else None
         model, tokenizer = open_model(run.recipe.model)
+        texts = None if sources is None else sources.mixed(tokenizer)
         digests = {
             "data": {} if texts is None else text_digests(*texts),
             "model": model_digests(model, tokenizer) if processes.is_main() else {},
@@ -212,7 +213,7 @@ class _Progress:
             save(self.bench.student, self.run.folder / checkpoint, tokenizer=self.bench.tokenizer)
         self.run.keep_report(index, report)
         done = StepDone(name=step.kind, seconds=report.seconds)
-        self.manifest = self.manifest.after(done, checkpoint=checkpoint)
+        self.manifest = self.manifest.after(done, checkpoint=checkpoint, notes=self.bench.notes)
         self.run.keep_manifest(self.manifest)
         self.run.sweep()
 
