@@ -59,13 +59,15 @@ class TextSetFile(Checked):
     """What the file of a set holds: the name of the set, and its texts by theirs."""
 
     name: str
-    texts: dict[str, TextOfSet] = Field(min_length=1)
+    texts: dict[str, TextOfSet]
 
     @field_validator("texts", mode="before")
     @classmethod
     def _named(cls, value: Any) -> Any:
-        if not isinstance(value, dict) or not all(isinstance(fields, dict) for fields in value.values()):
+        if not isinstance(value, dict) or not value or not all(isinstance(fields, dict) for fields in value.values()):
             raise KronpressError(f"texts is {shown(value)}; give each text as NAME: {{source: …}}")
+        if "general" in value:
+            raise KronpressError("texts: a text is called general, as the mean over all is; choose another name")
         return {name: parse(TextOfSet, fields, place=f"texts.{name[:80]}") for name, fields in value.items()}
 
 
