@@ -27,7 +27,7 @@ class TextShare(Checked):
     """One text of several, and its share of the tokens as a multiple of the others'."""
 
     source: str
-    weight: float = Field(default=1, ge=_LEAST_WEIGHT, le=1 / _LEAST_WEIGHT)
+    weight: float = Field(default=1.0, ge=_LEAST_WEIGHT, le=1 / _LEAST_WEIGHT)
 
 
 class TextSource(Checked):
