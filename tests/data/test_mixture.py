@@ -57,6 +57,14 @@ def test_the_others_go_on_where_a_text_ends_and_nothing_comes_twice() -> None:
     assert "a" not in corpus.text[round(1.1 * corpus.shares.tokens) :]
 
 
+def test_the_rest_of_a_long_text_is_reckoned_from_its_beginning() -> None:
+    texts = [WeightedText(documents(letter, count=count, size=1_000), 1) for letter, count in (("a", 350), ("é", 300))]
+    counted, reckoned = (mix(texts, TOKENIZER, counted=counted) for counted in (10**9, 1))
+    assert counted.shares is not None and reckoned.shares is not None
+    assert reckoned.shares.tokens == pytest.approx(counted.shares.tokens, rel=0.01)
+    assert share(reckoned.text[:500_000], "a", "é") == pytest.approx(share(counted.text[:500_000], "a", "é"), abs=0.01)
+
+
 def test_a_text_with_a_small_share_does_not_come_first() -> None:
     read = mixed((documents("a", count=50, size=1_000), 0.01), (documents("b", count=50, size=1_000), 1)).text
     assert "a" not in read[:20_000] and "a" in read

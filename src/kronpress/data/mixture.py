@@ -18,6 +18,7 @@ from kronpress.data.tokens import count_tokens
 
 _PIECE = 1000  # characters, some 200 to 250 tokens of English: a window holds pieces of few sources
 _PIECES = 256  # that are counted at once
+_COUNTED = 2**20  # characters of a text
 _BLANK_LINE = re.compile(r"\n[ \t]*\n")
 
 
@@ -29,16 +30,17 @@ class WeightedText:
     weight: float
 
 
-def mix(texts: Sequence[WeightedText], tokenizer: PreTrainedTokenizerBase) -> Corpus:
+def mix(texts: Sequence[WeightedText], tokenizer: PreTrainedTokenizerBase, *, counted: int = _COUNTED) -> Corpus:
     """Interleave texts document by document, so that their tokens stand in the ratio of the weights from the start on.
 
     Short documents go together and long ones are cut at the ends of paragraphs, see `pieces`. A piece comes when half
     of it is due, and ties go by the order of the texts: nothing is random. When a text has given everything, the
-    others go on; `shares` of the result says where that is. A single text stays as it is.
+    others go on; `shares` of the result says where that is. A single text stays as it is. The tokens of
+    about the first `counted` characters of each text are counted, and those of the rest are reckoned from them.
     """
     if len(texts) == 1:
         return texts[0].corpus
-    streams = [_Stream(text, tokenizer) for text in texts]
+    streams = [_Stream(text, tokenizer, counted) for text in texts]
     merged = heapq.merge(*(stream.due() for stream in streams), key=itemgetter(0))
     mixed = join_documents([piece for _, piece in merged])
     name = " + ".join(f"{stream.name} × {stream.weight:g}" for stream in streams)
@@ -69,7 +71,9 @@ class _Stream:
 
     text: WeightedText
     tokenizer: PreTrainedTokenizerBase
-    tokens: int = 0
+    counted: int
+    tokens: float = 0
+    characters: int = 0
 
     @property
     def name(self) -> str:
@@ -88,9 +92,16 @@ class _Stream:
         """Yield each piece after the place where its middle stands in a text whose weight is 1."""
         whole = (piece for piece in pieces(self.text.corpus.text) if piece.strip())
         while batch := list(islice(whole, _PIECES)):
-            for piece, count in zip(batch, count_tokens(batch, self.tokenizer), strict=True):
-                yield (self.tokens + count / 2) / self.weight, piece
-                self.tokens += count
+            for piece, tokens in zip(batch, self._counted(batch), strict=True):
+                yield (self.tokens + tokens / 2) / self.weight, piece
+                self.tokens += tokens
+                self.characters += len(piece)
+
+    def _counted(self, batch: Sequence[str]) -> Sequence[float]:
+        """Return how many tokens each piece has."""
+        if self.characters < self.counted:
+            return count_tokens(batch, self.tokenizer)
+        return [len(piece) * self.tokens / self.characters for piece in batch]
 
 
 def _shares(streams: Sequence[_Stream]) -> Shares:
