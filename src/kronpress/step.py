@@ -6,7 +6,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -57,6 +57,7 @@ class Workbench:
         folder: the step's own folder, for what it needs to resume.
         measurements: file with what was measured of the dense model, so that it is measured once per run.
         seed: of this step.
+        notes: what is to be told of the text as the steps have read it.
     """
 
     student: PreTrainedModel
@@ -67,6 +68,7 @@ class Workbench:
     folder: Path
     measurements: Path | None = None
     seed: int = 0
+    notes: list[str] = field(default_factory=list)
 
     @property
     def teacher(self) -> PreTrainedModel:
@@ -98,21 +100,43 @@ class Workbench:
             tqdm.write(f"warning: {self.measurements} is damaged; what it lacks is measured again")
         return sound
 
-    def training_windows(self, *, size: int, tokens: int | None = None) -> Int[Tensor, "windows size"]:
+    def training_windows(
+        self, *, size: int, tokens: int | None = None, drawn: int | None = None
+    ) -> Int[Tensor, "windows size"]:
         """Return the training text, or about its first `tokens` tokens, as windows of ids in the order of the text.
 
-        Where the model needs it, each begins with the token of the beginning of a text.
+        Where the model needs it, each begins with the token of the beginning of a text. A step that draws windows from
+        all over the text says how many tokens are `drawn`: of a mixture of texts it gets the first so many, because
+        in all of a mixture the longest text has the largest share.
         """
+        if tokens is None and self.train.shares is not None:
+            tokens = drawn
         limit = None if tokens is None else max(size, tokens)
+        self._note_shares(limit)
         return self._windows(self.train, size=size, limit=limit)
 
     def training_ids(self, *, tokens: int | None = None) -> Int[Tensor, " tokens"]:
         """Return the ids of the training text, or of its first `tokens` tokens, at least one and nothing added."""
+        self._note_shares(tokens)
         return windows(self._ids(self.train, limit=tokens), size=1, name=self.train.name).flatten()
 
     def held_out_windows(self, *, size: int, count: int) -> Int[Tensor, "windows size"]:
         """Return the first `count` windows of the held-out text, or as many as it has."""
         return self._windows(self.held_out, size=size, limit=size * count)[:count]
+
+    def _note_shares(self, limit: int | None) -> None:
+        """Note that so many tokens of a mixture, or all, are more than those in which its texts have their shares."""
+        shares = self.train.shares
+        if shares is None or (limit is not None and limit <= shares.tokens):
+            return
+        read = "all of it is" if limit is None else f"up to {limit:,} are"
+        note = (
+            f"the training text {self.train.name} keeps its shares for about {shares.tokens:,} tokens, where "
+            f"{shares.ends} ends, and {read} read; the other texts fill up the rest"
+        )
+        if note not in self.notes:
+            self.notes.append(note)
+            tqdm.write(f"note: {note}")
 
     def _windows(self, text: Corpus, *, size: int, limit: int | None) -> Int[Tensor, "windows size"]:
         first = beginning(self.tokenizer, model=self.student)

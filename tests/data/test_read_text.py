@@ -48,6 +48,21 @@ def test_sources_are_joined_and_a_comma_in_a_name_is_no_trap(tmp_path: Path) -> 
     assert read_text(str(write(tmp_path / "3,4.txt", "three"))).text == "three"
 
 
+def test_a_pattern_names_the_files_that_match(tmp_path: Path) -> None:
+    for name in ("b.txt", "a.txt", "w.txt", "b.pdf"):
+        write(tmp_path / "novels" / name, f"{name}\n")
+    assert read_text(f"{tmp_path}/novels/[!w]*").text == "a.txt\n\nb.txt\n"
+    assert read_text(f"{tmp_path}/novels/?.txt, {tmp_path}/novels/w.txt").text.count("w.txt") == 2
+    with pytest.raises(KronpressError, match=r"no \.txt, .* file matches '.*novels/x\*'; mend the pattern"):
+        read_text(f"{tmp_path}/novels/x*")
+
+
+def test_paths_start_from_a_folder_where_one_is_given(tmp_path: Path) -> None:
+    one, two = write(tmp_path / "in" / "1.txt", "one\n"), write(tmp_path / "2.txt", "two\n")
+    assert read_text("1.txt", folder=tmp_path / "in") == Corpus("1.txt", "one\n")
+    assert read_text(f"../2.txt, 1.txt, {one}, {two}", folder=tmp_path / "in").text == "two\n\none\n\none\n\ntwo\n"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -11,6 +11,7 @@ import yaml
 
 from kronpress.cli import app
 from kronpress.evaluate import PROTOCOLS
+from kronpress.evaluate.text_set import TextSetFile
 from kronpress.factorize import FITS, FORMS, PRESETS
 from kronpress.families import FAMILIES
 from kronpress.losses import LOSSES
@@ -21,7 +22,7 @@ from kronpress.tasks import TASKS
 from tests.docs.pages import PAGES, ROOT, commands, every, kronpress_commands
 
 COMMANDS = typer.main.get_command(app).commands
-RECIPES = every("yaml")
+RECIPES, SETS = every("yaml"), every("yml")
 
 
 def named(page: str) -> set[str]:
@@ -57,6 +58,12 @@ def test_recipes_read(label: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(RECIPES[label], encoding="utf-8")
     recipe = read_recipe(tmp_path / "recipe.yaml")
     assert [step.kind for step in recipe.steps] == [step["step"] for step in yaml.safe_load(RECIPES[label])["steps"]]
+
+
+@pytest.mark.parametrize("label", SETS)
+def test_sets_of_texts_read(label: str) -> None:
+    content = yaml.safe_load(SETS[label])
+    assert list(TextSetFile.model_validate(content).texts) == list(content["texts"])
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])

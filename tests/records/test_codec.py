@@ -27,12 +27,15 @@ from kronpress.records import (
     Sample,
     Score,
     SeedScore,
+    SetPerplexity,
     SpeedComparison,
     SpeedRow,
     StepRecord,
     StepReport,
     TaskRecord,
     TeacherStorage,
+    TextSetComparison,
+    TextSetScore,
     TrainingPoint,
     TrainingRecord,
     decode,
@@ -51,6 +54,7 @@ TRAINING = TrainingRecord(
     teacher=TeacherStorage(100, 8, 64),
 )
 DENSE = Perplexity("tokens-512", "text", 30.0, 511, 1, 0.5)
+TEXTS = TextSetScore("kinds", (SetPerplexity("news", "0123456789ab", DENSE),))
 LAMBADA = LambadaScore("lambada-openai", "file", 40.0, 25.0, 4, 0, 0.5)
 CHOICE = LmEvalScore("piqa", "acc", "none", 0.5, None, 10, 0, "1.0", "0.4.9")
 RECORDS: list[StepRecord] = [
@@ -70,6 +74,7 @@ RECORDS: list[StepRecord] = [
         Fidelity(0.9, 0.1, 8),
         SpeedComparison((SpeedRow("prefill", 1.0, 2.0, 2.0, 1.5, 2.5),), 256, 32, 5, 2, "cpu", "float32", "float32"),
         (Sample("a", "b", "c"),),
+        TextSetComparison.of(TEXTS, TEXTS),
     ),
     FinetuneRecord(
         (

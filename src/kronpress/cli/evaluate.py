@@ -65,8 +65,12 @@ def evaluate(
         list[str] | None,
         typer.Option(
             help="Protocol of perplexity, one of those below; may be repeated. By default tokens-512, or tokens-N "
-            "with the N tokens that the models see, or none where --lambada or --lm-eval is given and --data is not."
+            "with the N tokens that the models see, or none where --texts, --lambada or --lm-eval is given and --data "
+            "is not."
         ),
+    ] = None,
+    texts: Annotated[
+        Path | None, typer.Option(help="YAML file of a set of texts; with --against also the ratios' geometric mean.")
     ] = None,
     against: Annotated[str | None, typer.Option(help="A dense model to compare with, in the same run.")] = None,
     max_windows: Annotated[int | None, typer.Option(min=1, help="Measure the first windows only.")] = None,
@@ -92,9 +96,12 @@ def evaluate(
         raise KronpressError("--speed compares two models; name the other one with --against")
     if lm_eval_include is not None and lm_eval is None:
         raise KronpressError("--lm-eval-include holds tasks for --lm-eval; name which of them to measure")
-    reads_text = protocol or data is not None or not (lambada or lm_eval)
+    reads_text = protocol or data is not None or not (lambada or lm_eval or texts)
+    if max_windows is not None and texts is not None and not reads_text:
+        raise KronpressError("--max-windows is for --data; a set of texts says its windows in its file")
     evaluation = work.evaluate.asked(
         text=work.evaluate.text(protocol or (), data, max_windows) if reads_text else None,
+        texts=None if texts is None else work.evaluate.texts(texts),
         lambada=None if lambada is None else work.evaluate.lambada(lambada, limit),
         lm_eval=None if lm_eval is None else work.evaluate.lm_eval(lm_eval, lm_eval_include, limit),
         speed=speed,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,15 +15,30 @@ from kronpress.data.formats import ENDINGS, is_text, join_documents, read_file
 from kronpress.data.hub import HUB, hub_text
 from kronpress.errors import KronpressError, did_you_mean, shown
 
+_PATTERN = set("*?[")
 _CONTROLS = bytes(code for code in range(32) if chr(code) not in "\t\n\v\f\r")
 
 
 @dataclass(frozen=True)
+class Shares:
+    """How far a mixture of texts keeps the shares of its sources.
+
+    Attributes:
+        tokens: from the start, after which a source has nothing left to give.
+        ends: that source.
+    """
+
+    tokens: int
+    ends: str
+
+
+@dataclass(frozen=True)
 class Corpus:
-    """A text and the name by which reports and errors call it."""
+    """A text and the name by which reports and errors call it; `shares` are those of a mixture of texts."""
 
     name: str
     text: str
+    shares: Shares | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -30,13 +46,14 @@ class Corpus:
         return hashlib.sha256(self.text.encode("utf-8")).hexdigest()
 
 
-def read_text(source: str) -> Corpus:
+def read_text(source: str, *, folder: Path | None = None) -> Corpus:
     r"""Read the text that `source` names; the corpus is called what the source is called.
 
     A source is `bundled:python-reference` (the Python language reference, which ships inside CPython and differs
     between versions of Python; the fingerprint tells); a file; a folder (every file of text below it, in the order of
-    their paths); a data set on the hub, `hub:OWNER/NAME/CONFIGURATION#SPLIT`; or several of these with commas between
-    them.
+    their paths); a pattern such as `novels/*.txt` (the files of text that match it, in that order); a data set on the
+    hub, `hub:OWNER/NAME/CONFIGURATION#SPLIT`; or several of these with commas between them. Paths start from
+    `folder`, by default from where the program was started.
 
     Files of text are .txt, .text, .md, .raw and .tokens (WikiText's), each line as it is; .jsonl with one object a line
     and .parquet, their texts under `text`; all but .parquet also packed as .gz. A file that is named by itself may have
@@ -46,14 +63,15 @@ def read_text(source: str) -> Corpus:
     Raises:
         KronpressError: where the source is missing, of another kind, not UTF-8, malformed or empty.
     """
-    if source.strip() and _exists(source):
-        return Corpus(source, _read_source(source))
-    return Corpus(source, join_documents([_read_source(part.strip()) for part in source.split(",")]))
+    start = folder or Path()
+    if source.strip() and _exists(source, start):
+        return Corpus(source, _read_source(source, start))
+    return Corpus(source, join_documents([_read_source(part.strip(), start) for part in source.split(",")]))
 
 
-def _exists(source: str) -> bool:
+def _exists(source: str, folder: Path) -> bool:
     try:
-        return user_path(source).exists()
+        return (folder / user_path(source)).exists()
     except KronpressError:  # several sources may be no path together
         return False
 
@@ -79,13 +97,13 @@ def split_held_out(corpus: Corpus, *, fraction: float = 0.1) -> tuple[Corpus, Co
     return Corpus(f"{corpus.name} (train)", text[:cut]), Corpus(f"{corpus.name} (held out)", text[cut:])
 
 
-def _read_source(source: str) -> str:
+def _read_source(source: str, folder: Path) -> str:
     if not source:
         raise KronpressError("a text source has no name; name a file, a folder or 'bundled:python-reference'")
     if source.startswith("bundled:"):
         text = _read_bundled(source)
     else:
-        text = hub_text(source) if source.startswith(HUB) else _read_path(user_path(source))
+        text = hub_text(source) if source.startswith(HUB) else _read_path(folder / user_path(source))
     if not text.strip():
         raise KronpressError(f"the text {shown(source)} is empty; name a file or folder with text in it")
     raw = text.encode()
@@ -97,6 +115,8 @@ def _read_source(source: str) -> str:
 def _read_path(path: Path) -> str:
     if path.is_dir():
         return _read_folder(path)
+    if not path.is_file() and _PATTERN & set(path.name):
+        return _read_pattern(path)
     if not path.is_file():
         remedy = "name a file, a folder or 'bundled:python-reference'"
         raise KronpressError(
@@ -109,9 +129,18 @@ def _read_folder(folder: Path) -> str:
     paths = [path for path in folder.rglob("*") if is_text(path)]
     if not paths:
         raise KronpressError(f"the folder '{folder}' holds no {', '.join(ENDINGS)} file; name another folder")
-    return join_documents(
-        [read_file(path) for path in sorted(paths, key=lambda path: path.relative_to(folder).as_posix())]
-    )
+    return _read_files(paths, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _read_pattern(pattern: Path) -> str:
+    paths = [path for path in map(Path, glob.glob(str(pattern))) if is_text(path)]
+    if not paths:
+        raise KronpressError(f"no {', '.join(ENDINGS)} file matches {shown(str(pattern))}; mend the pattern")
+    return _read_files(paths, key=lambda path: path.as_posix())
+
+
+def _read_files(paths: Iterable[Path], *, key: Callable[[Path], str]) -> str:
+    return join_documents([read_file(path) for path in sorted(paths, key=key)])
 
 
 def _read_bundled(source: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Int
@@ -37,6 +37,12 @@ def tokenize(
         pieces.append(_ids(chunk, tokenizer))
         found += len(pieces[-1])
     return torch.cat([torch.empty(0, dtype=torch.long), *pieces])[:limit]
+
+
+def count_tokens(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return how many tokens each of several short texts has, without special ones."""
+    encoded = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)
+    return [len(ids) for ids in encoded["input_ids"]]
 
 
 def require_known(ids: Int[Tensor, "*any"], tokenizer: PreTrainedTokenizerBase, *, model: PreTrainedModel) -> None:

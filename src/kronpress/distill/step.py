@@ -195,8 +195,9 @@ class Distill(TrainingStep):
 
     def _texts(self, bench: Workbench, window: int, *, tokens: int | None = None) -> list[Text]:
         """Return the text to train on, in the order of the training, and the validation text if there is any."""
-        windows = bench.training_windows(size=window, tokens=tokens)
-        texts = [self._text(bench, windows, order=epochs_of(len(windows), count=self._count(window), seed=bench.seed))]
+        count = self._count(window)
+        windows = bench.training_windows(size=window, tokens=tokens, drawn=count * window)
+        texts = [self._text(bench, windows, order=epochs_of(len(windows), count=count, seed=bench.seed))]
         if self.validate_every is not None:
             held_out = bench.held_out_windows(size=window, count=self.validation_windows)
             texts.append(self._text(bench, held_out, order=torch.arange(len(held_out))))

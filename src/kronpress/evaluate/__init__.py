@@ -6,6 +6,7 @@ from kronpress.evaluate.perplexity import PROTOCOLS, PerplexityProtocol, longest
 from kronpress.evaluate.samples import generate_samples
 from kronpress.evaluate.speed import compare_speed
 from kronpress.evaluate.step import Evaluate
+from kronpress.evaluate.text_set import TextSet
 from kronpress.footprint import footprint
 from kronpress.records import (
     Fidelity,
@@ -28,6 +29,7 @@ __all__ = [
     "PerplexityProtocol",
     "SpeedComparison",
     "SpeedRow",
+    "TextSet",
     "compare_speed",
     "fidelity",
     "footprint",

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
-from jaxtyping import Int
-from torch import Tensor
 from transformers import PreTrainedModel
 
-from kronpress.data import Corpus, require_known, tokenize
-from kronpress.data import windows as windows_of
+from kronpress.data import Corpus
 from kronpress.evaluate.fidelity import fidelity
 from kronpress.evaluate.lambada import LAMBADA, Passage, read_lambada
 from kronpress.evaluate.lm_eval import LmEvalTasks
 from kronpress.evaluate.model_checks import require_causal
-from kronpress.evaluate.perplexity import PROTOCOLS, PerplexityProtocol, longest_protocol
+from kronpress.evaluate.perplexity_text import PerplexityText, Recall
 from kronpress.evaluate.samples import generate_samples
 from kronpress.evaluate.speed import compare_speed
-from kronpress.families import is_causal, position_limit
+from kronpress.evaluate.text_set import TextSet
+from kronpress.families import is_causal
 from kronpress.precision import mixed_precision, number_format
 from kronpress.records import (
     EvaluationRecord,
@@ -30,82 +27,17 @@ from kronpress.records import (
     LmEvalComparison,
     LmEvalScore,
     ModelEvaluation,
-    Perplexity,
     PerplexityComparison,
     Record,
     Sample,
+    TextSetComparison,
 )
-
-_FIDELITY_WINDOWS, _FIDELITY_SIZE = 64, 128
 
 R = TypeVar("R", bound=Record)
 
 
-@runtime_checkable
-class Recall(Protocol):
-    """Looks up what was measured under a key before, or measures it."""
-
-    def __call__(self, key: str, kind: type[R], measure: Callable[[], R], /) -> R:
-        """Return the record."""
-
-
 def _anew(_: str, __: type[R], measure: Callable[[], R]) -> R:
     return measure()
-
-
-@dataclass(frozen=True)
-class PerplexityText:
-    """A text to measure perplexity on.
-
-    Attributes:
-        protocols: None for tokens-512, or tokens-N with the N tokens that the models see.
-        max_windows: measure the first windows only.
-    """
-
-    corpus: Corpus
-    protocols: tuple[PerplexityProtocol, ...] | None = None
-    max_windows: int | None = None
-
-    def fitting(self, *models: PreTrainedModel) -> PerplexityText:
-        """Return the text with protocols that suit all models, where none are named."""
-        return self if self.protocols is not None else replace(self, protocols=(PROTOCOLS[longest_protocol(*models)],))
-
-    def measure(self, model: PreTrainedModel, tokenizer: Any, *, recall: Recall) -> list[Perplexity]:
-        """Measure a model by each protocol; the results name the text without its folders."""
-        name, content, precision = self.corpus.name, self.corpus.text, number_format(model.device).name
-
-        def measured(protocol: PerplexityProtocol) -> Perplexity:
-            result = protocol.measure(model, tokenizer, content, name=name, max_windows=self.max_windows)
-            return replace(result, text=Path(name).name)
-
-        return [
-            recall(
-                f"{protocol.name}/{self.corpus.fingerprint}/{self.max_windows}/{precision}",
-                Perplexity,
-                partial(measured, protocol),
-            )
-            for protocol in self.protocols or ()
-        ]
-
-    def check(self, model: PreTrainedModel, tokenizer: Any) -> None:
-        """Measure a window by each protocol.
-
-        Raises:
-            KronpressError: model, text and protocol do not fit together.
-        """
-        for protocol in self.fitting(model).protocols or ():
-            protocol.measure(model, tokenizer, self.corpus.text, name=self.corpus.name, max_windows=1, progress=False)
-
-    def fidelity_windows(self, model: PreTrainedModel, tokenizer: Any) -> Int[Tensor, "windows tokens"]:
-        """Return windows on which two models' outputs are compared.
-
-        Raises:
-            KronpressError: the text is too short, or has tokens that the model does not know.
-        """
-        size = min(_FIDELITY_SIZE, position_limit(model) or _FIDELITY_SIZE)
-        ids = tokenize(self.corpus, tokenizer, limit=size * _FIDELITY_WINDOWS)
-        require_known(ids, tokenizer, model=model)
-        return windows_of(ids, size=size, name=self.corpus.name)
 
 
 @dataclass(frozen=True)
@@ -152,12 +84,14 @@ class Evaluation:
     """All that is to be measured; what is None or empty is not.
 
     Attributes:
+        texts: a set of them, each with its own protocol.
         prompts: texts that both models continue greedily.
         speed: whether prefill and decode are compared, alternating.
         seed: of the prompt whose speed is measured.
     """
 
     text: PerplexityText | None = None
+    texts: TextSet | None = None
     lambada: LambadaFile | None = None
     lm_eval: LmEvalTasks | None = None
     prompts: tuple[str, ...] = ()
@@ -174,6 +108,8 @@ class Evaluation:
         Raises:
             KronpressError: something does not suit the model, or is not installed.
         """
+        if self.texts is not None:
+            self.texts.check(model, tokenizer)
         if self.lambada is not None:
             self.lambada.check(model, tokenizer)
         if self.lm_eval is not None:
@@ -201,9 +137,10 @@ class Evaluation:
         text, precision = self.fitting(model).text, number_format(model.device).name
         with mixed_precision(model.device):
             perplexities = [] if text is None else text.measure(model, tokenizer, recall=recall)
+            texts = None if self.texts is None else self.texts.measure(model, tokenizer, recall=recall)
             lambada = None if self.lambada is None else self.lambada.measure(model, tokenizer, recall=recall)
             lm_eval = () if self.lm_eval is None else _lm_eval(self.lm_eval, model, tokenizer, recall)
-        return ModelEvaluation(precision, tuple(perplexities), lambada, lm_eval)
+        return ModelEvaluation(precision, tuple(perplexities), lambada, lm_eval, texts=texts)
 
     def compare(
         self,
@@ -262,4 +199,5 @@ def _compared(record: EvaluationRecord, dense: ModelEvaluation, student: ModelEv
         perplexity=tuple(map(PerplexityComparison.of, dense.perplexity, student.perplexity)),
         lambada=LambadaComparison.of(dense.lambada, student.lambada) if dense.lambada and student.lambada else None,
         lm_eval=tuple(map(LmEvalComparison, dense.lm_eval, student.lm_eval)),
+        texts=TextSetComparison.of(dense.texts, student.texts) if dense.texts and student.texts else None,
     )

@@ -10,8 +10,10 @@ from pydantic import Field, field_validator
 from kronpress.checkpoint import files
 from kronpress.data import read_text
 from kronpress.evaluate.lm_eval import LmEvalTasks
-from kronpress.evaluate.measure import Evaluation, LambadaFile, PerplexityText
+from kronpress.evaluate.measure import Evaluation, LambadaFile
 from kronpress.evaluate.perplexity import PROTOCOLS
+from kronpress.evaluate.perplexity_text import PerplexityText
+from kronpress.evaluate.text_set import TextSet
 from kronpress.precision import NumberFormat, Precision, choose, computing_in, number_format
 from kronpress.records import EvaluationRecord
 from kronpress.step import STEPS, Needs, Step, Workbench
@@ -27,6 +29,7 @@ class Evaluate(Step):
             tokens-N with the N tokens that the model sees.
         text: another text than the recipe's held-out one.
         max_windows: measure the first windows only.
+        texts: the YAML file of a set of texts, on each of which both models are measured too.
         lambada: a .jsonl file of LAMBADA, measured as `lambada-openai`; both models must be decoders.
         max_passages: measure the first passages of LAMBADA only.
         lm_eval: tasks, groups or tags of lm-evaluation-harness, which needs the extra lm-eval; both models must be
@@ -44,6 +47,7 @@ class Evaluate(Step):
     protocols: tuple[str, ...] | None = None
     text: str | None = None
     max_windows: int | None = Field(default=None, ge=1)
+    texts: str | None = None
     lambada: str | None = None
     max_passages: int | None = Field(default=None, ge=1)
     lm_eval: tuple[str, ...] = ()
@@ -76,8 +80,10 @@ class Evaluate(Step):
         self._evaluation(bench).check(bench.teacher, bench.tokenizer)
 
     def sources(self) -> dict[str, str]:
-        """Return the digests of a text of its own, of LAMBADA and of task files of its own."""
+        """Return the digests of a text of its own, of a set of texts, of LAMBADA and of task files of its own."""
         digests = {} if self.text is None else {f"the text '{self.text}'": read_text(self.text).fingerprint}
+        if self.texts is not None:
+            digests[f"the set of texts '{self.texts}'"] = TextSet.read(self.texts).fingerprint
         if self.lambada is not None:
             passages = LambadaFile.read(self.lambada, limit=self.max_passages)
             digests[f"LAMBADA in '{self.lambada}'"] = passages.fingerprint
@@ -102,6 +108,7 @@ class Evaluate(Step):
         protocols = None if self.protocols is None else tuple(PROTOCOLS[name] for name in self.protocols)
         return Evaluation(
             text=PerplexityText(corpus, protocols, self.max_windows),
+            texts=None if self.texts is None else TextSet.read(self.texts),
             lambada=None if self.lambada is None else LambadaFile.read(self.lambada, limit=self.max_passages),
             lm_eval=LmEvalTasks(self.lm_eval, self.lm_eval_include, self.max_examples) if self.lm_eval else None,
             prompts=self.prompts,

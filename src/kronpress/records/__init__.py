@@ -12,8 +12,13 @@ from kronpress.records.evaluation import (
     Perplexity,
     PerplexityComparison,
     Sample,
+    SetComparison,
+    SetPerplexity,
     SpeedComparison,
     SpeedRow,
+    TextSetComparison,
+    TextSetScore,
+    geometric_mean,
 )
 from kronpress.records.layers import FactorizeRecord, LayerChange
 from kronpress.records.quantization import QuantizationRecord, QuantizedLayer
@@ -44,14 +49,19 @@ __all__ = [
     "Sample",
     "Score",
     "SeedScore",
+    "SetComparison",
+    "SetPerplexity",
     "SpeedComparison",
     "SpeedRow",
     "StepRecord",
     "StepReport",
     "TaskRecord",
     "TeacherStorage",
+    "TextSetComparison",
+    "TextSetScore",
     "TrainingPoint",
     "TrainingRecord",
     "decode",
     "encode",
+    "geometric_mean",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -40,6 +42,59 @@ class PerplexityComparison(Record):
     def of(cls, dense: Perplexity, student: Perplexity) -> PerplexityComparison:
         """Compare two perplexities under one protocol."""
         return cls(dense, student, student.perplexity / dense.perplexity)
+
+
+@dataclass(frozen=True)
+class SetPerplexity(Record):
+    """The perplexity on one text of a set; `digest` is the beginning of the SHA-256 of the text."""
+
+    name: str
+    digest: str
+    perplexity: Perplexity
+
+
+@dataclass(frozen=True)
+class SetComparison(Record):
+    """The perplexity of both models on one text of a set."""
+
+    name: str
+    digest: str
+    perplexity: PerplexityComparison
+
+
+@dataclass(frozen=True)
+class TextSetScore(Record):
+    """The perplexities of a model on the texts of a set."""
+
+    name: str
+    texts: tuple[SetPerplexity, ...]
+
+
+@dataclass(frozen=True)
+class TextSetComparison(Record):
+    """The texts of a set under both models; `general` is the geometric mean of the ratios, student ÷ dense."""
+
+    name: str
+    texts: tuple[SetComparison, ...]
+    general: float
+
+    @classmethod
+    def of(cls, dense: TextSetScore, student: TextSetScore) -> TextSetComparison:
+        """Compare two models on the same texts."""
+        texts = tuple(
+            SetComparison(ours.name, ours.digest, PerplexityComparison.of(theirs.perplexity, ours.perplexity))
+            for theirs, ours in zip(dense.texts, student.texts, strict=True)
+        )
+        return cls(student.name, texts, geometric_mean([text.perplexity.ratio for text in texts]))
+
+
+def geometric_mean(ratios: Sequence[float]) -> float:
+    """Return the geometric mean of numbers of which some may be zero, infinite or not a number.
+
+    >>> round(geometric_mean([1.0, 2.0, 4.0]), 12), geometric_mean([1.0, math.inf])
+    (2.0, inf)
+    """
+    return math.exp(sum(math.log(ratio) if ratio else -math.inf for ratio in ratios) / len(ratios))
 
 
 @dataclass(frozen=True)
@@ -169,6 +224,7 @@ class ModelEvaluation(Record):
     lambada: LambadaScore | None = None
     lm_eval: tuple[LmEvalScore, ...] = ()
     footprint: Footprint | None = None
+    texts: TextSetScore | None = None
 
 
 @dataclass(frozen=True)
@@ -190,3 +246,4 @@ class EvaluationRecord(Record):
     fidelity: Fidelity | None = None
     speed: SpeedComparison | None = None
     samples: tuple[Sample, ...] = ()
+    texts: TextSetComparison | None = None

@@ -16,7 +16,7 @@ from kronpress.report.sizes import (
     Quantity,
     quantities,
 )
-from kronpress.report.summary import LmEvalRow, PerplexityRow, RunSummary, StepTime
+from kronpress.report.summary import LmEvalRow, PerplexityRow, RunSummary, StepTime, TextSetRow
 from kronpress.report.terminal import print_summary
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Quantity",
     "RunSummary",
     "StepTime",
+    "TextSetRow",
     "model_card",
     "print_summary",
     "quantities",

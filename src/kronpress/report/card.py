@@ -9,7 +9,14 @@ import yaml
 
 from kronpress.report.headline import first_and_last
 from kronpress.report.numbers import ratio, significant
-from kronpress.report.rows import footprint_rows, lm_eval_rows, perplexity_rows, speed_rows
+from kronpress.report.rows import (
+    TEXT_SET_HEAD,
+    footprint_rows,
+    lm_eval_rows,
+    perplexity_rows,
+    speed_rows,
+    text_set_rows,
+)
 from kronpress.report.scores import score_tables
 from kronpress.report.summary import RunSummary
 
@@ -68,6 +75,10 @@ def _stages(summary: RunSummary) -> str:
     return _table(("stage", "text", "protocol", "perplexity", "vs. dense"), rows=perplexity_rows(summary))
 
 
+def _texts(summary: RunSummary) -> str:
+    return _table(TEXT_SET_HEAD, rows=text_set_rows(summary))
+
+
 def _lm_eval(summary: RunSummary) -> str:
     return _table(("stage", "task", "metric", "dense", "student"), rows=lm_eval_rows(summary))
 
@@ -112,6 +123,7 @@ def _limits(summary: RunSummary) -> str:
 def _sections(summary: RunSummary, *, plain: bool) -> Iterator[tuple[str, str]]:
     yield "Size, quality, speed", _numbers(summary)
     yield "Perplexity after each stage", _stages(summary)
+    yield "Kinds of text", _texts(summary)
     yield "Tasks of lm-eval", _lm_eval(summary)
     yield "Scores on tasks", _tasks(summary)
     yield "How to load", _loading(summary, plain=plain)

@@ -15,7 +15,14 @@ from kronpress.records import Sample
 from kronpress.report.headline import headlines
 from kronpress.report.markup import NUMBER, PATH, TEXT, bar, caption, pair, plot, section, spread, table
 from kronpress.report.numbers import abbreviated, duration, ratio, significant
-from kronpress.report.rows import footprint_rows, lm_eval_rows, perplexity_rows, speed_rows
+from kronpress.report.rows import (
+    TEXT_SET_HEAD,
+    footprint_rows,
+    lm_eval_rows,
+    perplexity_rows,
+    speed_rows,
+    text_set_rows,
+)
 from kronpress.report.scores import score_tables
 from kronpress.report.summary import RunSummary
 
@@ -51,6 +58,13 @@ def _quality(summary: RunSummary) -> str:
     numbers = table(head, kinds=(TEXT, TEXT, TEXT, NUMBER, NUMBER), rows=perplexity_rows(summary))
     picture = plot(plots.perplexity_bars(summary.perplexity), caption="Lower is better.")
     return section("Perplexity", parts=[pair(numbers, right=picture)])
+
+
+def _texts(summary: RunSummary) -> str:
+    head, kinds = [name.capitalize() for name in TEXT_SET_HEAD], (TEXT, TEXT, PATH, TEXT, NUMBER, NUMBER, NUMBER)
+    numbers = table(head, kinds=kinds, rows=text_set_rows(summary))
+    note = "Perplexities on texts of several kinds; general is the geometric mean of their ratios."
+    return section("Kinds of text", parts=[numbers, caption(note)] if numbers else [])
 
 
 def _lm_eval(summary: RunSummary) -> str:
@@ -141,6 +155,7 @@ def _environment(summary: RunSummary) -> str:
 
 def _sections(summary: RunSummary) -> Iterator[str]:
     yield _quality(summary)
+    yield _texts(summary)
     yield _lm_eval(summary)
     yield _tasks(summary)
     yield _size(summary)

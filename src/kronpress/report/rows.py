@@ -22,6 +22,21 @@ def perplexity_rows(summary: RunSummary) -> list[tuple[str, str, str, str, str]]
     ]
 
 
+TEXT_SET_HEAD = ("stage", "text", "digest", "protocol", "dense", "student", "vs. dense")
+
+
+def text_set_rows(summary: RunSummary) -> list[tuple[str, ...]]:
+    """Return the perplexities on sets of texts under the names of `TEXT_SET_HEAD`, the geometric mean below each."""
+    rows: list[tuple[str, ...]] = []
+    for row in summary.texts:
+        for text in row.scores.texts:
+            dense, student = text.perplexity.dense, text.perplexity.student
+            values = (significant(dense.perplexity), significant(student.perplexity), ratio(text.perplexity.ratio))
+            rows.append((row.stage, text.name, text.digest, student.protocol, *values))
+        rows.append((row.stage, "general", "", "geometric mean", "", "", ratio(row.scores.general)))
+    return rows
+
+
 def lm_eval_rows(summary: RunSummary) -> list[tuple[str, str, str, str, str]]:
     """Return (stage, task, metric, dense, student) in the order of the run, values with their standard errors."""
     return [

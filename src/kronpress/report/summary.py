@@ -12,6 +12,7 @@ from kronpress.records import (
     Sample,
     SpeedRow,
     TaskRecord,
+    TextSetComparison,
     TrainingPoint,
 )
 
@@ -44,6 +45,14 @@ class LmEvalRow:
 
 
 @dataclass(frozen=True)
+class TextSetRow:
+    """The perplexities on a set of texts at one stage, of both models."""
+
+    stage: str
+    scores: TextSetComparison
+
+
+@dataclass(frozen=True)
 class RunSummary:
     """Everything a report shows; a part left empty is left out of the report.
 
@@ -66,6 +75,7 @@ class RunSummary:
     training: Sequence[TrainingPoint] = ()
     validation: Sequence[TrainingPoint] = ()
     perplexity: Sequence[PerplexityRow] = ()
+    texts: Sequence[TextSetRow] = ()
     lm_eval: Sequence[LmEvalRow] = ()
     tasks: Sequence[TaskRecord] = ()
     speed: Sequence[SpeedRow] = ()

@@ -9,7 +9,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kronpress.report.rows import footprint_rows, lm_eval_rows, perplexity_rows, speed_rows
+from kronpress.report.rows import (
+    TEXT_SET_HEAD,
+    footprint_rows,
+    lm_eval_rows,
+    perplexity_rows,
+    speed_rows,
+    text_set_rows,
+)
 from kronpress.report.scores import Grid, score_tables
 from kronpress.report.summary import RunSummary
 
@@ -38,6 +45,7 @@ def _tables(summary: RunSummary, console: Console) -> Iterator[Table]:
     yield _table("Footprint", head=("", "before", "after", "change"), texts=1, rows=rows)
     head = ("stage", "text", "protocol", "perplexity", "vs. dense")
     yield _table("Perplexity", head=head, texts=3, rows=perplexity_rows(summary))
+    yield _table("Kinds of text", head=TEXT_SET_HEAD, texts=4, rows=text_set_rows(summary))
     head = ("stage", "task", "metric", "dense", "student")
     yield _table("Tasks of lm-eval", head=head, texts=3, rows=lm_eval_rows(summary))
     titles = ("Tasks", "Tasks, outside of the distribution")

@@ -25,7 +25,7 @@ from kronpress.quantizers import keep_progress, take_progress
 from kronpress.records import StepRecord, StepReport
 from kronpress.report import model_card, write_report
 from kronpress.run.folder import Run
-from kronpress.run.inputs import computing_device, open_model, open_texts, ready
+from kronpress.run.inputs import Texts, computing_device, open_model, ready
 from kronpress.run.manifest import Manifest, StepDone
 from kronpress.run.provenance import (
     environment,
@@ -126,8 +126,9 @@ class _Progress:
     @classmethod
     def open(cls, run: Run) -> _Progress:
         """Open texts and model, and the manifest; that of a new run is not on disk yet."""
-        texts = open_texts(run.recipe.data) if _reads_text(run.recipe) else None
+        sources = Texts.read(run.recipe.data) if _reads_text(run.recipe) else None
         model, tokenizer = open_model(run.recipe.model)
+        texts = None if sources is None else sources.mixed(tokenizer)
         digests = {
             "data": {} if texts is None else text_digests(*texts),
             "model": model_digests(model, tokenizer) if processes.is_main() else {},
@@ -218,7 +219,7 @@ class _Progress:
                 keep_progress(self.bench.student, self.run.progress_of(checkpoint))
         self.run.keep_report(index, report)
         done = StepDone(name=step.kind, seconds=report.seconds)
-        self.manifest = self.manifest.after(done, checkpoint=checkpoint)
+        self.manifest = self.manifest.after(done, checkpoint=checkpoint, notes=self.bench.notes)
         self.run.keep_manifest(self.manifest)
         self.run.sweep()
 

@@ -2,34 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, product
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
 from kronpress.checkpoint import load_with_tokenizer
-from kronpress.data import Corpus, read_text, split_held_out
+from kronpress.data import Corpus, WeightedText, mix, read_text, split_held_out
 from kronpress.errors import KronpressError
 from kronpress.layers import quantized_tensors
-from kronpress.run.recipe import TextSource
+from kronpress.run.recipe import TextShare, TextSource
 
 
-def open_texts(source: TextSource) -> tuple[Corpus, Corpus]:
-    """Return the training text and the held-out text.
+@dataclass(frozen=True)
+class Texts:
+    """What a run trains on and what it measures on, each a text or several with weights."""
 
-    Raises:
-        KronpressError: one of them cannot be read, or the two are the same.
-    """
-    train = read_text(source.train)
-    if source.held_out is None:
-        return split_held_out(train)
-    held_out = read_text(source.held_out)
+    train: Sequence[WeightedText]
+    held_out: Sequence[WeightedText]
+
+    @classmethod
+    def read(cls, source: TextSource) -> Texts:
+        """Read the texts; where no text is held out, the last tenth of each is.
+
+        Raises:
+            KronpressError: one of them cannot be read, or two are the same.
+        """
+        train = _read(source.train)
+        for first, second in combinations(train, 2):
+            if first.corpus.fingerprint == second.corpus.fingerprint:
+                raise KronpressError(
+                    f"the training texts '{first.corpus.name}' and '{second.corpus.name}' are the same; name one"
+                )
+        if source.held_out is None:
+            halves = [(*split_held_out(text.corpus), text.weight) for text in train]
+            return cls(
+                [WeightedText(kept, weight) for kept, _, weight in halves],
+                [WeightedText(held_out, weight) for _, held_out, weight in halves],
+            )
+        held_out = _read(source.held_out)
+        for measured, trained in product(held_out, train):
+            _require_other(measured.corpus, trained.corpus)
+        return cls(train, held_out)
+
+    def mixed(self, tokenizer: Any) -> tuple[Corpus, Corpus]:
+        """Return the training text and the held-out text, several of either interleaved by their weights."""
+        return mix(self.train, tokenizer), mix(self.held_out, tokenizer)
+
+
+def _read(source: str | Mapping[str, TextShare]) -> list[WeightedText]:
+    if isinstance(source, str):
+        return [WeightedText(read_text(source), 1)]
+    return [WeightedText(replace(read_text(share.source), name=name), share.weight) for name, share in source.items()]
+
+
+def _require_other(held_out: Corpus, train: Corpus) -> None:
     if held_out.fingerprint == train.fingerprint:
         raise KronpressError(
             f"the held-out text '{held_out.name}' is the training text '{train.name}', which would flatter the result; "
             "name another, or none, and the last tenth is held out"
         )
-    return train, held_out
 
 
 def open_model(name: str) -> tuple[PreTrainedModel, Any]:

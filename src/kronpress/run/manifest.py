@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,7 +38,7 @@ class Manifest(BaseModel):
         finished: whether nothing is left to do.
         dtype: number format of the weights of the recipe's model, in which the finished model is saved too.
         footprint_before: sizes of the dense model.
-        notes: what was noticed when the model was opened.
+        notes: what was noticed when the model was opened and when steps read the text.
         data: digests of the training text and the held-out text.
         model: digests of weights, configuration and tokenizer.
         footprint_after: sizes of the finished model.
@@ -93,9 +94,10 @@ class Manifest(BaseModel):
         """Return the manifest with the digests of what the steps read."""
         return self.model_copy(update={"sources": sources})
 
-    def after(self, step: StepDone, *, checkpoint: str | None) -> Manifest:
-        """Return the manifest with one more finished step, and the latest student in `checkpoint`."""
-        return self.model_copy(update={"steps": (*self.steps, step), "checkpoint": checkpoint})
+    def after(self, step: StepDone, *, checkpoint: str | None, notes: Sequence[str] = ()) -> Manifest:
+        """Return the manifest with one more finished step, the latest student in `checkpoint`, and what was noticed."""
+        every = tuple(dict.fromkeys((*self.notes, *notes)))
+        return self.model_copy(update={"steps": (*self.steps, step), "checkpoint": checkpoint, "notes": every})
 
     def measured(self, footprint: Footprint, *, plain: bool, pipeline_tag: str, peak_rss_bytes: int) -> Manifest:
         """Return the manifest with what there is to say of the finished model."""

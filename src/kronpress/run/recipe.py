@@ -19,19 +19,60 @@ from kronpress.shipped import shipped
 from kronpress.step import STEPS, Step
 from kronpress.validation import Checked, parse
 
+_LEAST_WEIGHT = 1e-6  # of a text beside others
 _LARGEST_SEED = 2**31 - 1  # leaves room for the seeds of steps and runs, of the 2**32 that numpy takes
+
+
+class TextShare(Checked):
+    """One text of several, and its share of the tokens as a multiple of the others'."""
+
+    source: str
+    weight: float = Field(default=1.0, ge=_LEAST_WEIGHT, le=1 / _LEAST_WEIGHT)
 
 
 class TextSource(Checked):
     """Where text comes from.
 
+    Both are a text, or several with their weights: `{a.txt: 1, b.txt: 2}`, or under names of your own
+    `{news: {source: a.txt, weight: 2}}`. A text is a file, a folder, a pattern, several joined by commas, or
+    `bundled:NAME`.
+
     Attributes:
-        train: for calibration and training: a file, a folder, several joined by commas, or `bundled:NAME`.
-        held_out: for measuring; by default the last tenth of `train`, which is then not trained on.
+        train: for calibration and training.
+        held_out: for measuring; by default the last tenth of `train`, of each of its texts apart, which is then not
+            trained on.
     """
 
-    train: str = "bundled:python-reference"
-    held_out: str | None = None
+    train: str | dict[str, TextShare] = "bundled:python-reference"
+    held_out: str | dict[str, TextShare] | None = None
+
+    @field_validator("train", "held_out", mode="before")
+    @classmethod
+    def _weighted(cls, value: Any, info: Any) -> Any:
+        if isinstance(value, str) or (value is None and info.field_name == "held_out"):
+            return value
+        return _text_shares(value, place=f"data.{info.field_name}")
+
+
+def _text_shares(value: Any, *, place: str) -> dict[str, TextShare]:
+    """Return the texts of a mixture by their names, which are their sources where nothing else is said."""
+    if not isinstance(value, dict) or not value:
+        raise KronpressError(f"{place} is {shown(value)}; name a text, or several with weights: {{a.txt: 1, b.txt: 2}}")
+    shares: dict[str, TextShare] = {}
+    for name, given in value.items():
+        fields = given if isinstance(given, dict) else {"weight": given}
+        share = (
+            given
+            if isinstance(given, TextShare)
+            else parse(TextShare, {"source": name, **fields}, place=f"{place}, {shown(name)}")
+        )
+        twice = next((other for other, known in shares.items() if known.source == share.source), None)
+        if twice is not None:
+            raise KronpressError(
+                f"{place} names {shown(share.source)} twice, as {shown(twice)} and {shown(name)}; give it one weight"
+            )
+        shares[name] = share
+    return shares
 
 
 class Recipe(Checked):

@@ -54,6 +54,7 @@ def summarize(recipe: Recipe, manifest: Manifest, reports: Sequence[StepReport])
         training=list(_losses(reports, lambda record: record.curve)),
         validation=list(_losses(reports, lambda record: record.validation)),
         perplexity=list(_perplexity(evaluations)),
+        texts=[report.TextSetRow(record.stage, record.texts) for record in evaluations if record.texts],
         lm_eval=[report.LmEvalRow(record.stage, scores) for record in evaluations for scores in record.lm_eval],
         tasks=list(_tasks(reports)),
         speed=[row for record in evaluations if record.speed for row in record.speed.rows],

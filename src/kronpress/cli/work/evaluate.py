@@ -15,14 +15,16 @@ from transformers import PreTrainedModel
 
 from kronpress.checkpoint import files
 from kronpress.cli.work.opening import open_model
+from kronpress.cli.work.text_set import print_texts
 from kronpress.data import read_text, split_held_out
-from kronpress.evaluate import PROTOCOLS, compare_speed, footprint
+from kronpress.evaluate import PROTOCOLS, TextSet, compare_speed, footprint
 from kronpress.evaluate.lm_eval import LmEvalTasks, parse_tasks
-from kronpress.evaluate.measure import Evaluation, LambadaFile, PerplexityText
+from kronpress.evaluate.measure import Evaluation, LambadaFile
 from kronpress.evaluate.model_checks import require_causal
+from kronpress.evaluate.perplexity_text import PerplexityText
 from kronpress.memory import keep_freed_memory
 from kronpress.precision import Precision, choose, computing_in, number_format
-from kronpress.records import ModelEvaluation, SpeedComparison
+from kronpress.records import ModelEvaluation, SpeedComparison, TextSetComparison
 
 Row: TypeAlias = tuple[str, str, float, str]
 """What was measured, on what, the value, and its error as it is printed."""
@@ -42,18 +44,25 @@ def evaluate(
     with computing_in(chosen):
         results = {name: _measured(evaluation.fitting(*models), *pair, name) for name, pair in opened.items()}
     _print_results(results)
+    texts = None if against is None else _compared_texts(results[against], results[model])
+    print_texts(results, texts)
     speed = compare_speed(opened[against][0], opened[model][0]) if evaluation.speed and against is not None else None
     if speed is not None:
         _print_speed(speed)
     if json_file is not None:
-        files.write_json(json_file, _json(results, speed))
+        files.write_json(json_file, _json(results, texts, speed))
 
 
 def asked(
-    *, text: PerplexityText | None, lambada: LambadaFile | None, lm_eval: LmEvalTasks | None, speed: bool
+    *,
+    text: PerplexityText | None,
+    texts: TextSet | None,
+    lambada: LambadaFile | None,
+    lm_eval: LmEvalTasks | None,
+    speed: bool,
 ) -> Evaluation:
     """Return what the options ask for."""
-    return Evaluation(text=text, lambada=lambada, lm_eval=lm_eval, speed=speed)
+    return Evaluation(text=text, texts=texts, lambada=lambada, lm_eval=lm_eval, speed=speed)
 
 
 def text(protocols: Sequence[str], data: str | None, max_windows: int | None) -> PerplexityText:
@@ -61,6 +70,11 @@ def text(protocols: Sequence[str], data: str | None, max_windows: int | None) ->
     named = tuple(PROTOCOLS[name] for name in protocols) or None
     corpus = read_text(data) if data else split_held_out(read_text("bundled:python-reference"))[1]
     return PerplexityText(corpus, named, max_windows)
+
+
+def texts(path: Path) -> TextSet:
+    """Read a set of texts."""
+    return TextSet.read(path)
 
 
 def lambada(path: str, limit: int | None) -> LambadaFile:
@@ -83,13 +97,20 @@ def _measured(evaluation: Evaluation, model: PreTrainedModel, tokenizer: Any, na
     return replace(evaluation.measure(model, tokenizer), footprint=size)
 
 
-def _json(results: Mapping[str, ModelEvaluation], speed: SpeedComparison | None) -> dict[str, Any]:
-    """Return what was measured of each model by its name, without what was not asked for, and the comparison."""
+def _compared_texts(dense: ModelEvaluation, student: ModelEvaluation) -> TextSetComparison | None:
+    return TextSetComparison.of(dense.texts, student.texts) if dense.texts and student.texts else None
+
+
+def _json(
+    results: Mapping[str, ModelEvaluation], texts: TextSetComparison | None, speed: SpeedComparison | None
+) -> dict[str, Any]:
+    """Return what was measured of each model by its name, without what was not asked for, and the comparisons."""
     values = {
         name: {key: value for key, value in asdict(result).items() if value not in (None, ())}
         for name, result in results.items()
     }
-    return values if speed is None else values | {"speed": asdict(speed)}
+    both = {"texts": texts, "speed": speed}
+    return values | {key: asdict(comparison) for key, comparison in both.items() if comparison is not None}
 
 
 def _print_results(results: Mapping[str, ModelEvaluation]) -> None:
