@@ -151,14 +151,15 @@ class KronpressModel(PreTrainedModel):
         adapters = getattr(self, "_hf_peft_config_loaded", False)  # which are saved alone
         name = None if adapters else weights.VARIANT
         recorded = getattr(self.config, "quantization_config", None)
+        given = None if is_learning(self) else state_dict  # which would hold latent numbers
         try:
-            adopt(self)
-            given = None if is_learning(self) else state_dict  # which would hold latent numbers
             with nullcontext() if adapters else packed(self):
+                adopt(self)
                 super().save_pretrained(
                     save_directory, is_main_process, given, False, max_shard_size, name, *more, **options
                 )
         finally:
+            share_tied_factors(self)  # what learns has other tensors than what is packed
             self.config.quantization_config = recorded  # a model around this one has other paths
         if is_main_process and not adapters:
             weights.settle(Path(save_directory))

@@ -126,9 +126,8 @@ class QuantizedTensor(nn.Module):
         """Return the numbers."""
         if self.latent is not None:
             assert self.rule is not None
-            return self.rule.value(self.grid.groups(self.latent), self.grid, dict(self.learned.items())).reshape(
-                self.size
-            )
+            values = self.rule.value(self.grid.groups(self.latent), self.grid, dict(self.learned.items()))
+            return values.reshape(self.size)
         return self._read() if self._values is None else self._values
 
     @property
