@@ -26,6 +26,8 @@ class TaskData:
         max_length: tokens of an example; by default what its task says.
         unlabeled: examples of other tasks of which the teacher alone says what they are.
         left_out: how many examples to train on stood in a dev set that the models are yet to be scored on.
+        held_out: examples of the training set that select epochs and seeds; none where the dev set does.
+        unseen: examples that nothing made of `train` may equal, for models are selected by or scored on them.
     """
 
     task: Task[Any, Any]
@@ -35,6 +37,8 @@ class TaskData:
     max_length: int | None = None
     unlabeled: Sequence[Example] = ()
     left_out: int = 0
+    held_out: Sequence[Any] = ()
+    unseen: Sequence[Example] = ()
 
     def check(self) -> None:
         """See that all that models are scored on has labels, and that what computes the scores is installed.
@@ -66,6 +70,7 @@ class TaskData:
         """
         if knows_more(candidate.tokenizer, model=candidate.model):
             self.training_features(candidate)
+            self.features(self.held_out, candidate)
             for name, examples in self.also.items():
                 self.features(examples, candidate, task=TASKS[name])
 
@@ -86,13 +91,17 @@ class TaskData:
 
     def digest(self) -> str:
         """Return what tells these examples from others."""
-        everything = (self.task.name, self.train, self.dev, self.also, self.max_length, self.unlabeled)
+        everything: tuple[Any, ...] = (self.task.name, self.train, self.dev, self.also, self.max_length, self.unlabeled)
+        everything += (self.held_out,) if self.held_out else ()
         return hashlib.sha256(repr(everything).encode()).hexdigest()
 
     def measure(self, model: PreTrainedModel, features: Sequence[Feature]) -> tuple[float, dict[str, float]]:
         """Return the score of a model on the dev set, whose features are given, and the metrics that it is made of."""
-        scores = self.task.scores(self.dev, self.task.answers(self.dev, features, predict(model, features)))
-        return self.task.score(scores), scores
+        return self._measured(self.dev, model, features)
+
+    def select(self, model: PreTrainedModel, features: Sequence[Feature]) -> float:
+        """Return the score of a model on what is held out of the training set, whose features are given."""
+        return self._measured(self.held_out, model, features)[0]
 
     def measure_on(self, name: str, model: PreTrainedModel, candidate: Candidate) -> dict[str, float]:
         """Return the scores of a candidate, as it is trained, on a data set outside of its training's distribution."""
@@ -101,3 +110,9 @@ class TaskData:
         features = self.features(examples, candidate, task=other)
         outputs = predict(model, features, progress=name)
         return other.scores(examples, other.answers_from(self.task.name, outputs))
+
+    def _measured(
+        self, examples: Sequence[Any], model: PreTrainedModel, features: Sequence[Feature]
+    ) -> tuple[float, dict[str, float]]:
+        scores = self.task.scores(examples, self.task.answers(examples, features, predict(model, features)))
+        return self.task.score(scores), scores

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from pydantic import Field, SerializeAsAny, field_validator
 
 from kronpress.losses import LOSSES, Loss, parse_losses
 from kronpress.tasks import TASKS
 from kronpress.validation import Checked
+
+SelectOn: TypeAlias = Literal["dev", "train"]
+"""What selects epochs and seeds: the dev set, or a part of the training set that is held out."""
 
 LABELS_ALONE: dict[str, Loss] = {"cross_entropy": LOSSES["cross_entropy"]()}
 """The losses of a model that learns from a task's labels and from no teacher."""

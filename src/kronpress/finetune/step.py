@@ -15,7 +15,7 @@ from kronpress.errors import KronpressError, shown
 from kronpress.finetune.comparison import Comparison
 from kronpress.finetune.data import TaskData
 from kronpress.finetune.objective import TaskDistillation
-from kronpress.finetune.options import LABELS_ALONE, Baseline, TaskOptions, TeacherOptions
+from kronpress.finetune.options import LABELS_ALONE, Baseline, SelectOn, TaskOptions, TeacherOptions
 from kronpress.finetune.plan import TaskPlan
 from kronpress.finetune.sources import Sources, answered_by
 from kronpress.losses import Loss, compares, parse_losses, readings_of
@@ -33,9 +33,10 @@ class Finetune(TrainingStep):
     steps stays what it is.
 
     Each task gets a copy of the model with a new head, or the teacher's where it learns from one and that fits, trained
-    with several seeds. Of each run the epoch that does best on the dev set counts; the best run of each model is saved
-    in the step's folder, under task and model. Scores are those of the dev set that selected them. What models read of
-    another task, in `unlabeled` or `after`, has no example of the dev sets that they are scored on.
+    with several seeds. Of each run the epoch that does best on what `select_on` says counts; the best run of each model
+    by the same measure is saved in the step's folder, under task and model. Scores are those of the dev set, which by
+    default has selected them as well. What models read of another task, in `unlabeled` or `after`, has no example of
+    the dev sets that they are scored on, nor of what they are selected by.
 
     AdamW's β are 0.9 and 0.999.
 
@@ -45,6 +46,9 @@ class Finetune(TrainingStep):
         dropout: of student and baselines; by default what their configurations say.
         epochs: passes over the training set.
         seeds: how many runs of each model.
+        select_on: what selects epochs and best runs, the teacher's too: `dev`, or `train`: a tenth of the training set,
+            which the step's seed draws, the same for all models, and no model is trained on. Dev then only reports, and
+            the best score on dev over all epochs stands beside.
         losses: what the student is trained on, as in the distill step.
         teacher: a fine-tuned model, with `{task}` in place of the task's name where there are several; or how the
             recipe's model is to become one: it is fine-tuned first, on labels alone, and its best run is the teacher;
@@ -64,6 +68,7 @@ class Finetune(TrainingStep):
     data: str | None = None
     epochs: float = Field(default=3.0, gt=0)
     seeds: int = Field(default=1, ge=1)
+    select_on: SelectOn = "dev"
     batch: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=5e-5, gt=0)
     warmup: float = Field(default=0.1, ge=0, lt=1)
@@ -148,13 +153,14 @@ class Finetune(TrainingStep):
             cache_max_bytes=self.cache_max_bytes,
         )
 
-    def read(self, name: str) -> TaskData:
-        """Read the data of one task.
+    def read(self, name: str, *, seed: int = 0) -> TaskData:
+        """Read the data of one task; `seed` draws what is held out of the training set.
 
         Raises:
             KronpressError: what is missing or malformed, or would be training and dev set at once.
         """
-        return Sources(self.tasks, self.data, self.also).read(name, max_length=self.plan(name).max_length)
+        sources = Sources(self.tasks, self.data, self.also, self.select_on, seed)
+        return sources.read(name, max_length=self.plan(name).max_length)
 
     def needs(self) -> Needs:
         """Return that no text but that of the tasks is read, and whether the dense model becomes the teacher."""
@@ -183,7 +189,7 @@ class Finetune(TrainingStep):
         return model_sources([*teachers, *baselines]) | examples
 
     def _check_task(self, bench: Workbench, name: str) -> None:
-        plan, data = self.plan(name), self.read(name)
+        plan, data = self.plan(name), self.read(name, seed=bench.seed)
         plan.training.passes()
         data.check()
         teacher = plan.open_teacher(data.task, bench) if isinstance(plan.teacher, str) else None
@@ -209,7 +215,7 @@ class Finetune(TrainingStep):
         return list(TopologicalSorter(before).static_order())
 
     def _task(self, bench: Workbench, name: str) -> TaskRecord:
-        data, after = self.read(name), self.tasks[name].after
+        data, after = self.read(name, seed=bench.seed), self.tasks[name].after
         comparison = Comparison(
             plan=self.plan(name),
             data=data,
@@ -239,9 +245,10 @@ def _rows(comparison: Comparison, bench: Workbench) -> Iterator[ModelScore]:
 def _report(data: TaskData, models: tuple[ModelScore, ...], *, after: str | None) -> TaskRecord:
     """Return what a step tells of one task."""
     examples = {"train": len(data.train), "dev": len(data.dev)}
-    counts = {"unlabeled": len(data.unlabeled), "left out": data.left_out}
+    counts = {"held out": len(data.held_out), "unlabeled": len(data.unlabeled), "left out": data.left_out}
     examples |= {label: count for label, count in counts.items() if count}
-    return TaskRecord(data.task.name, "dev", tuple(data.task.metrics), examples, models, after=after)
+    record = TaskRecord(data.task.name, "dev", tuple(data.task.metrics), examples, models, after=after)
+    return replace(record, selected_on="train" if data.held_out else "dev")
 
 
 def _with_own_tokenizer(bench: Workbench) -> Workbench:
