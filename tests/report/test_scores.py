@@ -198,6 +198,13 @@ def test_scores_selected_on_a_part_of_the_training_set_stand_beside_those_select
     assert "as papers report them" in beside.caption and beside.title == "Tasks, best epochs on dev"
 
 
+def test_tasks_that_were_selected_in_different_ways_are_named() -> None:
+    rte, mrpc = (task(name, {"student": Score(60)}) for name in ("rte", "mrpc"))
+    caption = scores([dataclasses.replace(rte, selected_on="train"), mrpc]).caption
+    assert " rte: Epochs and best runs were selected on a tenth of" in caption
+    assert " mrpc: Epochs and best runs were selected on the same set" in caption
+
+
 def test_a_turned_table_has_the_models_on_top() -> None:
     turned = scores(tasks()[:1]).turned()
     assert turned.head == ("", "teacher", "student", "tiny")

@@ -91,6 +91,7 @@ class BestEpoch(TrainerCallback):
         with (self.folder / LOG).open("a") as stream:
             stream.write(json.dumps(line) + "\n")
         shown = ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
+        shown += "".join(f", held out {value:.2f}" for value in selecting.values())
         tqdm.write(f"epoch {line['epoch']:g}: dev {shown}")
 
     def take_best(self) -> dict[str, Any]:

@@ -17,9 +17,7 @@ _ENOUGH = 0.5  # of the share: what larger groups of examples must leave to be h
 ExampleT = TypeVar("ExampleT")
 
 
-def divided(
-    task: Task[Any, Any], examples: Sequence[ExampleT], *, seed: int
-) -> tuple[list[ExampleT], list[ExampleT]]:
+def divided(task: Task[Any, Any], examples: Sequence[ExampleT], *, seed: int) -> tuple[list[ExampleT], list[ExampleT]]:
     """Return what is left to train on, and what is held out: a tenth, of each class where the task has classes.
 
     No text stands on both sides. Where texts link too many examples for that, as those of sts-b do, no pair of texts

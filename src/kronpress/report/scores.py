@@ -48,8 +48,8 @@ class Grid:
 
 
 def score_tables(tasks: Sequence[TaskRecord]) -> list[Grid]:
-    """Return a table of the models' scores, then of those selected on dev where something else has selected them, of the
-    metrics that they are means of, and of those outside of the distribution, as far as there are any.
+    """Return a table of the models' scores, then those selected on dev where something else has selected the others, the
+    metrics that they are means of, and those outside of the distribution, as far as there are any.
 
     Where a task occurs twice, tasks and averages are told apart by the number of their step.
     """
@@ -227,7 +227,7 @@ def _caption(tasks: Sequence[TaskRecord], names: Sequence[str]) -> str:
     splits = _listed(dict.fromkeys(task.split for task in tasks))
     sentences = [
         f"Scores in percent on {splits}, of copies fine-tuned for each task; the checkpoint itself is not fine-tuned",
-        *dict.fromkeys(_SELECTED[task.selected_on] for task in tasks),
+        *_selected(tasks),
         _seeds([model.score for task in tasks for model in task.models]),
         "Metrics and examples: "
         + "; ".join(f"{label}: {_measured(task)}" for label, task in zip(labels(tasks), tasks, strict=True)),
@@ -239,6 +239,14 @@ def _caption(tasks: Sequence[TaskRecord], names: Sequence[str]) -> str:
     if any(task.of(name) is None for task in tasks for name in names):
         sentences.append(f"{MISSING}: did not take part; averages are of all tasks or not given")
     return " ".join(f"{sentence}." for sentence in sentences)
+
+
+def _selected(tasks: Sequence[TaskRecord]) -> Iterator[str]:
+    """Say on what epochs and runs were selected, and of which tasks where that is not the same."""
+    ways = dict.fromkeys(task.selected_on for task in tasks)
+    for way in ways:
+        of = [label for label, task in zip(labels(tasks), tasks, strict=True) if task.selected_on == way]
+        yield _SELECTED[way] if len(ways) == 1 else f"{_listed(of)}: {_SELECTED[way]}"
 
 
 def _measured(task: TaskRecord) -> str:
