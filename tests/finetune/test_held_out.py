@@ -58,9 +58,7 @@ def test_a_class_of_one_example_is_trained_on() -> None:
     examples = [Example(str(row), None, float(row == 0), str(row)) for row in range(20)]
     kept, held_out = divided(TASKS["sst-2"], examples, seed=0)
     assert kept[0] == examples[0] and len(held_out) == 2
-    with pytest.raises(
-        KronpressError, match="the 1 examples of 'sst-2' are too few to hold a tenth out; select"
-    ):
+    with pytest.raises(KronpressError, match="the 1 examples of 'sst-2' are too few to hold a tenth out; select"):
         divided(TASKS["sst-2"], examples[:1], seed=0)
 
 

@@ -48,7 +48,7 @@ class Grid:
 
 
 def score_tables(tasks: Sequence[TaskRecord]) -> list[Grid]:
-    """Return a table of the models' scores, then those selected on dev where something else has selected the others, the
+    """Return a table of the models' scores, then those selected on dev where something else selected the others, the
     metrics that they are means of, and those outside of the distribution, as far as there are any.
 
     Where a task occurs twice, tasks and averages are told apart by the number of their step.
