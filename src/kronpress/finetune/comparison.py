@@ -134,6 +134,7 @@ class Comparison:
 
     def _settings(self, candidate: Candidate, teacher: PreTrainedModel | None) -> dict[str, Any]:
         """Return what a row depends on, as it is read again."""
+        augmented = self.data.augmented
         settings = {
             **self.plan.training.model_dump(mode="json", include=_SETTINGS),
             **candidate.settings(),
@@ -141,6 +142,7 @@ class Comparison:
             "seeds": list(self.seeds),
             "data": self.data.digest(),
             "select_on": "train" if self.data.held_out else "dev",
+            "augment": augmented.fingerprint if augmented is not None and candidate.augmented else None,
             "teacher": weights_digest(teacher) if teacher is not None and candidate.compares else None,
         }
         return dict(json.loads(json.dumps(settings)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel
 
 from kronpress.data import knows_more, require_known
 from kronpress.families import position_limit
+from kronpress.finetune.augment import Augmented
 from kronpress.finetune.candidate import Candidate
 from kronpress.losses import IGNORED
 from kronpress.tasks import TASKS, ClassificationTask, Example, Feature, SentenceTask, Task, predict
@@ -28,6 +30,7 @@ class TaskData:
         left_out: how many examples to train on stood in a dev set that the models are yet to be scored on.
         held_out: examples of the training set that select epochs and seeds; none where the dev set does.
         unseen: examples that nothing made of `train` may equal, for models are selected by or scored on them.
+        augmented: copies of `train` with words replaced, for candidates that read such.
     """
 
     task: Task[Any, Any]
@@ -39,6 +42,7 @@ class TaskData:
     left_out: int = 0
     held_out: Sequence[Any] = ()
     unseen: Sequence[Example] = ()
+    augmented: Augmented | None = None
 
     def check(self) -> None:
         """See that all that models are scored on has labels, and that what computes the scores is installed.
@@ -52,14 +56,19 @@ class TaskData:
                 task.scores(examples, [example.label or 0.0 for example in examples])
 
     def training_features(self, candidate: Candidate) -> list[Feature]:
-        """Return what a candidate is trained on; one that learns from a teacher reads what has no label as well."""
-        features = self.features(self.train, candidate)
-        if not candidate.compares:
-            return features
-        first = len(self.train)
-        return features + [
-            replace(feature, labels=(float(IGNORED),), example=first + feature.example)
-            for feature in self.features(self.unlabeled, candidate)
+        """Return what a candidate is trained on: the training set, its copies with words replaced where it reads such,
+        and, where it learns from a teacher, what has no label.
+        """
+        copies = self.augmented.examples if self.augmented is not None and candidate.augmented else []
+        parts = [self.features(part, candidate) for part in (self.train, copies)]
+        if candidate.compares:
+            texts = self.features(self.unlabeled, candidate)
+            parts.append([replace(feature, labels=(float(IGNORED),)) for feature in texts])
+        starts = itertools.accumulate([len(self.train), len(copies)], initial=0)
+        return [
+            replace(feature, example=first + feature.example) if first else feature
+            for first, part in zip(starts, parts, strict=False)
+            for feature in part
         ]
 
     def require_known(self, candidate: Candidate) -> None:

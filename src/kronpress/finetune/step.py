@@ -12,6 +12,7 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from kronpress.checkpoint.digests import model_sources
 from kronpress.errors import KronpressError, shown
+from kronpress.finetune.augment import Augment, Augmentation
 from kronpress.finetune.comparison import Comparison
 from kronpress.finetune.data import TaskData
 from kronpress.finetune.objective import TaskDistillation
@@ -21,7 +22,7 @@ from kronpress.finetune.sources import Sources, answered_by
 from kronpress.losses import Loss, compares, parse_losses, readings_of
 from kronpress.records import FinetuneRecord, ModelScore, TaskRecord
 from kronpress.step import STEPS, Needs, Workbench
-from kronpress.tasks import TASKS, with_head
+from kronpress.tasks import TASKS, SentenceTask, with_head
 from kronpress.teacher import task_live
 from kronpress.train.step import TrainingStep
 from kronpress.validation import path_name
@@ -54,6 +55,8 @@ class Finetune(TrainingStep):
             recipe's model is to become one: it is fine-tuned first, on labels alone, and its best run is the teacher;
             or `null` for none, where no loss compares.
         baselines: other models or losses under names of their own, for comparison.
+        augment: copies of the training examples with words replaced, which student and baselines read as well and the
+            teacher does not; none by default.
         also: data outside of the distribution to score on: names of tasks without training data of their own, and where
             they are.
         max_length: tokens of an example; by default what the task says.
@@ -78,6 +81,7 @@ class Finetune(TrainingStep):
     losses: dict[str, SerializeAsAny[Loss]] = Field(default=LABELS_ALONE, min_length=1)
     teacher: str | TeacherOptions | None = TeacherOptions()
     baselines: dict[str, Baseline] = Field(default={})
+    augment: Augment | None = None
     also: dict[str, str] = Field(default={})
     max_length: int | None = Field(default=None, ge=4)
     cache_max_bytes: int = Field(default=4 * 2**30, ge=0)
@@ -121,6 +125,16 @@ class Finetune(TrainingStep):
         return self
 
     @model_validator(mode="after")
+    def _copied(self) -> Finetune:
+        for name in self.tasks:
+            if self._augment(name) is not None and not isinstance(TASKS[name], SentenceTask):
+                raise KronpressError(
+                    f"augment: the answers of '{name}' stand at places in its texts, which other words would move; "
+                    f"give tasks: {{{name}: {{augment: null}}}}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _taught(self) -> Finetune:
         candidates = {"student": self.losses} | {name: baseline.losses for name, baseline in self.baselines.items()}
         candidates |= {f"student on {name}": task.losses for name, task in self.tasks.items() if task.losses}
@@ -139,6 +153,14 @@ class Finetune(TrainingStep):
                 )
         return self
 
+    def _augment(self, name: str) -> Augment | None:
+        own = self.tasks[name].augment
+        return self.augment if own == "step" else own
+
+    def _all_augment(self) -> set[Augment]:
+        """Return the ways of augmentation of all tasks."""
+        return {options for options in map(self._augment, self.tasks) if options is not None}
+
     def plan(self, name: str) -> TaskPlan:
         """Return what the step does for one task."""
         own = self.tasks[name]
@@ -151,6 +173,7 @@ class Finetune(TrainingStep):
             baselines=self.baselines,
             max_length=own.max_length or self.max_length,
             cache_max_bytes=self.cache_max_bytes,
+            augment=self._augment(name),
         )
 
     def read(self, name: str, *, seed: int = 0) -> TaskData:
@@ -163,8 +186,11 @@ class Finetune(TrainingStep):
         return sources.read(name, max_length=self.plan(name).max_length)
 
     def needs(self) -> Needs:
-        """Return that no text but that of the tasks is read, and whether the dense model becomes the teacher."""
-        return replace(super().needs(), teacher=isinstance(self.teacher, TeacherOptions), text=False)
+        """Return that no text but that of the tasks is read, and whether the dense model becomes the teacher, or its
+        token table is looked into.
+        """
+        dense = isinstance(self.teacher, TeacherOptions) or bool(self._all_augment())
+        return replace(super().needs(), teacher=dense, text=False)
 
     def check(self, bench: Workbench) -> None:
         """Read all data, open all models, and see that each can have every task's head and the losses asked for."""
@@ -176,6 +202,8 @@ class Finetune(TrainingStep):
                 raise KronpressError(f"also: '{name}' has training data of its own; put it under tasks")
             if not set(answered) & set(self.tasks):
                 raise KronpressError(f"also: no task of this step answers '{name}'; add one of {', '.join(answered)}")
+        for options in self._all_augment():
+            _augmentation(options, bench)
         for name in self.tasks:
             self._check_task(bench, name)
 
@@ -185,8 +213,9 @@ class Finetune(TrainingStep):
             [self.teacher.replace("{task}", name) for name in self.tasks] if isinstance(self.teacher, str) else []
         )
         baselines = [baseline.model for baseline in self.baselines.values() if baseline.model is not None]
+        masked = [options.model for options in self._all_augment() if options.model is not None]
         examples = {f"the data of the task '{name}'": self.read(name).digest() for name in self.tasks}
-        return model_sources([*teachers, *baselines]) | examples
+        return model_sources([*teachers, *baselines, *masked]) | examples
 
     def _check_task(self, bench: Workbench, name: str) -> None:
         plan, data = self.plan(name), self.read(name, seed=bench.seed)
@@ -215,9 +244,14 @@ class Finetune(TrainingStep):
         return list(TopologicalSorter(before).static_order())
 
     def _task(self, bench: Workbench, name: str) -> TaskRecord:
-        data, after = self.read(name, seed=bench.seed), self.tasks[name].after
+        plan, after = self.plan(name), self.tasks[name].after
+        data = self.read(name, seed=bench.seed)
+        if plan.augment is not None:
+            copies = bench.folder / name / ".work" / ".augmented.jsonl"  # a dot begins no model's name
+            augmentation = _augmentation(plan.augment, bench)
+            data = replace(data, augmented=augmentation.augmented(data.train, unseen=data.unseen, file=copies))
         comparison = Comparison(
-            plan=self.plan(name),
+            plan=plan,
             data=data,
             folder=bench.folder / name,
             device=bench.student.device,
@@ -227,6 +261,10 @@ class Finetune(TrainingStep):
         models = tuple(_rows(comparison, bench))
         comparison.close()
         return _report(data, models, after=after)
+
+
+def _augmentation(options: Augment, bench: Workbench) -> Augmentation:
+    return Augmentation.of(options, bench.teacher, bench.tokenizer, seed=bench.seed, device=bench.student.device)
 
 
 def _rows(comparison: Comparison, bench: Workbench) -> Iterator[ModelScore]:
@@ -245,7 +283,12 @@ def _rows(comparison: Comparison, bench: Workbench) -> Iterator[ModelScore]:
 def _report(data: TaskData, models: tuple[ModelScore, ...], *, after: str | None) -> TaskRecord:
     """Return what a step tells of one task."""
     examples = {"train": len(data.train), "dev": len(data.dev)}
-    counts = {"held out": len(data.held_out), "unlabeled": len(data.unlabeled), "left out": data.left_out}
+    counts = {
+        "held out": len(data.held_out),
+        "augmented": 0 if data.augmented is None else len(data.augmented.examples),
+        "unlabeled": len(data.unlabeled),
+        "left out": data.left_out,
+    }
     examples |= {label: count for label, count in counts.items() if count}
     record = TaskRecord(data.task.name, "dev", tuple(data.task.metrics), examples, models, after=after)
     return replace(record, selected_on="train" if data.held_out else "dev")
