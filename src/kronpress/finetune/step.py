@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
@@ -26,6 +27,9 @@ from kronpress.tasks import TASKS, SentenceTask, with_head
 from kronpress.teacher import task_live
 from kronpress.train.step import TrainingStep
 from kronpress.validation import path_name
+
+COPIES = ".work/.augmented.jsonl"
+"""The file with the copies of a task's examples, in the folder of the task; no model's name begins with a dot."""
 
 
 @STEPS.enroll
@@ -244,16 +248,14 @@ class Finetune(TrainingStep):
         return list(TopologicalSorter(before).static_order())
 
     def _task(self, bench: Workbench, name: str) -> TaskRecord:
-        plan, after = self.plan(name), self.tasks[name].after
+        plan, folder, after = self.plan(name), bench.folder / name, self.tasks[name].after
         data = self.read(name, seed=bench.seed)
         if plan.augment is not None:
-            copies = bench.folder / name / ".work" / ".augmented.jsonl"  # a dot begins no model's name
-            augmentation = _augmentation(plan.augment, bench)
-            data = replace(data, augmented=augmentation.augmented(data.train, unseen=data.unseen, file=copies))
+            data = _with_copies(data, plan.augment, bench, file=folder / COPIES)
         comparison = Comparison(
             plan=plan,
             data=data,
-            folder=bench.folder / name,
+            folder=folder,
             device=bench.student.device,
             seeds=range(bench.seed, bench.seed + self.seeds),
             before=bench.folder / after if after else None,
@@ -265,6 +267,12 @@ class Finetune(TrainingStep):
 
 def _augmentation(options: Augment, bench: Workbench) -> Augmentation:
     return Augmentation.of(options, bench.teacher, bench.tokenizer, seed=bench.seed, device=bench.student.device)
+
+
+def _with_copies(data: TaskData, options: Augment, bench: Workbench, *, file: Path) -> TaskData:
+    """Return the data with copies of the training examples, which lie in the file until the task is done."""
+    augmentation = _augmentation(options, bench)
+    return replace(data, augmented=augmentation.augmented(data.train, unseen=data.unseen, file=file))
 
 
 def _rows(comparison: Comparison, bench: Workbench) -> Iterator[ModelScore]:
