@@ -185,6 +185,26 @@ def test_several_metrics_have_a_table_of_their_own() -> None:
     assert grid.rows == (("teacher", "91.00 ± 1.00", "89.00"),)
 
 
+def test_scores_selected_on_a_part_of_the_training_set_stand_beside_those_selected_on_dev() -> None:
+    plain = task("rte", {"teacher": Score(70), "student": Score(60, 1, 3)})
+    teacher, student = plain.models
+    models_ = (teacher, dataclasses.replace(student, best_on_dev=Score(63, 2, 3)))
+    grid, beside = score_tables([dataclasses.replace(plain, models=models_, selected_on="train")])
+    assert column(grid, "rte") == ["70.00", "60.00 ± 1.00"]
+    assert " Epochs and best runs were selected on a tenth of the training set, held out; dev only" in grid.caption
+    assert "optimistic" not in grid.caption and "optimistic" in beside.caption
+    assert beside.head == ("model", "rte", "% of teacher's score")
+    assert beside.rows == (("teacher", "70.00", "100.00"), ("student", "63.00 ± 2.00", "90.00"))
+    assert "as papers report them" in beside.caption and beside.title == "Tasks, best epochs on dev"
+
+
+def test_tasks_that_were_selected_in_different_ways_are_named() -> None:
+    rte, mrpc = (task(name, {"student": Score(60)}) for name in ("rte", "mrpc"))
+    caption = scores([dataclasses.replace(rte, selected_on="train"), mrpc]).caption
+    assert " rte: Epochs and best runs were selected on a tenth of" in caption
+    assert " mrpc: Epochs and best runs were selected on the same set" in caption
+
+
 def test_a_turned_table_has_the_models_on_top() -> None:
     turned = scores(tasks()[:1]).turned()
     assert turned.head == ("", "teacher", "student", "tiny")

@@ -68,3 +68,13 @@ def test_brackets_are_text_not_style() -> None:
     assert "[red]x" in text
     assert cells(text, "[/red]")[0] == "60.00"
     assert "[b]rte: accuracy" in text
+
+
+def test_every_table_of_scores_has_its_own_title() -> None:
+    mrpc, rte, _ = full().tasks
+    parts = {"f1": Score(91.0), "accuracy": Score(89.0)}
+    models = tuple(dataclasses.replace(model, metrics=parts) for model in mrpc.models)
+    summary = dataclasses.replace(full(), tasks=[dataclasses.replace(mrpc, models=models), rte])
+    text = printed(summary, width=200)
+    titles = [line.strip() for line in text.splitlines() if line.startswith("Tasks")]
+    assert titles == ["Tasks", "Tasks, each metric", "Tasks, outside of the distribution"]

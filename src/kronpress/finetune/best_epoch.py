@@ -1,4 +1,4 @@
-"""Keep the weights that do best on the dev set."""
+"""Keep the weights that do best on the dev set, or on what selects in its place."""
 
 from __future__ import annotations
 
@@ -31,8 +31,10 @@ class BestEpoch(TrainerCallback):
     Args:
         folder: for the log and the weights.
         student: what is trained.
-        measure: returns the score, the higher the better, and what else to log.
+        measure: returns the score on the dev set, the higher the better, and what else to log.
         every: steps of an epoch, not always whole.
+        select: returns the score on examples that are held out of the training set, by which the best is chosen; by
+            default it is chosen by the score on the dev set.
     """
 
     def __init__(
@@ -42,8 +44,10 @@ class BestEpoch(TrainerCallback):
         *,
         measure: Callable[[], tuple[float, Mapping[str, float]]],
         every: float,
+        select: Callable[[], float] | None = None,
     ) -> None:
         self.folder, self.student, self.measure, self.every = folder, student, measure, every
+        self.select = select
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Forget measurements beyond the checkpoint that training goes on from."""
@@ -72,6 +76,7 @@ class BestEpoch(TrainerCallback):
             return
         try:
             score, scores = self.measure()
+            selecting = {} if self.select is None else {"held_out": self.select()}
         except DivergedError as error:
             control.should_training_stop = True
             if state.is_world_process_zero:
@@ -80,15 +85,19 @@ class BestEpoch(TrainerCallback):
         if not state.is_world_process_zero:
             return
         line = {"step": step, "epoch": round(step / self.every, 2), "score": score, "scores": dict(scores)}
+        line |= selecting
         if _best([*self._lines(), line]) == step:
             self._keep(step)
         with (self.folder / LOG).open("a") as stream:
             stream.write(json.dumps(line) + "\n")
         shown = ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
+        shown += "".join(f", held out {value:.2f}" for value in selecting.values())
         tqdm.write(f"epoch {line['epoch']:g}: dev {shown}")
 
     def take_best(self) -> dict[str, Any]:
         """Give the student its best weights; return the line of the log that tells of them. All processes call it.
+
+        Where another score than that on the dev set chose them, `best_on_dev` tells the best of that.
 
         Raises:
             DivergedError: there are none.
@@ -100,10 +109,12 @@ class BestEpoch(TrainerCallback):
         if best is None:
             raise DivergedError("the model diverged before its first measurement; train it with a lower learning rate")
         safetensors.torch.load_model(self.student, self._weights(best))
-        return next(line for line in lines if line["step"] == best)
+        line = next(line for line in lines if line["step"] == best)
+        return line if self.select is None else line | {"best_on_dev": max(line["score"] for line in lines)}
 
     def _lines(self, *, until: float = math.inf) -> list[dict[str, Any]]:
-        return [dict(line) for line in read_log(self.folder / LOG, numbers=["score"]) if line["step"] <= until]
+        numbers = ["score"] if self.select is None else ["score", "held_out"]
+        return [line for line in read_log(self.folder / LOG, numbers=numbers) if line["step"] <= until]
 
     def _weights(self, step: int) -> Path:
         return self.folder / f"best-{step}.safetensors"
@@ -114,4 +125,5 @@ class BestEpoch(TrainerCallback):
 
 def _best(lines: Sequence[Mapping[str, Any]]) -> int | None:
     """Return the step of the best measurement, the first of equal ones."""
-    return int(max(lines, key=lambda line: (line["score"], -line["step"]))["step"]) if lines else None
+    ranked = [(line.get("held_out", line["score"]), -line["step"]) for line in lines]
+    return int(-max(ranked)[1]) if ranked else None

@@ -25,6 +25,7 @@ class Candidate:
         epochs: passes over the training set.
         learning_rate: peak.
         dropout: probability, or None for what its configuration says.
+        augmented: whether it reads augmented examples too, where there are some.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Candidate:
     epochs: float
     learning_rate: float
     dropout: float | None = None
+    augmented: bool = False
 
     def __post_init__(self) -> None:
         path_name(self.name, what="a model")

@@ -1,4 +1,4 @@
-"""One task, several models: each fine-tuned with several seeds, selected on the dev set, and scored."""
+"""One task, several models: each fine-tuned with several seeds, selected, and scored on the dev set."""
 
 from __future__ import annotations
 
@@ -134,12 +134,15 @@ class Comparison:
 
     def _settings(self, candidate: Candidate, teacher: PreTrainedModel | None) -> dict[str, Any]:
         """Return what a row depends on, as it is read again."""
+        augmented = self.data.augmented
         settings = {
             **self.plan.training.model_dump(mode="json", include=_SETTINGS),
             **candidate.settings(),
             "batch": self.plan.training.batch,
             "seeds": list(self.seeds),
             "data": self.data.digest(),
+            "select_on": "train" if self.data.held_out else "dev",
+            "augment": augmented.fingerprint if augmented is not None and candidate.augmented else None,
             "teacher": weights_digest(teacher) if teacher is not None and candidate.compares else None,
         }
         return dict(json.loads(json.dumps(settings)))
@@ -223,8 +226,9 @@ class Comparison:
 
     def _best_epoch(self, student: PreTrainedModel, candidate: Candidate, *, seed: int, every: float) -> BestEpoch:
         folder = self._work(candidate) / f"seed-{seed}"
-        features = self.data.features(self.data.dev, candidate)
-        return BestEpoch(folder, student, measure=lambda: self.data.measure(student, features), every=every)
+        dev, held_out = (self.data.features(part, candidate) for part in (self.data.dev, self.data.held_out))
+        measure, select = (lambda: self.data.measure(student, dev)), (lambda: self.data.select(student, held_out))
+        return BestEpoch(folder, student, measure=measure, every=every, select=select if held_out else None)
 
     def _elsewhere(self, model: PreTrainedModel, candidate: Candidate) -> dict[str, dict[str, float]]:
         return {name: self.data.measure_on(name, model, candidate) for name in self.data.also}

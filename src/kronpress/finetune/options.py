@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from pydantic import Field, SerializeAsAny, field_validator
 
+from kronpress.finetune.augment import Augment
 from kronpress.losses import LOSSES, Loss, parse_losses
 from kronpress.tasks import TASKS
-from kronpress.validation import Checked
+from kronpress.validation import Checked, parse
+
+SelectOn: TypeAlias = Literal["dev", "train"]
+"""What selects epochs and seeds: the dev set, or a part of the training set that is held out."""
 
 LABELS_ALONE: dict[str, Loss] = {"cross_entropy": LOSSES["cross_entropy"]()}
 """The losses of a model that learns from a task's labels and from no teacher."""
@@ -27,6 +31,7 @@ class TaskOptions(Checked):
         after: another task of the step, from whose best runs all models that are trained on this one begin (STILTs,
             Phang et al., 2018, arXiv:1811.01088).
         unlabeled: tasks whose training texts are read as well, without their labels, by all that learn from a teacher.
+        augment: copies of the training examples with words replaced, `step` for what the step says, or null for none.
     """
 
     data: str | None = None
@@ -37,6 +42,12 @@ class TaskOptions(Checked):
     losses: dict[str, SerializeAsAny[Loss]] | None = Field(default=None, min_length=1)
     after: str | None = None
     unlabeled: tuple[str, ...] = ()
+    augment: Augment | Literal["step"] | None = "step"
+
+    @field_validator("augment", mode="before")
+    @classmethod
+    def _described(cls, value: Any) -> Any:
+        return parse(Augment, value, place="augment") if isinstance(value, dict) else value
 
     @field_validator("losses", mode="before")
     @classmethod

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from kronpress.checkpoint import load_with_tokenizer
 from kronpress.errors import KronpressError
+from kronpress.finetune.augment import Augment
 from kronpress.finetune.candidate import Candidate
 from kronpress.finetune.options import LABELS_ALONE, Baseline, TeacherOptions
 from kronpress.losses import Loss
@@ -31,6 +32,7 @@ class TaskPlan:
         baselines: other models or losses, by name.
         max_length: tokens of an example; by default what the task says.
         cache_max_bytes: what the teacher's activations may take on disk.
+        augment: how student and baselines get more examples, or None.
     """
 
     epochs: float
@@ -40,11 +42,13 @@ class TaskPlan:
     baselines: Mapping[str, Baseline]
     max_length: int | None
     cache_max_bytes: int
+    augment: Augment | None = None
 
     def student(self, bench: Workbench) -> Candidate:
         """Return the student."""
         rate, dropout = self.training.learning_rate, self.training.dropout
-        return Candidate("student", bench.student, bench.tokenizer, self.losses, self.epochs, rate, dropout)
+        student = Candidate("student", bench.student, bench.tokenizer, self.losses, self.epochs, rate, dropout)
+        return replace(student, augmented=self.augment is not None)
 
     def candidates(self, bench: Workbench) -> Iterator[Candidate]:
         """Go through the student and the baselines.

@@ -9,7 +9,8 @@ from typing import Any
 from kronpress.data import user_path
 from kronpress.errors import KronpressError
 from kronpress.finetune.data import TaskData
-from kronpress.finetune.options import TaskOptions
+from kronpress.finetune.held_out import divided
+from kronpress.finetune.options import SelectOn, TaskOptions
 from kronpress.tasks import TASKS, ClassificationTask, Example, SentenceTask, without
 
 
@@ -21,11 +22,15 @@ class Sources:
         tasks: what the step does differently for each.
         data: where the data are of tasks that do not say so.
         also: other data that the models of the tasks answer, and where they are.
+        select_on: what selects epochs and seeds.
+        seed: of the draw of what is held out of the training sets.
     """
 
     tasks: Mapping[str, TaskOptions]
     data: str | None
     also: Mapping[str, str]
+    select_on: SelectOn = "dev"
+    seed: int = 0
 
     def read(self, name: str, *, max_length: int | None = None) -> TaskData:
         """Read all that models of one task are trained and scored on.
@@ -33,18 +38,25 @@ class Sources:
         Raises:
             KronpressError: what is missing or malformed, or would be training and dev set at once.
         """
-        task, train, dev = TASKS[name], self._split(name, "train"), self._split(name, "dev")
+        task, dev = TASKS[name], self._split(name, "dev")
+        train, held_out = self._train(name)
         also = {other: self._elsewhere(other) for other in self.also if name in answered_by(other)}
         texts = self._unlabeled(name, train)
         if not isinstance(task, SentenceTask):
-            return TaskData(task, train, dev, also, max_length)
+            return TaskData(task, train, dev, also, max_length, held_out=held_out)
         others = [other for other in self._later(name) if isinstance(TASKS[other], SentenceTask)]
-        later = [example for other in others for example in self._split(other, "dev")]
-        new, new_texts = without(train, later), without(texts, [*dev, *later])
-        if not new:
+        later = [example for other in others for example in [*self._split(other, "dev"), *self._train(other)[1]]]
+        unseen = [*dev, *held_out, *later]
+        new, selecting, new_texts = without(train, later), without(held_out, later), without(texts, unseen)
+        if not new or len(selecting) < min(1, len(held_out)):
             raise KronpressError(f"all examples of '{name}' stand in the dev sets of {', '.join(others)}; check data")
-        left_out = len(train) - len(new) + len(texts) - len(new_texts)
-        return TaskData(task, new, dev, also, max_length, new_texts, left_out)
+        left_out = len(train) + len(held_out) + len(texts) - len(new) - len(selecting) - len(new_texts)
+        return TaskData(task, new, dev, also, max_length, new_texts, left_out, selecting, unseen)
+
+    def _train(self, name: str) -> tuple[list[Any], list[Any]]:
+        """Return the examples to train on, and those that are held out to select on."""
+        examples = self._split(name, "train")
+        return divided(TASKS[name], examples, seed=self.seed) if self.select_on == "train" else (examples, [])
 
     def _split(self, name: str, split: str) -> list[Any]:
         source = self.tasks[name].data or self.data

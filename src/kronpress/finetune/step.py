@@ -6,25 +6,30 @@ import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from kronpress.checkpoint.digests import model_sources
 from kronpress.errors import KronpressError, shown
+from kronpress.finetune.augment import Augment, Augmentation
 from kronpress.finetune.comparison import Comparison
 from kronpress.finetune.data import TaskData
 from kronpress.finetune.objective import TaskDistillation
-from kronpress.finetune.options import LABELS_ALONE, Baseline, TaskOptions, TeacherOptions
+from kronpress.finetune.options import LABELS_ALONE, Baseline, SelectOn, TaskOptions, TeacherOptions
 from kronpress.finetune.plan import TaskPlan
 from kronpress.finetune.sources import Sources, answered_by
 from kronpress.losses import Loss, compares, parse_losses, readings_of
 from kronpress.records import FinetuneRecord, ModelScore, TaskRecord
 from kronpress.step import STEPS, Needs, Workbench
-from kronpress.tasks import TASKS, with_head
+from kronpress.tasks import TASKS, SentenceTask, with_head
 from kronpress.teacher import task_live
 from kronpress.train.step import TrainingStep
 from kronpress.validation import path_name
+
+COPIES = ".work/.augmented.jsonl"
+"""The file with the copies of a task's examples, in the folder of the task; no model's name begins with a dot."""
 
 
 @STEPS.enroll
@@ -33,9 +38,10 @@ class Finetune(TrainingStep):
     steps stays what it is.
 
     Each task gets a copy of the model with a new head, or the teacher's where it learns from one and that fits, trained
-    with several seeds. Of each run the epoch that does best on the dev set counts; the best run of each model is saved
-    in the step's folder, under task and model. Scores are those of the dev set that selected them. What models read of
-    another task, in `unlabeled` or `after`, has no example of the dev sets that they are scored on.
+    with several seeds. Of each run the epoch that does best on what `select_on` says counts; the best run of each model
+    by the same measure is saved in the step's folder, under task and model. Scores are those of the dev set, which by
+    default has selected them as well. What models read of another task, in `unlabeled` or `after`, has no example of
+    the dev sets that they are scored on, nor of what they are selected by.
 
     AdamW's β are 0.9 and 0.999.
 
@@ -45,11 +51,16 @@ class Finetune(TrainingStep):
         dropout: of student and baselines; by default what their configurations say.
         epochs: passes over the training set.
         seeds: how many runs of each model.
+        select_on: what selects epochs and best runs, the teacher's too: `dev`, or `train`: a tenth of the training set,
+            which the step's seed draws, the same for all models, and no model is trained on. Dev then only reports, and
+            the best score on dev over all epochs stands beside.
         losses: what the student is trained on, as in the distill step.
         teacher: a fine-tuned model, with `{task}` in place of the task's name where there are several; or how the
             recipe's model is to become one: it is fine-tuned first, on labels alone, and its best run is the teacher;
             or `null` for none, where no loss compares.
         baselines: other models or losses under names of their own, for comparison.
+        augment: copies of the training examples with words replaced, which student and baselines read as well and the
+            teacher does not; none by default.
         also: data outside of the distribution to score on: names of tasks without training data of their own, and where
             they are.
         max_length: tokens of an example; by default what the task says.
@@ -64,6 +75,7 @@ class Finetune(TrainingStep):
     data: str | None = None
     epochs: float = Field(default=3.0, gt=0)
     seeds: int = Field(default=1, ge=1)
+    select_on: SelectOn = "dev"
     batch: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=5e-5, gt=0)
     warmup: float = Field(default=0.1, ge=0, lt=1)
@@ -73,6 +85,7 @@ class Finetune(TrainingStep):
     losses: dict[str, SerializeAsAny[Loss]] = Field(default=LABELS_ALONE, min_length=1)
     teacher: str | TeacherOptions | None = TeacherOptions()
     baselines: dict[str, Baseline] = Field(default={})
+    augment: Augment | None = None
     also: dict[str, str] = Field(default={})
     max_length: int | None = Field(default=None, ge=4)
     cache_max_bytes: int = Field(default=4 * 2**30, ge=0)
@@ -116,6 +129,16 @@ class Finetune(TrainingStep):
         return self
 
     @model_validator(mode="after")
+    def _copied(self) -> Finetune:
+        for name in self.tasks:
+            if self._augment(name) is not None and not isinstance(TASKS[name], SentenceTask):
+                raise KronpressError(
+                    f"augment: the answers of '{name}' stand at places in its texts, which other words would move; "
+                    f"give tasks: {{{name}: {{augment: null}}}}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _taught(self) -> Finetune:
         candidates = {"student": self.losses} | {name: baseline.losses for name, baseline in self.baselines.items()}
         candidates |= {f"student on {name}": task.losses for name, task in self.tasks.items() if task.losses}
@@ -134,6 +157,14 @@ class Finetune(TrainingStep):
                 )
         return self
 
+    def _augment(self, name: str) -> Augment | None:
+        own = self.tasks[name].augment
+        return self.augment if own == "step" else own
+
+    def _all_augment(self) -> set[Augment]:
+        """Return the ways of augmentation of all tasks."""
+        return {options for options in map(self._augment, self.tasks) if options is not None}
+
     def plan(self, name: str) -> TaskPlan:
         """Return what the step does for one task."""
         own = self.tasks[name]
@@ -146,19 +177,24 @@ class Finetune(TrainingStep):
             baselines=self.baselines,
             max_length=own.max_length or self.max_length,
             cache_max_bytes=self.cache_max_bytes,
+            augment=self._augment(name),
         )
 
-    def read(self, name: str) -> TaskData:
-        """Read the data of one task.
+    def read(self, name: str, *, seed: int = 0) -> TaskData:
+        """Read the data of one task; `seed` draws what is held out of the training set.
 
         Raises:
             KronpressError: what is missing or malformed, or would be training and dev set at once.
         """
-        return Sources(self.tasks, self.data, self.also).read(name, max_length=self.plan(name).max_length)
+        sources = Sources(self.tasks, self.data, self.also, self.select_on, seed)
+        return sources.read(name, max_length=self.plan(name).max_length)
 
     def needs(self) -> Needs:
-        """Return that no text but that of the tasks is read, and whether the dense model becomes the teacher."""
-        return replace(super().needs(), teacher=isinstance(self.teacher, TeacherOptions), text=False)
+        """Return that no text but that of the tasks is read, and whether the dense model becomes the teacher, or its
+        token table is looked into.
+        """
+        dense = isinstance(self.teacher, TeacherOptions) or bool(self._all_augment())
+        return replace(super().needs(), teacher=dense, text=False)
 
     def check(self, bench: Workbench) -> None:
         """Read all data, open all models, and see that each can have every task's head and the losses asked for."""
@@ -170,6 +206,8 @@ class Finetune(TrainingStep):
                 raise KronpressError(f"also: '{name}' has training data of its own; put it under tasks")
             if not set(answered) & set(self.tasks):
                 raise KronpressError(f"also: no task of this step answers '{name}'; add one of {', '.join(answered)}")
+        for options in self._all_augment():
+            _augmentation(options, bench)
         for name in self.tasks:
             self._check_task(bench, name)
 
@@ -179,11 +217,12 @@ class Finetune(TrainingStep):
             [self.teacher.replace("{task}", name) for name in self.tasks] if isinstance(self.teacher, str) else []
         )
         baselines = [baseline.model for baseline in self.baselines.values() if baseline.model is not None]
+        masked = [options.model for options in self._all_augment() if options.model is not None]
         examples = {f"the data of the task '{name}'": self.read(name).digest() for name in self.tasks}
-        return model_sources([*teachers, *baselines]) | examples
+        return model_sources([*teachers, *baselines, *masked]) | examples
 
     def _check_task(self, bench: Workbench, name: str) -> None:
-        plan, data = self.plan(name), self.read(name)
+        plan, data = self.plan(name), self.read(name, seed=bench.seed)
         plan.training.passes()
         data.check()
         teacher = plan.open_teacher(data.task, bench) if isinstance(plan.teacher, str) else None
@@ -209,11 +248,14 @@ class Finetune(TrainingStep):
         return list(TopologicalSorter(before).static_order())
 
     def _task(self, bench: Workbench, name: str) -> TaskRecord:
-        data, after = self.read(name), self.tasks[name].after
+        plan, folder, after = self.plan(name), bench.folder / name, self.tasks[name].after
+        data = self.read(name, seed=bench.seed)
+        if plan.augment is not None:
+            data = _with_copies(data, plan.augment, bench, file=folder / COPIES)
         comparison = Comparison(
-            plan=self.plan(name),
+            plan=plan,
             data=data,
-            folder=bench.folder / name,
+            folder=folder,
             device=bench.student.device,
             seeds=range(bench.seed, bench.seed + self.seeds),
             before=bench.folder / after if after else None,
@@ -221,6 +263,16 @@ class Finetune(TrainingStep):
         models = tuple(_rows(comparison, bench))
         comparison.close()
         return _report(data, models, after=after)
+
+
+def _augmentation(options: Augment, bench: Workbench) -> Augmentation:
+    return Augmentation.of(options, bench.teacher, bench.tokenizer, seed=bench.seed, device=bench.student.device)
+
+
+def _with_copies(data: TaskData, options: Augment, bench: Workbench, *, file: Path) -> TaskData:
+    """Return the data with copies of the training examples, which lie in the file until the task is done."""
+    augmentation = _augmentation(options, bench)
+    return replace(data, augmented=augmentation.augmented(data.train, unseen=data.unseen, file=file))
 
 
 def _rows(comparison: Comparison, bench: Workbench) -> Iterator[ModelScore]:
@@ -239,9 +291,15 @@ def _rows(comparison: Comparison, bench: Workbench) -> Iterator[ModelScore]:
 def _report(data: TaskData, models: tuple[ModelScore, ...], *, after: str | None) -> TaskRecord:
     """Return what a step tells of one task."""
     examples = {"train": len(data.train), "dev": len(data.dev)}
-    counts = {"unlabeled": len(data.unlabeled), "left out": data.left_out}
+    counts = {
+        "held out": len(data.held_out),
+        "augmented": 0 if data.augmented is None else len(data.augmented.examples),
+        "unlabeled": len(data.unlabeled),
+        "left out": data.left_out,
+    }
     examples |= {label: count for label, count in counts.items() if count}
-    return TaskRecord(data.task.name, "dev", tuple(data.task.metrics), examples, models, after=after)
+    record = TaskRecord(data.task.name, "dev", tuple(data.task.metrics), examples, models, after=after)
+    return replace(record, selected_on="train" if data.held_out else "dev")
 
 
 def _with_own_tokenizer(bench: Workbench) -> Workbench:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ class Score(Record):
 
 @dataclass(frozen=True)
 class SeedScore(Record):
-    """What the training with one seed reached on the dev set, at the epoch that does best there.
+    """What the training with one seed reached on the dev set, at the epoch that was selected.
 
     Attributes:
         seed: None for a model that came fine-tuned.
@@ -41,6 +42,8 @@ class SeedScore(Record):
         epoch: the same, counted in passes over the training set.
         head_of_teacher: whether the head began as the teacher's.
         teacher: how the teacher was asked; None where the model learned from none.
+        held_out: the score on the part of the training set that selected the epoch; None where the dev set did.
+        best_on_dev: the best of all epochs on the dev set, as papers report; None where it is `score`.
     """
 
     seed: int | None
@@ -53,10 +56,18 @@ class SeedScore(Record):
     teacher: Literal["run at every step", "read from disk"] | None = None
     training: TrainingRecord | None = None
     error: str | None = None
+    held_out: float | None = None
+    best_on_dev: float | None = None
 
     def __post_init__(self) -> None:
         if self.score is not None and not self.scores:
             raise ValueError("a score is a mean of scores, and there are none")
+
+    @property
+    def selects(self) -> float:
+        """The score that selects the best seed, minus infinity for a training that diverged."""
+        selecting = self.score if self.held_out is None else self.held_out
+        return -math.inf if self.score is None or selecting is None else selecting
 
 
 @dataclass(frozen=True)
@@ -69,9 +80,10 @@ class ModelScore(Record):
         metrics: those whose mean the score is, and parts of them.
         elsewhere: by data set and metric, on data outside of the task's distribution.
         losses: what it was trained on: the losses' names by the recipe's labels.
-        best_seed: None for a model that came fine-tuned.
+        best_seed: the one whose model is saved; None for a model that came fine-tuned.
         diverged: how many runs the score leaves out.
         settings: all that the result depends on; JSON values.
+        best_on_dev: the mean of each run's best epoch on the dev set, as papers report; None where it is the score.
     """
 
     model: str
@@ -86,12 +98,14 @@ class ModelScore(Record):
     best_seed: int | None = None
     diverged: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
+    best_on_dev: Score | None = None
 
     @classmethod
     def of(cls, model: str, footprint: Footprint, seeds: Sequence[SeedScore]) -> ModelScore:
         """Return the means over the runs that did not diverge; there must be one."""
         runs = [(run.score, run) for run in seeds if run.score is not None]
         kept = tuple(run for _, run in runs)
+        bests = [run.best_on_dev for run in kept if run.best_on_dev is not None]
         return cls(
             model=model,
             score=Score.over([score for score, _ in runs]),
@@ -99,7 +113,8 @@ class ModelScore(Record):
             seeds=kept,
             metrics=_over([run.scores for run in kept]),
             elsewhere={name: _over([run.elsewhere[name] for run in kept]) for name in kept[0].elsewhere},
-            best_seed=max(runs, key=lambda pair: pair[0])[1].seed,
+            best_on_dev=Score.over(bests) if len(bests) == len(kept) else None,
+            best_seed=max(kept, key=lambda run: run.selects).seed,
             diverged=len(seeds) - len(kept),
         )
 
@@ -114,10 +129,12 @@ class TaskRecord(Record):
     """What all models reach on one task; the score is the mean of the `metrics`.
 
     Attributes:
-        split: which the scores are those of, and on which the epochs were selected as well.
+        split: which the scores are those of.
         examples: how many each split has.
         after: the task whose models began here.
         step: of the recipe, counted from 1; 0 where that is not known.
+        selected_on: what selected epochs and best runs: the dev set, or a part of the training set that no model was
+            trained on.
     """
 
     task: str
@@ -127,6 +144,7 @@ class TaskRecord(Record):
     models: tuple[ModelScore, ...]
     after: str | None = None
     step: int = 0
+    selected_on: Literal["dev", "train"] = "dev"
 
     def of(self, model: str) -> ModelScore | None:
         """Return what one model reaches, None if it did not take part."""

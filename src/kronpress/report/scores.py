@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from kronpress.records import Score, TaskRecord
+from kronpress.records import ModelScore, Score, TaskRecord
 from kronpress.report.numbers import MISSING, percent, quantity
 from kronpress.report.sizes import FLOPS, PARAMETERS, quantities
 
@@ -15,6 +15,14 @@ TEACHER, STUDENT = "teacher", "student"
 WNLI = "wnli"  # many papers leave it out: fitting its training set leads below chance
 
 _METRICS = "Each metric by itself, in percent; the scores above are means of those that their caption names."
+_ON_DEV = (
+    "The same runs, each at the epoch that does best on dev, as papers report them, in percent: these scores are "
+    "optimistic, and no model saved here has them."
+)
+_SELECTED = {
+    "dev": "Epochs and best runs were selected on the same set, so the scores are optimistic",
+    "train": "Epochs and best runs were selected on a tenth of the training set, held out; dev only reports",
+}
 _ELSEWHERE = (
     "Data outside of the distribution: the same models, fine-tuned for the task before the arrow, on the data after "
     "it, in percent. Nothing was selected on these data."
@@ -31,25 +39,28 @@ class Grid:
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     caption: str
+    title: str
 
     def turned(self) -> Grid:
         """Return the same table with a column for each model."""
         (_, *names), *rows = zip(self.head, *self.rows, strict=True)
-        return Grid(head=("", *names), rows=tuple(rows), caption=self.caption)
+        return replace(self, head=("", *names), rows=tuple(rows))
 
 
 def score_tables(tasks: Sequence[TaskRecord]) -> list[Grid]:
-    """Return a table of the models' scores, then of the metrics that they are means of, then of those outside of the
-    distribution, as far as there are any.
+    """Return a table of the models' scores, then those selected on dev where something else selected the others, the
+    metrics that they are means of, and those outside of the distribution, as far as there are any.
 
     Where a task occurs twice, tasks and averages are told apart by the number of their step.
     """
     if not tasks:
         return []
     names = models(tasks)
-    tables = [_grid(names, list(_columns(tasks, names)), caption=_caption(tasks, names))]
-    for part, sign, caption in ((metrics_of, ": ", _METRICS), (_elsewhere_of, " → ", _ELSEWHERE)):
-        tables += _parts(tasks, names, part, sign=sign, caption=caption)
+    tables = [_grid(names, list(_columns(tasks, names)), caption=_caption(tasks, names), title="Tasks")]
+    if any(task.selected_on != "dev" for task in tasks):
+        tables.append(_selected_on_dev(tasks, names))
+    for part in _PARTS:
+        tables += _parts(tasks, names, part)
     return tables
 
 
@@ -121,9 +132,36 @@ def _honest(scores: Mapping[str, Score]) -> dict[str, Score]:
     return {name: score for name, score in scores.items() if not name.startswith("oracle_")}
 
 
-def _grid(names: Sequence[str], columns: Sequence[Column], *, caption: str) -> Grid:
+@dataclass(frozen=True)
+class _Part:
+    """A part of the scores that has a table of its own, if any model has it."""
+
+    title: str
+    caption: str
+    sign: str
+    of: Callable[[TaskRecord, str], Mapping[str, Score]]
+
+
+_PARTS = (
+    _Part("Tasks, each metric", _METRICS, ": ", metrics_of),
+    _Part("Tasks, outside of the distribution", _ELSEWHERE, " → ", _elsewhere_of),
+)
+
+
+def _selected_on_dev(tasks: Sequence[TaskRecord], names: Sequence[str]) -> Grid:
+    """Return the table of scores as it would be if dev selected the epochs."""
+    best = [replace(task, models=tuple(_at_its_best(model) for model in task.models)) for task in tasks]
+    columns = [column for column in _columns(best, names) if column[0] not in (PARAMETERS, FLOPS)]
+    return _grid(names, columns, caption=_ON_DEV, title="Tasks, best epochs on dev")
+
+
+def _at_its_best(model: ModelScore) -> ModelScore:
+    return model if model.best_on_dev is None else replace(model, score=model.best_on_dev)
+
+
+def _grid(names: Sequence[str], columns: Sequence[Column], *, caption: str, title: str) -> Grid:
     heads, cells = zip(*columns, strict=True)
-    return Grid(head=("model", *heads), rows=tuple(zip(names, *cells, strict=True)), caption=caption)
+    return Grid(head=("model", *heads), rows=tuple(zip(names, *cells, strict=True)), caption=caption, title=title)
 
 
 def _columns(tasks: Sequence[TaskRecord], names: Sequence[str]) -> Iterator[Column]:
@@ -150,23 +188,21 @@ def _averages(tasks: Sequence[TaskRecord], names: Sequence[str], suffix: str) ->
 def _parts(
     tasks: Sequence[TaskRecord],
     names: Sequence[str],
-    part: Callable[[TaskRecord, str], Mapping[str, Score]],
-    *,
-    sign: str,
-    caption: str,
+    part: _Part,
 ) -> list[Grid]:
     """Return a table of some part of the scores, of those models that have it; none where no model has."""
     columns = {
-        f"{label}{sign}{key}": [part(task, name).get(key) for name in names]
+        f"{label}{part.sign}{key}": [part.of(task, name).get(key) for name in names]
         for label, task in zip(labels(tasks), tasks, strict=True)
-        for key in dict.fromkeys(key for name in names for key in part(task, name))
+        for key in dict.fromkeys(key for name in names for key in part.of(task, name))
     }
     some = [row for row in range(len(names)) if any(scores[row] is not None for scores in columns.values())]
     if not some:
         return []
     cells = [(head, [_cell(scores[row]) for row in some]) for head, scores in columns.items()]
     seeds = _seeds([score for scores in columns.values() for score in scores if score is not None])
-    return [_grid([names[row] for row in some], cells, caption=f"{caption} {seeds}.")]
+    caption = f"{part.caption} {seeds}."
+    return [_grid([names[row] for row in some], cells, caption=caption, title=part.title)]
 
 
 def _cell(score: Score | None) -> str:
@@ -191,7 +227,7 @@ def _caption(tasks: Sequence[TaskRecord], names: Sequence[str]) -> str:
     splits = _listed(dict.fromkeys(task.split for task in tasks))
     sentences = [
         f"Scores in percent on {splits}, of copies fine-tuned for each task; the checkpoint itself is not fine-tuned",
-        "Epochs and best runs were selected on the same set, so the scores are optimistic",
+        *_selected(tasks),
         _seeds([model.score for task in tasks for model in task.models]),
         "Metrics and examples: "
         + "; ".join(f"{label}: {_measured(task)}" for label, task in zip(labels(tasks), tasks, strict=True)),
@@ -203,6 +239,14 @@ def _caption(tasks: Sequence[TaskRecord], names: Sequence[str]) -> str:
     if any(task.of(name) is None for task in tasks for name in names):
         sentences.append(f"{MISSING}: did not take part; averages are of all tasks or not given")
     return " ".join(f"{sentence}." for sentence in sentences)
+
+
+def _selected(tasks: Sequence[TaskRecord]) -> Iterator[str]:
+    """Say on what epochs and runs were selected, and of which tasks where that is not the same."""
+    ways = dict.fromkeys(task.selected_on for task in tasks)
+    for way in ways:
+        of = [label for label, task in zip(labels(tasks), tasks, strict=True) if task.selected_on == way]
+        yield _SELECTED[way] if len(ways) == 1 else f"{_listed(of)}: {_SELECTED[way]}"
 
 
 def _measured(task: TaskRecord) -> str:

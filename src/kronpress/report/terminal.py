@@ -31,11 +31,11 @@ def _table(title: str, *, head: Sequence[str], texts: int, rows: Sequence[Sequen
     return table
 
 
-def _scores(grid: Grid, *, title: str, console: Console) -> Table:
+def _scores(grid: Grid, *, console: Console) -> Table:
     """Return a table of scores, models downwards if it is not too wide for the console so, else across."""
-    upright = _table(title, head=grid.head, texts=1, rows=grid.rows)
+    upright = _table(grid.title, head=grid.head, texts=1, rows=grid.rows)
     wide = console.measure(upright, options=console.options.update(width=sys.maxsize)).maximum > console.width
-    table = _table(title, head=grid.turned().head, texts=1, rows=grid.turned().rows) if wide else upright
+    table = _table(grid.title, head=grid.turned().head, texts=1, rows=grid.turned().rows) if wide else upright
     table.caption, table.caption_justify = escape(grid.caption), "left"
     return table
 
@@ -48,9 +48,8 @@ def _tables(summary: RunSummary, console: Console) -> Iterator[Table]:
     yield _table("Kinds of text", head=TEXT_SET_HEAD, texts=4, rows=text_set_rows(summary))
     head = ("stage", "task", "metric", "dense", "student")
     yield _table("Tasks of lm-eval", head=head, texts=3, rows=lm_eval_rows(summary))
-    titles = ("Tasks", "Tasks, outside of the distribution")
-    for title, grid in zip(titles, score_tables(summary.tasks), strict=False):
-        yield _scores(grid, title=title, console=console)
+    for grid in score_tables(summary.tasks):
+        yield _scores(grid, console=console)
     yield _table("Speed", head=("", "dense", "student", "ratio", "spread"), texts=1, rows=speed_rows(summary))
 
 

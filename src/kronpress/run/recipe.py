@@ -149,7 +149,8 @@ def _with_names(value: Any, dumped: Any) -> Any:
     fields = {name: _with_names(getattr(value, name), dumped[name]) for name in type(value).model_fields}
     kind = getattr(type(value), "kind", None)
     if kind is None:
-        return {name: field for name, field in fields.items() if field is not None}
+        null = {name for name, field in type(value).model_fields.items() if field.default is None}
+        return {name: field for name, field in fields.items() if field is not None or name not in null}
     return {"name": kind, **fields}
 
 
