@@ -9,6 +9,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from kronpress.checkpoint.digests import weights_digest
+from kronpress.finetune.stage import Stage
 from kronpress.losses import Loss, compares
 from kronpress.validation import path_name
 
@@ -25,6 +26,7 @@ class Candidate:
         epochs: passes over the training set.
         learning_rate: peak.
         dropout: probability, or None for what its configuration says.
+        stage: at which bits its numbers are trained, or None for those of full precision.
         augmented: whether it reads augmented examples too, where there are some.
     """
 
@@ -36,6 +38,7 @@ class Candidate:
     learning_rate: float
     dropout: float | None = None
     augmented: bool = False
+    stage: Stage | None = None
 
     def __post_init__(self) -> None:
         path_name(self.name, what="a model")
@@ -43,7 +46,8 @@ class Candidate:
     def settings(self) -> dict[str, Any]:
         """Return what the result depends on, but for data and teacher, as JSON values."""
         losses = {label: {"name": loss.kind, **loss.model_dump(mode="json")} for label, loss in self.losses.items()}
-        return {
+        stage = {} if self.stage is None else {"stage": self.stage.model_dump(mode="json")}
+        return stage | {
             "losses": losses,
             "epochs": self.epochs,
             "learning_rate": self.learning_rate,

@@ -26,12 +26,16 @@ from kronpress.finetune.examples import Collate, TrainingExamples
 from kronpress.finetune.noted import read_record, read_settings
 from kronpress.finetune.objective import TaskDistillation
 from kronpress.finetune.plan import TaskPlan
+from kronpress.finetune.stage import put_on_grids
 from kronpress.footprint import footprint
-from kronpress.records import ModelScore, SeedScore, encode
-from kronpress.tasks import DivergedError, Feature, shuffled, take_head, with_head
+from kronpress.layers import is_learning, packed
+from kronpress.quantizers import keep_progress, take_progress
+from kronpress.records import Footprint, ModelScore, SeedScore, encode
+from kronpress.tasks import DivergedError, Feature, collate, shuffled, take_head, with_head
 from kronpress.teacher import Storage, StoredTask, StoredTeacher, Teacher, task_teacher
 from kronpress.train.training import Material, train
 
+_EXAMPLES = 32  # of the training set, from which the ranges of inputs begin
 _SETTINGS = {"micro_batch", "warmup", "schedule", "weight_decay", "max_grad_norm"}  # that weights depend on
 
 
@@ -64,7 +68,9 @@ class Comparison:
             KronpressError: the folder holds what was fine-tuned with other settings, models or data.
             DivergedError: no training has a finite score.
         """
-        if self.before is not None:
+        if candidate.stage is not None:
+            candidate = replace(candidate, model=self.opened(self.plan.starts[candidate.name]))
+        elif self.before is not None:
             candidate = replace(candidate, model=load(self.before / candidate.name))
         report = self._report(candidate)
         settings = processes.from_main(lambda: self._noted_settings(candidate, teacher))
@@ -91,6 +97,8 @@ class Comparison:
         model = load(self.folder / name)
         module: nn.Module = model
         module.to(self.device)
+        if self._progress(name).exists():
+            take_progress(model, self._progress(name))
         return model
 
     def close(self) -> None:
@@ -107,7 +115,9 @@ class Comparison:
         best = self._started(candidate, seed)
         self._best_epoch(best, candidate, seed=seed, every=1).take_best()
         save(best, folder, tokenizer=candidate.tokenizer)
-        files.write_json(self._report(candidate), encode(row))
+        if is_learning(best):
+            keep_progress(best, self._progress(candidate.name))
+        files.write_json(self._report(candidate), encode(replace(row, footprint=_size(best, folder))))
         self._remove(self._work(candidate))
 
     def _remove(self, path: Path) -> None:
@@ -150,6 +160,10 @@ class Comparison:
     def _report(self, candidate: Candidate) -> Path:
         return self.folder / f"{candidate.name}.json"
 
+    def _progress(self, name: str) -> Path:
+        """Return where the latent numbers of a model lie whose folder holds codes, as long as stages may need them."""
+        return self.folder / ".work" / f"{name}.safetensors"
+
     def _work(self, candidate: Candidate) -> Path:
         return self.folder / ".work" / candidate.name
 
@@ -158,6 +172,10 @@ class Comparison:
         student = with_head(candidate.model, self.data.task, candidate.tokenizer, seed=seed)
         module: nn.Module = student
         module.to(device=self.device, dtype=torch.float32)
+        if candidate.stage is not None:
+            features = self.data.features(self.data.train[:_EXAMPLES], candidate)
+            batch = collate(features, pad=int(candidate.tokenizer.pad_token_id))
+            put_on_grids(student, candidate.stage, batch=batch)
         return student
 
     def _attempt(self, candidate: Candidate, seed: int, teacher: PreTrainedModel | None) -> SeedScore:
@@ -181,7 +199,8 @@ class Comparison:
         folder.mkdir(parents=True, exist_ok=True)
         set_seed(seed)
         student = self._started(candidate, seed)
-        inherits = candidate.compares and teacher is not None and take_head(student, teacher)
+        fresh = candidate.stage is None and candidate.compares
+        inherits = fresh and teacher is not None and take_head(student, teacher)
         features = self.data.training_features(candidate)
         asked = self._teacher(candidate, teacher, features)
         best_epoch = self._best_epoch(student, candidate, seed=seed, every=len(features) / self.plan.training.batch)
@@ -206,7 +225,8 @@ class Comparison:
         """Return what a candidate learns from; one folder serves all that learn from the same model."""
         if model is None:
             return None
-        storage = Storage(self.folder / ".work" / "teacher", self.plan.cache_max_bytes)
+        own = "" if candidate.stage is None or candidate.stage.teacher is None else f"-{candidate.stage.teacher}"
+        storage = Storage(self.folder / ".work" / f"teacher{own}", self.plan.cache_max_bytes)
         passes = candidate.epochs * len(self.seeds)
         return task_teacher(candidate.losses, features, model=model, passes=passes, storage=storage)
 
@@ -235,13 +255,19 @@ class Comparison:
 
     def _row(self, candidate: Candidate, attempts: Sequence[SeedScore]) -> ModelScore:
         """Report on a candidate from what its trainings came to."""
-        size = footprint(with_head(candidate.model, self.data.task, candidate.tokenizer))
+        size = _size(with_head(candidate.model, self.data.task, candidate.tokenizer))
         return replace(
             ModelScore.of(candidate.name, size, attempts),
             losses={label: loss.kind for label, loss in candidate.losses.items()},
             epochs=candidate.epochs,
             learning_rate=candidate.learning_rate,
         )
+
+
+def _size(model: PreTrainedModel, folder: Path | None = None) -> Footprint:
+    """Return the size of a model as it is stored."""
+    with packed(model):
+        return footprint(model, folder=folder)
 
 
 def _how(teacher: Teacher[Tensor] | None) -> Literal["run at every step", "read from disk"] | None:

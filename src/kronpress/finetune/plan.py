@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -14,6 +14,7 @@ from kronpress.errors import KronpressError
 from kronpress.finetune.augment import Augment
 from kronpress.finetune.candidate import Candidate
 from kronpress.finetune.options import LABELS_ALONE, Baseline, TeacherOptions
+from kronpress.finetune.stage import Stage
 from kronpress.losses import Loss
 from kronpress.step import Workbench
 from kronpress.tasks import ClassificationTask, Task, is_headed, with_head
@@ -33,6 +34,7 @@ class TaskPlan:
         max_length: tokens of an example; by default what the task says.
         cache_max_bytes: what the teacher's activations may take on disk.
         augment: how student and baselines get more examples, or None.
+        stages: further trainings at fewer bits, by name, each after the one that it starts from.
     """
 
     epochs: float
@@ -43,6 +45,7 @@ class TaskPlan:
     max_length: int | None
     cache_max_bytes: int
     augment: Augment | None = None
+    stages: Mapping[str, Stage] = field(default_factory=dict)
 
     def student(self, bench: Workbench) -> Candidate:
         """Return the student."""
@@ -51,13 +54,14 @@ class TaskPlan:
         return replace(student, augmented=self.augment is not None)
 
     def candidates(self, bench: Workbench) -> Iterator[Candidate]:
-        """Go through the student and the baselines.
+        """Go through the student, where it is needed, the baselines, and the stages.
 
         Raises:
             KronpressError: a baseline has no tokenizer, or another one than the teacher that it learns from.
         """
         student = self.student(bench)
-        yield student
+        if not self.stages or "student" in self.starts.values():
+            yield student
         for name, baseline in self.baselines.items():
             rate = baseline.learning_rate or student.learning_rate
             other = replace(student, name=name, losses=baseline.losses, learning_rate=rate)
@@ -66,6 +70,27 @@ class TaskPlan:
                 _require_tokenizer(baseline.model, tokenizer, like=bench.tokenizer if other.compares else None)
                 other = replace(other, model=model, tokenizer=tokenizer)
             yield other
+        yield from (self._at(stage, name=name, student=student) for name, stage in self.stages.items())
+
+    @property
+    def starts(self) -> dict[str, str]:
+        """The model from which each stage begins."""
+        return {name: stage.start or before for (name, stage), before in self._with_before()}
+
+    def _with_before(self) -> Iterator[tuple[tuple[str, Stage], str]]:
+        return zip(self.stages.items(), ["student", *self.stages], strict=False)
+
+    def _at(self, stage: Stage, *, name: str, student: Candidate) -> Candidate:
+        """Return the student as a stage trains it; where that begins is for others to say."""
+        return replace(
+            student,
+            name=name,
+            stage=stage,
+            losses=stage.losses or student.losses,
+            epochs=stage.epochs or student.epochs,
+            learning_rate=stage.learning_rate or student.learning_rate,
+            augmented=student.augmented and stage.augmented,
+        )
 
     def teacher_to_be(self, bench: Workbench) -> Candidate:
         """Return the recipe's model, which becomes the teacher by labels alone."""

@@ -20,6 +20,7 @@ from kronpress.finetune.objective import TaskDistillation
 from kronpress.finetune.options import LABELS_ALONE, Baseline, SelectOn, TaskOptions, TeacherOptions
 from kronpress.finetune.plan import TaskPlan
 from kronpress.finetune.sources import Sources, answered_by
+from kronpress.finetune.stage import Stage
 from kronpress.losses import Loss, compares, parse_losses, readings_of
 from kronpress.records import FinetuneRecord, ModelScore, TaskRecord
 from kronpress.step import STEPS, Needs, Workbench
@@ -59,6 +60,8 @@ class Finetune(TrainingStep):
             recipe's model is to become one: it is fine-tuned first, on labels alone, and its best run is the teacher;
             or `null` for none, where no loss compares.
         baselines: other models or losses under names of their own, for comparison.
+        stages: further trainings of the student, by names of their own: each puts its numbers on grids of fewer bits
+            and begins from the best epoch of another; where none begins from the student, that is not trained.
         augment: copies of the training examples with words replaced, which student and baselines read as well and the
             teacher does not; none by default.
         also: data outside of the distribution to score on: names of tasks without training data of their own, and where
@@ -85,6 +88,7 @@ class Finetune(TrainingStep):
     losses: dict[str, SerializeAsAny[Loss]] = Field(default=LABELS_ALONE, min_length=1)
     teacher: str | TeacherOptions | None = TeacherOptions()
     baselines: dict[str, Baseline] = Field(default={})
+    stages: dict[str, Stage] = Field(default={})
     augment: Augment | None = None
     also: dict[str, str] = Field(default={})
     max_length: int | None = Field(default=None, ge=4)
@@ -111,6 +115,18 @@ class Finetune(TrainingStep):
         for name in value:
             taken.append(path_name(name, what="a baseline", others=taken))
         return value
+
+    @model_validator(mode="after")
+    def _staged(self) -> Finetune:
+        taken = ["teacher", "student", *self.baselines]
+        for name, stage in self.stages.items():
+            for key, other in (("start", stage.start), ("teacher", stage.teacher)):
+                if other is not None and other not in taken:
+                    raise KronpressError(f"stages.{name}: {key} is {shown(other)}; name one of {', '.join(taken)}")
+            taken.append(path_name(name, what="a stage", others=taken))
+        if self.stages and any(options.after for options in self.tasks.values()):
+            raise KronpressError("stages: every task passes through all of them; leave out `after`")
+        return self
 
     @field_validator("also", mode="after")
     @classmethod
@@ -142,6 +158,7 @@ class Finetune(TrainingStep):
     def _taught(self) -> Finetune:
         candidates = {"student": self.losses} | {name: baseline.losses for name, baseline in self.baselines.items()}
         candidates |= {f"student on {name}": task.losses for name, task in self.tasks.items() if task.losses}
+        candidates |= {f"stage {name}": stage.losses for name, stage in self.stages.items() if stage.losses}
         for name, losses in candidates.items():
             for label, loss in losses.items():
                 if self.teacher is None and loss.compares:
@@ -178,6 +195,7 @@ class Finetune(TrainingStep):
             max_length=own.max_length or self.max_length,
             cache_max_bytes=self.cache_max_bytes,
             augment=self._augment(name),
+            stages=self.stages,
         )
 
     def read(self, name: str, *, seed: int = 0) -> TaskData:
@@ -230,6 +248,8 @@ class Finetune(TrainingStep):
             teacher = with_head(bench.teacher, data.task, bench.tokenizer)
         for candidate in plan.candidates(bench):
             student = with_head(candidate.model, data.task, candidate.tokenizer)
+            if candidate.stage is not None:
+                candidate.stage.require(student)
             data.features(data.dev, candidate)
             data.require_known(candidate)
             model = teacher if candidate.compares else None
@@ -285,7 +305,8 @@ def _rows(comparison: Comparison, bench: Workbench) -> Iterator[ModelScore]:
         yield comparison.row(plan.teacher_to_be(bench))
         teacher = comparison.opened("teacher")
     for candidate in plan.candidates(bench):
-        yield comparison.row(candidate, teacher=teacher)
+        other = candidate.stage and candidate.stage.teacher
+        yield comparison.row(candidate, teacher=comparison.opened(other) if other else teacher)
 
 
 def _report(data: TaskData, models: tuple[ModelScore, ...], *, after: str | None) -> TaskRecord:

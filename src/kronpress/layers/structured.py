@@ -123,10 +123,15 @@ class StructuredLayer(Storing, ABC):
         self.inputs = rounding
 
     @property
+    def rounding(self) -> RoundedInputs | None:
+        """What rounds the inputs of the layer, if they are rounded."""
+        inputs = self._modules.get("inputs")
+        return inputs if isinstance(inputs, RoundedInputs) else None
+
+    @property
     def grids(self) -> dict[str, Any]:
         """The fields of the spec that are about grids, as they are now."""
-        rounding = self._modules.get("inputs")
-        inputs = rounding.grid if isinstance(rounding, RoundedInputs) else None
+        inputs = None if self.rounding is None else self.rounding.grid
         return {"stored": {name: tensor.grid for name, tensor in self.quantized().items()}, "inputs": inputs}
 
     @property

@@ -115,6 +115,17 @@ class Target:
         assert isinstance(layer, StructuredLayer)
         return layer
 
+    def holds(self, matrix: Matrix) -> bool:
+        """Say whether a matrix learns on this grid already, by the same quantizer."""
+        tensor = matrix.quantized
+        return tensor is not None and (tensor.grid, tensor.rule) == (self.storage.grid(), self.storage.quantizer)
+
+    def rounds(self, layer: StructuredLayer) -> bool:
+        """Say whether a layer's inputs are rounded in this way already, or are not to be."""
+        inputs = layer.rounding
+        wanted = None if self.rounding is None else (self.rounding.grid(), self.rounding.quantizer)
+        return wanted is None or (inputs is not None and (inputs.grid, inputs.rule) == wanted)
+
     def put(self, matrix: Matrix, *, coded: Coded | None = None) -> float:
         """Put a matrix on the grid, where it learns from now on; return ‖W − W'‖ / ‖W‖.
 

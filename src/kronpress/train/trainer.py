@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from kronpress import processes
 from kronpress.checkpoint import files
+from kronpress.quantizers import TakeImportance, learned_names
 from kronpress.train.checkpoints import saving
 from kronpress.train.objective import Objective
 from kronpress.train.progress import Progress
@@ -33,6 +34,7 @@ class DistillationTrainer(Trainer):
         for noisy in (PrinterCallback, ProgressCallback):
             self.remove_callback(noisy)
         self.add_callback(Progress())
+        self.add_callback(TakeImportance())
         self.objective = model
 
     @override
@@ -58,6 +60,12 @@ class DistillationTrainer(Trainer):
             result: dict[str, float] = super().evaluate(*arguments, **options)
         self.objective.parts_so_far = kept
         return result
+
+    @override
+    def get_decay_parameter_names(self, model: Any) -> list[str]:
+        """Leave out the scales and factors that quantizers learn, beside norms and biases."""
+        learned = set(learned_names(model))
+        return [name for name in super().get_decay_parameter_names(model) if name not in learned]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         chosen: Any = train_dataset if train_dataset is not None else self.train_dataset
