@@ -28,9 +28,11 @@ def error(coded: Coded, grid: Grid, weight: torch.Tensor, importance: torch.Tens
 def test_the_loss_aware_one_beats_the_plain_one(group: str) -> None:
     generator, count = torch.Generator().manual_seed(0), 0
     for name, weight in matrices():
-        importance = torch.randn(weight.shape, generator=generator).exp()
+        rows = torch.randn(len(weight), 1, generator=generator).exp()  # as tokens, or neurons, count unequally
+        importance = rows * torch.randn(weight.shape, generator=generator).exp()
         for plain in (BinaryWeights(), TernaryWeights()):
-            grid = Grid.model_validate(plain.grid(1 if plain.kind == "bwn" else 1.58).model_dump() | {"group": group})
+            levels = plain.symmetric[0]  # float16 can round to the same scale where one is for all
+            grid = Grid.model_validate({"levels": levels, "group": group, "scale": "float32"})
             blind = error(plain.coded(weight, grid), grid, weight, importance)
             aware = error(LossAware().coded(weight, grid, importance=importance), grid, weight, importance)
             assert aware < blind, (name, plain.kind)
