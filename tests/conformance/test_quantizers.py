@@ -163,6 +163,12 @@ def test_a_refusal_offers_what_can_do_it() -> None:
         QUANTIZERS["twn"]().grid(4)
     with pytest.raises(KronpressError, match=r"twn can not put numbers on int4 without a shift; take lsq or laq or"):
         QUANTIZERS["twn"]().require(Grid(levels="int4"))
+    with pytest.raises(
+        KronpressError, match=r"twn can not put numbers on int8 with a shift; no quantizer can; set shift"
+    ):
+        QUANTIZERS["twn"]().require(Grid(levels="int8", shift=True))
+    with pytest.raises(KronpressError, match=r"minmax can not do 4 bits without a shift; set shift: true, or take lsq"):
+        QUANTIZERS["minmax"]().grid(4, shift=False)
     with pytest.raises(KronpressError, match=r"bwn can not do 5 bits without a shift; set bits to 1$"):
         QUANTIZERS["bwn"]().grid(5)
     with pytest.raises(KronpressError, match=r"twn does not weigh errors; take laq or mse, or no importance"):
