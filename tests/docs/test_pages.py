@@ -15,6 +15,7 @@ from kronpress.evaluate.text_set import TextSetFile
 from kronpress.factorize import FITS, FORMS, PRESETS
 from kronpress.families import FAMILIES
 from kronpress.losses import LOSSES
+from kronpress.quantizers import QUANTIZERS
 from kronpress.run.recipe import Recipe, read_recipe
 from kronpress.shipped import shipped
 from kronpress.step import STEPS
@@ -81,6 +82,7 @@ def test_the_tables_name_what_is_registered() -> None:
     assert set(TASKS) <= named("docs/tasks.md")
     assert set(PROTOCOLS) <= named("docs/evaluate.md")
     assert set(LOSSES) == named("docs/losses.md")
+    assert set(QUANTIZERS) <= named("docs/quantize.md")
     fields = {name for shelf in (FORMS, FITS) for _, method in shelf.items() for name in method.model_fields}
     assert {*FORMS, *FITS, *PRESETS, *fields} <= set(re.findall(r"`(\w+)`", PAGES["docs/recipes.md"]))
     assert set(FAMILIES) <= set(re.findall(r"`(\w+)`", PAGES["docs/models.md"]))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from kronpress import losses
+from kronpress import losses, quantizers
 from kronpress.checkpoint import save
 from kronpress.factorize import fits, forms
 from kronpress.losses import LOSSES, Loss, Predictions
@@ -51,6 +51,10 @@ def elsewhere(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(losses, "LOSSES", Shelf[type[Loss]]("loss"))
     monkeypatch.setattr(forms, "FORMS", Shelf[type[forms.Form]]("form"))
     monkeypatch.setattr(fits, "FITS", Shelf[type[fits.Fit]]("fit"))
+    shelf = Shelf[type[quantizers.Quantizer]]("quantizer")
+    for name, quantizer in quantizers.QUANTIZERS.items():
+        shelf.add(name, quantizer)
+    monkeypatch.setattr(quantizers, "QUANTIZERS", shelf)
 
 
 @pytest.mark.usefixtures("elsewhere")

@@ -51,10 +51,14 @@ class LossAware(Quantizer):
         return self._alternate(latent, grid, weights=learned["importance"], start=learned.get("start"))
 
     def weighted(self, latent: Groups, grid: Grid, *, weights: Groups) -> Coded:
-        """Return the codes and scales for given d."""
-        few = grid.levels in _FEW
-        start = None if few else nearest(latent, grid, weights=weights, narrow=True).scale
-        return self._alternate(latent, grid, weights=weights, start=start)
+        """Return the codes and scales for given d; of more than three levels never worse than for d = 1."""
+        if grid.levels in _FEW:
+            return self._alternate(latent, grid, weights=weights, start=None)
+        plain = self.codes(latent, grid, self.starts(latent, grid, None))
+        fit = Fit(latent, grid, weights=weights, narrow=True)
+        found = nearest(latent, grid, weights=weights, narrow=True, iterations=self.iterations)
+        lines = [Line(found.scale, None), Line(plain.scale, None)]
+        return fit.better(fit.descend(lines, iterations=self.iterations), lines[1])
 
     def slopes(self, latent: Groups, grid: Grid, learned: Learned, *, coded: Coded) -> Iterator[Slope]:
         """Give 1 for all numbers."""

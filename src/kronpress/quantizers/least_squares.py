@@ -51,6 +51,13 @@ class Fit:
         """Return Σ d (value - w)² of each group."""
         return self._sum((self.grid.values(*coded) - self.groups).square())
 
+    def better(self, line: Line, other: Line) -> Coded:
+        """Return the codes with the line that has, as the grid stores it, the least error in each group."""
+        first, second = self.coded(line), self.coded(other)
+        better = self.error(first) <= self.error(second)
+        best = chosen(better, Line(first.scale, first.shift), Line(second.scale, second.shift))
+        return Coded(torch.where(better, first.codes, second.codes), *best)
+
     def levels(self, line: Line) -> Groups:
         """Return the nearest levels."""
         numbers = self.groups if line.shift is None else self.groups - line.shift
@@ -121,10 +128,7 @@ def nearest(
     It is never above the error of the grid that reaches all numbers (`Grid.span`), group by group.
     """
     fit = Fit(groups, grid, weights=weights, narrow=narrow)
-    refined, plain = fit.coded(fit.descend(widths(groups, grid), iterations=iterations)), fit.coded(span(groups, grid))
-    better = fit.error(refined) <= fit.error(plain)
-    line = chosen(better, Line(refined.scale, refined.shift), Line(plain.scale, plain.shift))
-    return Coded(torch.where(better, refined.codes, plain.codes), *line)
+    return fit.better(fit.descend(widths(groups, grid), iterations=iterations), span(groups, grid))
 
 
 def span(groups: Groups, grid: Grid) -> Line:

@@ -108,9 +108,8 @@ class Quantizer(Checked, Rule):
         """
         if grid.levels not in self.levels(shift=grid.shift):
             able = [other.kind for other in _defaults() if grid.levels in other.levels(shift=grid.shift)]
-            raise KronpressError(
-                f"{self.kind} can not put numbers on {grid.levels} {_shift(grid.shift)}; take {_either(able)}"
-            )
+            offer = f"take {_either(able)}" if able else f"no quantizer can; set shift: {str(not grid.shift).lower()}"
+            raise KronpressError(f"{self.kind} can not put numbers on {grid.levels} {_shift(grid.shift)}; {offer}")
         if isinstance(grid, InputGrid):
             self._require_inputs()
             if grid.dynamic != (self.inputs == "dynamic"):
@@ -182,7 +181,8 @@ class Quantizer(Checked, Rule):
         if levels is None:
             able = [other.kind for other in _defaults() if _levels(other, bits, shift=shift)]
             own = sorted({BITS[name] for name in self.levels(shift=shift)})
-            offer = f"set bits to {_either([f'{number:g}' for number in own])}" if own else "set shift otherwise"
+            shown_bits = [f"{number:g}" for number in own]
+            offer = f"set bits to {_either(shown_bits)}" if own else f"set shift: {str(not shift).lower()}"
             more = f", or take {_either(able)}" if able else ""
             raise KronpressError(f"{self.kind} can not do {shown(bits)} bits {_shift(shift)}; {offer}{more}")
         return levels
