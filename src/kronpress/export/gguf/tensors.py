@@ -219,7 +219,8 @@ def _own(layer: StructuredLayer, path: str) -> Iterator[tuple[str, Numbers]]:
             f"{path} computes with factors ({type(holder).__name__}), and GGUF has no place for factors; multiply them "
             "out first: `kronpress export MODEL --format dense --out DENSE`, then export DENSE"
         )
-    yield "weight", holder.quantized().get("weight", holder.weight)
+    stored = holder.quantized().get("weight")
+    yield "weight", holder.weight if stored is None else stored
     if bias is not None:
         yield "bias", bias
 

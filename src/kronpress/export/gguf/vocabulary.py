@@ -74,10 +74,9 @@ def vocabulary_of(tokenizer: Any, *, size: int) -> Vocabulary:
         raise KronpressError(
             f"{type(tokenizer).__name__} is not a fast tokenizer, and GGUF needs its merges; convert it"
         )
-    if len(tokenizer) > size:
-        raise KronpressError(
-            f"the tokenizer has {len(tokenizer)} tokens and the model {size}; name the model's own one"
-        )
+    count = max(tokenizer.get_vocab().values()) + 1
+    if count > size:
+        raise KronpressError(f"the tokenizer has {count} tokens and the model {size}; name the model's own one")
     described = json.loads(tokenizer.backend_tokenizer.to_str())
     kind = described["model"]["type"]
     if kind == "BPE":
@@ -92,10 +91,15 @@ def vocabulary_of(tokenizer: Any, *, size: int) -> Vocabulary:
 
 
 def _described(model: str, described: Mapping[str, Any], tokenizer: Any, *, size: int) -> Vocabulary:
-    tokens = _tokens(tokenizer, size)
-    kinds = _kinds(
-        tokens, described["added_tokens"], tokenizer=tokenizer, known=len(tokenizer), bytes_too=model == "llama"
-    )
+    by_id = {index: token for token, index in tokenizer.get_vocab().items()}
+    tokens = [by_id.get(index, f"[PAD{index}]") for index in range(size)]
+    kinds = [TokenKind.NORMAL if index in by_id else TokenKind.UNUSED for index in range(size)]
+    if model == "llama":
+        _mark_bytes(kinds, tokens)
+    for entry in described["added_tokens"]:
+        kinds[entry["id"]] = TokenKind.CONTROL if entry["special"] else TokenKind.USER_DEFINED
+    if model == "llama" and tokenizer.unk_token_id is not None:
+        kinds[tokenizer.unk_token_id] = TokenKind.UNKNOWN
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in described["model"].get("merges", ())]
     return Vocabulary(
         model=model,
@@ -111,24 +115,11 @@ def _described(model: str, described: Mapping[str, Any], tokenizer: Any, *, size
     )
 
 
-def _tokens(tokenizer: Any, size: int) -> list[str]:
-    by_id = {index: token for token, index in tokenizer.get_vocab().items()}
-    return [by_id.get(index, f"[PAD{index}]") for index in range(size)]
-
-
-def _kinds(
-    tokens: Sequence[str], added: Sequence[Mapping[str, Any]], *, tokenizer: Any, known: int, bytes_too: bool
-) -> list[TokenKind]:
-    named = set(tokenizer.get_vocab())
-    kinds = [TokenKind.NORMAL if token in named else TokenKind.UNUSED for token in tokens]
-    for index, token in enumerate(tokens[:known] if bytes_too else ()):
-        if len(token) == 6 and token.startswith("<0x"):
+def _mark_bytes(kinds: list[TokenKind], tokens: Sequence[str]) -> None:
+    """Mark the tokens that stand for a byte where no other token fits."""
+    for index, token in enumerate(tokens):
+        if len(token) == len("<0x00>") and token.startswith("<0x"):
             kinds[index] = TokenKind.BYTE
-    for entry in added:
-        kinds[entry["id"]] = TokenKind.CONTROL if entry["special"] else TokenKind.USER_DEFINED
-    if bytes_too and tokenizer.unk_token_id is not None:
-        kinds[tokenizer.unk_token_id] = TokenKind.UNKNOWN
-    return kinds
 
 
 def _as_they_are(tokens: Sequence[str], kinds: Sequence[TokenKind]) -> Sequence[str]:
