@@ -123,5 +123,5 @@ def test_gguf_files_open_as_the_model_that_was_written(
         assert [key for key in numbers if key.startswith(exact) and not torch.equal(numbers[key], expected[key])] == []
         assert (done.error == 0) is (name == "f32")
         with torch.inference_mode():
-            difference = (again(ids[None]).logits - model(ids[None]).logits).abs().max()
+            difference = float((again(ids[None]).logits - model(ids[None]).logits).abs().max())
         assert (difference <= 1e-4) is (name == "f32")
