@@ -136,8 +136,9 @@ def test_word_pieces_mark_where_words_start() -> None:
     names = {f"{name.lower()}_token": f"[{name}]" for name in ("PAD", "UNK", "CLS", "SEP")}
     vocabulary = vocabulary_of(PreTrainedTokenizerFast(tokenizer_object=backend, **names), size=7)
     assert list(vocabulary.tokens) == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "▁play", "ing", "▁!"]
-    assert (vocabulary.model, vocabulary.special["bos"], vocabulary.special["sep"]) == ("bert", 2, 3)
-    assert vocabulary.adds == {"bos": True, "eos": True}
+    assert vocabulary.model == "bert"
+    assert vocabulary.special == {"bos": 2, "eos": 3, "unk": 1, "pad": 0, "sep": 3}
+    assert vocabulary.adds == {"bos": True, "sep": True}
 
 
 def test_other_tokenizers_are_refused() -> None:

@@ -59,8 +59,8 @@ def add_vocabulary(writer: Any, vocabulary: Vocabulary | None) -> None:
         writer.add_token_merges(vocabulary.merges)
     for name, token in vocabulary.special.items():
         getattr(writer, f"add_{name}_token_id")(token)
-    writer.add_add_bos_token(vocabulary.adds["bos"])
-    writer.add_add_eos_token(vocabulary.adds["eos"])
+    for name, added in vocabulary.adds.items():
+        writer.add_bool(f"tokenizer.ggml.add_{name}_token", added)
     writer.add_add_space_prefix(vocabulary.space_prefix)
     if vocabulary.chat_template:
         writer.add_chat_template(vocabulary.chat_template)

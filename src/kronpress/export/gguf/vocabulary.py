@@ -43,7 +43,7 @@ class Vocabulary:
         merges: pairs of tokens, best first.
         scores: of the tokens, where the model is llama.
         special: ids by `bos`, `eos`, `unk`, `pad`, `sep` and `mask`.
-        adds: whether `bos` and `eos` are put around a text.
+        adds: whether `bos`, and `eos` or `sep`, are put around a text.
         space_prefix: whether a space is put before a text.
         chat_template: of messages.
     """
@@ -109,7 +109,7 @@ def _described(model: str, described: Mapping[str, Any], tokenizer: Any, *, size
         merges=merges,
         scores=_scores(tokens, merges) if model == "llama" else (),
         special=_special(tokenizer, model),
-        adds=_adds(tokenizer),
+        adds=_adds(tokenizer, model),
         space_prefix=_prefixes(tokenizer),
         chat_template=tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else None,
     )
@@ -167,19 +167,21 @@ def _pre(splitter: Mapping[str, Any] | None) -> str:
 
 
 def _special(tokenizer: Any, model: str) -> dict[str, int]:
-    """Return the ids of special tokens; the first one of WordPiece stands where others have `bos`."""
-    keys = {"bos": "cls_token_id" if model == "bert" else "bos_token_id"}
-    keys |= {name: f"{name}_token_id" for name in ("eos", "unk", "pad", "sep", "mask")}
+    """Return the ids of special tokens; WordPiece has `cls` and `sep` where others have `bos` and `eos`."""
+    keys = {name: f"{name}_token_id" for name in ("bos", "eos", "unk", "pad", "sep", "mask")}
+    if model == "bert":
+        keys |= {"bos": "cls_token_id", "eos": "sep_token_id"}
     ids = {name: getattr(tokenizer, key, None) for name, key in keys.items()}
     return {name: token for name, token in ids.items() if token is not None}
 
 
-def _adds(tokenizer: Any) -> dict[str, bool]:
+def _adds(tokenizer: Any, model: str) -> dict[str, bool]:
     """Return whether the tokenizer puts tokens around a text, as it does to an empty one."""
     around = tokenizer("")["input_ids"]
     first = bool(around) and around[0] in (tokenizer.bos_token_id, tokenizer.cls_token_id)
     after = around[first:]
-    return {"bos": first, "eos": bool(after) and after[-1] in (tokenizer.eos_token_id, tokenizer.sep_token_id)}
+    last = bool(after) and after[-1] in (tokenizer.eos_token_id, tokenizer.sep_token_id)
+    return {"bos": first, "sep" if model == "bert" else "eos": last}
 
 
 def _prefixes(tokenizer: Any) -> bool:
