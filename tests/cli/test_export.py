@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import kronpress
 from kronpress.checkpoint import structured_layers
 from tests.cli.test_bad_input import assert_explained, call
+from tests.export.gguf_files import small_llama
 from tests.tiny import factorized, save_tiny, tiny_gpt2, tiny_tokenizer
 
 
@@ -53,6 +54,9 @@ def test_a_plain_model_is_exported_as_it_is(
         (["student", "--format", "dens"], "unknown export format 'dens': did you mean 'dense'?"),
         (["student", "--tolerance", "0"], "where 0 is allowed"),
         (["nowhere"], "there is no folder 'nowhere'"),
+        (["student", "--type", "q8_0"], "--type q8_0 is for --format gguf"),
+        (["student", "--format", "gguf", "--type", "q8_1"], "did you mean 'q8_0'"),
+        (["student", "--format", "gguf"], "GGUF has no place for factors"),
     ],
     ids=" ".join,
 )
@@ -76,3 +80,20 @@ def test_a_folder_that_holds_something_is_untouched(
     assert call(monkeypatch, "export", student, "--out", student) == 1
     assert_explained(capsys, "already holds files")
     assert {path: path.read_bytes() for path in student.iterdir()} == before
+
+
+def test_a_plain_model_becomes_a_gguf_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = save_tiny(tmp_path / "model", small_llama())
+    arguments = ("export", model, "--format", "gguf", "--type", "q4_0", "--out", tmp_path / "some" / "m.gguf")
+    assert call(monkeypatch, *arguments) == 0
+    captured = capsys.readouterr()
+    assert "a model without grids, as q4_0" in captured.out
+    assert "bits per weight" in captured.out
+    assert f"model:  {tmp_path / 'some' / 'm.gguf'}" in captured.out
+    assert captured.err == ""
+    written = (tmp_path / "some" / "m.gguf").read_bytes()
+    assert call(monkeypatch, *arguments) == 1
+    assert_explained(capsys, "is there already")
+    assert (tmp_path / "some" / "m.gguf").read_bytes() == written

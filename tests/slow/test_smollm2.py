@@ -14,7 +14,7 @@ import kronpress
 from kronpress.data import read_text, tokenize
 from kronpress.distill import Distill
 from kronpress.evaluate import PROTOCOLS
-from kronpress.export import multiply_out
+from kronpress.export import GgufExporter, multiply_out
 from kronpress.precision import mixed_precision
 from kronpress.prune import Prune
 from kronpress.run.recipe import read_recipe
@@ -106,3 +106,22 @@ def test_a_kronecker_student_equals_its_dense_export_and_reopens_bit_for_bit(
         twice = kronpress.load(kronpress.save(once, tmp_path / "twice"))
         assert torch.equal(twice(ids).logits, wanted)
     assert kronpress.verify(tmp_path / "twice")["deviation"] <= 1e-3
+
+
+def test_gguf_files_open_as_the_model_that_was_written(
+    dense: tuple[PreTrainedModel, object], tmp_path: Path, test_data: Path
+) -> None:
+    model, tokenizer = dense
+    text = read_text(str(test_data / "wikitext-2" / "valid.txt"))
+    ids = tokenize(text, tokenizer, limit=256)
+    expected = model.state_dict()
+    for name, exact in (("f32", "model."), ("q4_1", "model.layers.")):  # the bundled blocks lie on Q4_1's grid
+        done = GgufExporter(type=name).write(model, tmp_path / f"{name}.gguf", tokenizer=tokenizer)
+        again, known = kronpress.load_with_tokenizer(done.file)
+        assert torch.equal(tokenize(text, known, limit=256), ids)
+        numbers = again.state_dict()
+        assert [key for key in numbers if key.startswith(exact) and not torch.equal(numbers[key], expected[key])] == []
+        assert (done.error == 0) is (name == "f32")
+        with torch.inference_mode():
+            difference = float((again(ids[None]).logits - model(ids[None]).logits).abs().max())
+        assert (difference <= 1e-4) is (name == "f32")

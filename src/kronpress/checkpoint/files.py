@@ -82,6 +82,27 @@ def staged(folder: Path, *, needed: int) -> Iterator[Path]:
         raise KronpressError(f"cannot write {folder}: {_reason(error, folder, needed=needed)}") from error
 
 
+@contextmanager
+def new_file(path: Path, *, needed: int) -> Iterator[Path]:
+    """Give the path of a new file, which becomes `path` when it has been written without an error.
+
+    Args:
+        path: must be absent; its folder is made.
+        needed: bytes that will be written.
+
+    Raises:
+        KronpressError: there is something at the path, or the disk is full.
+    """
+    require_absent(path)
+    require_space(path.parent, needed=needed)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial:
+            yield partial
+    except OSError as error:
+        raise KronpressError(f"cannot write {path}: {_reason(error, path, needed=needed)}") from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` atomically, creating the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -217,6 +238,17 @@ def require_empty(folder: Path, *, besides: Collection[str] = ()) -> None:
     require_possible(folder)
     if folder.is_dir() and {path.name for path in folder.iterdir()} - set(besides):
         raise KronpressError(f"{folder} already holds files, which are left untouched; name a new folder or remove it")
+
+
+def require_absent(path: Path) -> None:
+    """Check that a new file can be written at a path.
+
+    Raises:
+        KronpressError: something is there already, or the folder cannot be written into.
+    """
+    if os.path.lexists(path):
+        raise KronpressError(f"{path} is there already, and is left untouched; name a new file or remove it")
+    require_possible(path.parent)
 
 
 def _obstacle(folder: Path) -> str | None:

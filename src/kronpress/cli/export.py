@@ -14,11 +14,21 @@ from kronpress.cli.app import Model, command
 @command()
 def export(
     model: Model,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the export; must be absent or empty.")],
-    format: Annotated[str, typer.Option("--format", help="One of dense, folded.")] = "dense",
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for the export, absent or empty; for gguf a file that is absent.")
+    ],
+    format: Annotated[str, typer.Option("--format", help="One of dense, folded, gguf.")] = "dense",
     tolerance: Annotated[
         float, typer.Option(min=0, help="Largest difference of logits that is allowed beyond rounding.")
     ] = 1e-4,
+    type: Annotated[
+        str | None,
+        typer.Option(
+            "--type",
+            help="For gguf, the number type of matrices on no grid: f32, f16, bf16, q8_0, q4_1, q4_0, q2_0, tq2_0, "
+            "tq1_0 or q1_0; the model's own number format if not given.",
+        ),
+    ] = None,
 ) -> None:
     """Write a compressed model in another form, and prove that it is the same; dense opens without kronpress."""
-    work.export.export(model, out, format=format, tolerance=tolerance)
+    work.export.export(model, out, format=format, tolerance=tolerance, type=type)

@@ -5,17 +5,34 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from transformers import PreTrainedModel
 
+from kronpress.checkpoint import files
 from kronpress.export.parity import TOLERANCE, Parity
 from kronpress.registry import Shelf
 
 
+@runtime_checkable
+class Written(Protocol):
+    """What the command tells of an export."""
+
+    @property
+    def done(self) -> str:
+        """What was done to the layers."""
+
+    @property
+    def parameters(self) -> int:
+        """The numbers stored, a tied head once."""
+
+    def proof(self, *, tolerance: float) -> str:
+        """Say how equal it is to the model."""
+
+
 @dataclass(frozen=True)
 class Export:
-    """What was written.
+    """A folder that was written.
 
     Attributes:
         folder: where.
@@ -29,6 +46,10 @@ class Export:
     parameters: int
     parity: Parity
 
+    def proof(self, *, tolerance: float) -> str:
+        """Say how equal the outputs are."""
+        return f"parity: {self.parity.sentence(tolerance=tolerance)}"
+
 
 @dataclass(frozen=True)
 class Exporter(ABC):
@@ -41,8 +62,16 @@ class Exporter(ABC):
     kind: ClassVar[str]
     tolerance: float = TOLERANCE
 
+    def require(self, folder: Path) -> None:
+        """Check that an export can be written at a path, before a model is opened.
+
+        Raises:
+            KronpressError: it cannot.
+        """
+        files.require_empty(folder)
+
     @abstractmethod
-    def write(self, model: PreTrainedModel, folder: str | Path, *, tokenizer: Any = None) -> Export:
+    def write(self, model: PreTrainedModel, folder: str | Path, *, tokenizer: Any = None) -> Written:
         """Write `model` into `folder` and prove that it is the same.
 
         Args:

@@ -87,7 +87,7 @@ def _empty(model: PreTrainedModel) -> PreTrainedModel:
     """Return a model of the base architecture without memory."""
     base: Any = _base(type(model))
     with torch.device("meta"):
-        plain: PreTrainedModel = base(_base_config(model))
+        plain: PreTrainedModel = base(base_config(model))
     pooler = getattr(model.base_model, "pooler", None)
     if isinstance(pooler, nn.Module) and getattr(plain.base_model, "pooler", pooler) is None:  # which no head reads
         setattr(plain.base_model, "pooler", copy.deepcopy(pooler).to("meta"))  # noqa: B010  (typed as a tensor)
@@ -101,7 +101,8 @@ def _base(own: type[Any]) -> type[Any]:
     return next(each for each in own.__mro__ if not each.__name__.startswith("Kronpress"))
 
 
-def _base_config(model: PreTrainedModel) -> Any:
+def base_config(model: PreTrainedModel) -> Any:
+    """Return the config of a model as its base architecture has it."""
     config: Any = copy.deepcopy(model.config)
     config.__class__ = _base(type(config))
     config.model_type = config.__class__.model_type

@@ -6,19 +6,29 @@ from pathlib import Path
 
 import typer
 
-from kronpress.checkpoint import files, load_with_tokenizer
+from kronpress.checkpoint import load_with_tokenizer
 from kronpress.cli.work.opening import tell_notes
+from kronpress.errors import KronpressError
 from kronpress.evaluate import footprint
-from kronpress.export import EXPORTERS
+from kronpress.export import EXPORTERS, Exporter, GgufExporter
 
 
-def export(model: str, out: Path, *, format: str, tolerance: float) -> None:
+def export(model: str, out: Path, *, format: str, tolerance: float, type: str | None) -> None:
     """Write a compressed model in another form, and say how equal it is."""
-    exporter = EXPORTERS[format](tolerance)
-    files.require_empty(out)
+    exporter = _exporter(format, tolerance, type)
+    exporter.require(out)
     opened, tokenizer = load_with_tokenizer(model)
     tell_notes(opened)
     done = exporter.write(opened, out, tokenizer=tokenizer)
     before = footprint(opened).parameters
     typer.echo(f"{done.done}: {before:,} parameters became {done.parameters:,}")
-    typer.echo(f"parity: {done.parity.sentence(tolerance=tolerance)}\nmodel:  {out}")
+    typer.echo(f"{done.proof(tolerance=tolerance)}\nmodel:  {out}")
+
+
+def _exporter(format: str, tolerance: float, type: str | None) -> Exporter:
+    kind = EXPORTERS[format]
+    if issubclass(kind, GgufExporter):
+        return kind(tolerance, type)
+    if type is not None:
+        raise KronpressError(f"--type {type} is for --format gguf; leave it out, or set that format")
+    return kind(tolerance)
