@@ -115,7 +115,8 @@ def parse(
         return model.model_validate(dict(fields))
     except ValidationError as error:
         faults = error.errors(include_url=False)
-        messages = [f"{place}: {_explain(model, dict(fault), elsewhere or {})}" for fault in faults[:_MESSAGES]]
+        explained = dict.fromkeys(_explain(model, dict(fault), elsewhere or {}) for fault in faults[:_MESSAGES])
+        messages = [f"{place}: {message}" for message in explained]
         more = [f"and {len(faults) - _MESSAGES} more"] if len(faults) > _MESSAGES else []
         raise KronpressError("; ".join([*messages, *more])) from error
 

@@ -1,4 +1,4 @@
-"""Commands that run recipes: run and compress."""
+"""Commands that run recipes: run, compress and quantize."""
 
 from __future__ import annotations
 
@@ -48,6 +48,29 @@ def compress(
     """Compress a model by a recipe; the checkpoint goes straight into --out, the run's logs into --out/run."""
     fields = _fields(data, held_out) | {"model": model}
     work.run.compress(recipe, out, overrides=override or (), fields=fields, resume=resume)
+
+
+@command()
+def quantize(
+    model: Model,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the quantized model; must be absent or empty.")],
+    bits: Annotated[float, typer.Option(help="Bits of a weight: 8, 4, 3, 2, 1.58 (ternary) or 1.")],
+    group: Annotated[
+        str, typer.Option(help="Weights of a row that share a scale, such as 64; or row, or tensor for one scale.")
+    ] = "64",
+    tables: Annotated[
+        float | None, typer.Option(help="Bits of the tables and the output head; by default as --bits, 32 leaves them.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Text whose outputs are to stay as they are; without one, weights are rounded.")
+    ] = None,
+    held_out: HeldOut = None,
+    resume: Resume = False,
+) -> None:
+    """Put the weights of a model on a grid of a few bits, without training; --data TEXT loses much less."""
+    fields = _fields(data, held_out) | {"model": model}
+    size = int(group) if group.isdecimal() else group
+    work.run.quantize(out, bits, tables, group=size, fields=fields, resume=resume)
 
 
 def _fields(data: str | None, held_out: str | None) -> dict[str, Any]:

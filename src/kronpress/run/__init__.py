@@ -4,7 +4,7 @@ from kronpress.run.execution import execute
 from kronpress.run.folder import Run, holds_run
 from kronpress.run.manifest import Manifest, StepDone
 from kronpress.run.publication import execute_into
-from kronpress.run.recipe import Recipe, TextSource, read_recipe
+from kronpress.run.recipe import Recipe, TextSource, make_recipe, read_recipe
 
 __all__ = [
     "Manifest",
@@ -15,5 +15,6 @@ __all__ = [
     "execute",
     "execute_into",
     "holds_run",
+    "make_recipe",
     "read_recipe",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +172,16 @@ def read_recipe(source: str | Path, *, overrides: Sequence[str] = (), fields: di
     content |= fields or {}
     for text in overrides:
         override(content, text, top=Recipe.model_fields)
-    return parse(Recipe, content, place=f"recipe {path.name}", elsewhere=_keys_of_steps())
+    return make_recipe(content, place=f"recipe {path.name}")
+
+
+def make_recipe(content: Mapping[str, Any], *, place: str = "the recipe") -> Recipe:
+    """Return the recipe that a mapping describes; `place` is what messages call it.
+
+    Raises:
+        KronpressError: a key or value is not understood.
+    """
+    return parse(Recipe, content, place=place, elsewhere=_keys_of_steps())
 
 
 def _find(source: str | Path) -> Path:

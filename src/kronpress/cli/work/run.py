@@ -10,7 +10,7 @@ import typer
 
 from kronpress import processes
 from kronpress.report import print_summary
-from kronpress.run import execute, execute_into, read_recipe
+from kronpress.run import execute, execute_into, make_recipe, read_recipe
 from kronpress.validation import path_name
 
 
@@ -21,6 +21,18 @@ def run(recipe: str, out: Path | None, *, overrides: Sequence[str], fields: dict
     if processes.is_main():
         print_summary(finished.summary())
         typer.echo(f"model:  {finished.checkpoint}\nreport: {finished.report_page}")
+
+
+def quantize(
+    out: Path, bits: float, tables: float | None, *, group: int | str, fields: dict[str, Any], resume: bool
+) -> None:
+    """Put a model on grids in a folder inside of `out`, with checkpoint and report at the top of `out`."""
+    wide = bits if tables is None else tables
+    step = {"step": "quantize", "weights": {"bits": bits, "group": group}, "tables": {"bits": wide, "group": group}}
+    steps = [step | {"fit": "compensated"}, {"step": "evaluate"}] if "data" in fields else [step]
+    finished = execute_into(make_recipe({"steps": steps, **fields}), out, resume=resume)
+    print_summary(finished.summary())
+    typer.echo(f"model:  {out}\nreport: {out / finished.report_page.name}")
 
 
 def compress(recipe: str, out: Path, *, overrides: Sequence[str], fields: dict[str, Any], resume: bool) -> None:
