@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from kronpress.activations import stream
+from kronpress.checkpoint import load, save
+from kronpress.errors import KronpressError
+from kronpress.footprint import footprint
+from kronpress.layers import is_learning, quantized_tensors
+from kronpress.quantize import Quantize
+from kronpress.records import QuantizationRecord
+from kronpress.step import Workbench
+from kronpress.validation import parse
+from tests.tiny import bench, factorized, logits, some_ids, tiny_bert, tiny_gpt2, tiny_llama
+
+Build = Callable[[], PreTrainedModel]
+BUILDERS = pytest.mark.parametrize("build", [tiny_llama, tiny_gpt2, tiny_bert], ids=["llama", "gpt2", "bert"])
+FIT = {"tokens": 2048, "window": 64}
+
+
+@pytest.fixture(autouse=True)
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "mixed_precision", lambda _: nullcontext())
+
+
+def quantized(model: PreTrainedModel, folder: Path, **fields: Any) -> tuple[Workbench, QuantizationRecord]:
+    work, step = bench(model, folder), parse(Quantize, fields, place="the step")
+    step.check(work)
+    return work, step.run(work)
+
+
+@BUILDERS
+def test_the_record_tells_bits_bytes_and_errors(build: Build, tmp_path: Path) -> None:
+    work, record = quantized(build(), tmp_path, weights={"bits": 4, "group": 8}, tables=8)
+    assert is_learning(work.student)
+    by_role = {layer.role: layer for layer in record.layers}
+    assert by_role["down"].bits == 4 + 16 / 8
+    assert by_role["embedding"].bits == 8 + 16 / 16
+    assert all(0 < layer.relative_error < 0.2 and layer.output_error is None for layer in record.layers)
+    assert all(layer.bytes_after < layer.bytes_before for layer in record.layers)
+    assert sum(record.parts.values()) == record.bytes
+    save(work.student, tmp_path / "model")
+    opened = load(tmp_path / "model")
+    assert record.bytes == sum(tensor.nbytes for tensor in opened.state_dict(keep_vars=True).values()) - _tied(opened)
+    assert footprint(opened).parameters == footprint(work.teacher).parameters
+
+
+def _tied(model: PreTrainedModel) -> int:
+    """Return the bytes that a state dict names twice."""
+    named = model.state_dict(keep_vars=True).values()
+    return sum(tensor.nbytes for tensor in named) - sum({id(tensor): tensor.nbytes for tensor in named}.values())
+
+
+@BUILDERS
+@pytest.mark.parametrize("bits", [3, {"bits": 2, "quantizer": "minmax", "group": 8}], ids=str)
+def test_text_brings_outputs_nearer(build: Build, bits: Any, tmp_path: Path) -> None:
+    model = build()
+    _, plain = quantized(model, tmp_path / "a", weights=bits, tables=32)
+    work, record = quantized(model, tmp_path / "b", weights=bits, tables=32, fit=FIT)
+    _, unrefined = quantized(model, tmp_path / "c", weights=bits, tables=32, fit=FIT | {"rounds": 0})
+    inside = [layer for layer in record.layers if layer.block is not None]
+    assert all(layer.output_error is not None for layer in inside)
+    mean = [sum(layer.output_error or 0 for layer in found.layers) for found in (record, unrefined)]
+    assert mean[0] <= mean[1]
+    weights = [sum(layer.relative_error for layer in found.layers) for found in (record, plain)]
+    assert weights[0] > weights[1]  # the weights themselves are further away
+    assert is_learning(work.student)
+
+
+def test_text_keeps_what_the_model_predicts(tmp_path: Path) -> None:
+    model, ids = tiny_llama(), some_ids()
+    expected = logits(model, ids)
+    errors = []
+    for fit in ("nearest", FIT):
+        work, _ = quantized(model, tmp_path, weights={"bits": 3, "group": 8}, tables=32, fit=fit)
+        errors.append(float((logits(work.student, ids) - expected).norm() / expected.norm()))
+    assert errors[1] < 0.9 * errors[0]
+
+
+def test_inputs_get_ranges_from_the_text(tmp_path: Path) -> None:
+    work, _ = quantized(tiny_llama(), tmp_path, weights=8, inputs={"bits": 4, "quantizer": "lsq"})
+    layer = work.student.get_submodule("model.layers.1.mlp.down_proj")
+    assert layer.spec.inputs is not None
+    assert layer.inputs.learned["scale"].item() > 0
+
+
+def test_layers_with_factors_are_quantized_too(tmp_path: Path) -> None:
+    model = factorized(tiny_llama(), tmp_path, sites="feed_forward")
+    work, record = quantized(model, tmp_path, weights=4, tables=32, fit=FIT)
+    by_path = {layer.path: layer for layer in record.layers}
+    assert by_path["model.layers.0.mlp.up_proj"].output_error is None
+    assert by_path["model.layers.0.self_attn.q_proj"].output_error is not None
+    assert all(tensor.grid.levels == "int4" for tensor in quantized_tensors(work.student))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"weights": 4, "fit": "gptq"}, "unknown fit 'gptq'"),
+        ({"weights": 4, "fit": {"rounds": -1}}, "rounds"),
+        ({"weights": {"bits": 4, "group": 7}}, r"embed_tokens: groups of 7 do not divide rows of 16"),
+        ({"weights": 4, "skip": "no_such"}, "matches no module"),
+        ({"weights": 4, "fit": {"window": 1024}}, "too long for LlamaForCausalLM"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_done(
+    fields: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(KronpressError, match=message):
+        quantized(tiny_llama(), tmp_path, **fields)
+
+
+def test_a_weight_that_is_no_number_names_its_layer(tmp_path: Path) -> None:
+    model = tiny_llama()
+    with torch.no_grad():
+        model.get_parameter("model.layers.1.mlp.up_proj.weight")[0, 0] = torch.inf
+    with pytest.raises(KronpressError, match=r"model.layers.1.mlp.up_proj: NaN or infinity"):
+        quantized(model, tmp_path, weights=4)
