@@ -231,6 +231,8 @@ class QuantizedTensor(nn.Module):
 
     def _numbers(self) -> Tensor:
         """Return the numbers, which are kept."""
+        if _is_traced():  # a graph cannot ask whether codes have changed
+            return self._kept.numbers if self.unpacked and self._kept.numbers is not None else self._read()
         kept = self._kept_now()
         if kept.numbers is None:
             with torch.inference_mode(False), torch.no_grad():  # what is kept may be needed in training, too
@@ -250,10 +252,11 @@ class QuantizedTensor(nn.Module):
         return kept.columns
 
     def _takes_columns(self, x: Tensor) -> bool:
-        if x.device.type != "cpu" or x.numel() == 0 or torch.compiler.is_compiling() or not available():
+        if _is_traced():  # a graph must hold for any number of tokens
             return False
-        with_gradients = x.requires_grad and torch.is_grad_enabled()
-        return not with_gradients and (x.dtype == self.dtype != torch.float64 or torch.is_autocast_enabled("cpu"))
+        if x.device.type != "cpu" or x.numel() == 0 or (x.requires_grad and torch.is_grad_enabled()):
+            return False
+        return available() and (x.dtype == self.dtype != torch.float64 or torch.is_autocast_enabled("cpu"))
 
     def _kept_now(self) -> _Kept:
         """Return what is kept, after dropping it where the codes or scales are others than those it was made from."""
@@ -300,6 +303,10 @@ class _Kept:
             tensor is other and version == then
             for (tensor, version), (other, then) in zip(sources, self.sources, strict=True)
         )
+
+
+def _is_traced() -> bool:
+    return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
 
 
 def _computed_in(x: Tensor) -> torch.dtype:
