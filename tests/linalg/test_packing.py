@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kronpress.linalg import look_up, pack, packed_size, unpack
+from kronpress.linalg import look_up, look_up_rows, pack, packed_size, unpack
 
 BASES = (2, 3, 4, 8, 16, 256)
 
@@ -39,3 +39,13 @@ def test_the_first_code_is_lowest(base: int, codes: list[int], expected: list[in
 
 def test_three_bits_take_three_bits() -> None:
     assert packed_size(8_000_000, base=8) == 3_000_000
+
+
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("width", [1, 5, 8, 13, 40])
+def test_rows_are_those_of_all_codes(base: int, width: int) -> None:
+    codes = torch.randint(base, (9, width), generator=torch.Generator().manual_seed(0))
+    packed, values = pack(codes.flatten(), base=base), torch.arange(base) * 10.0
+    for rows in ([8], [3, 3, 0, 8, 1], []):
+        read = look_up_rows(packed, values, torch.tensor(rows, dtype=torch.int32), width=width)
+        assert torch.equal(read, values[codes[rows]])

@@ -76,7 +76,7 @@ class FactoredEmbedding(StructuredLayer):
         """Return the table with the factors multiplied out."""
         kind = nn.Embedding if self.scale == 1.0 else ScaledEmbedding
         table: nn.Embedding = kind.from_pretrained(
-            self.dense_weight().detach(), freeze=False, padding_idx=self.padding_idx
+            self.dense_weight().detach().clone(), freeze=False, padding_idx=self.padding_idx
         )
         if isinstance(table, ScaledEmbedding):
             table.scale = self.scale

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool
 from torch import Tensor
 
 from kronpress.errors import KronpressError
-from kronpress.linalg import look_up, pack, packed_size, unpack
+from kronpress.linalg import look_up, look_up_rows, pack, packed_size, unpack
 
 Groups = Float[Tensor, "rows groups size"]
 """Numbers in groups that have a scale each."""
@@ -183,10 +183,34 @@ class Grid(BaseModel):
             shift: likewise, where there is one.
             shape: of the tensor.
         """
-        levels = torch.tensor(tuple(self.numbers), dtype=torch.float32, device=packed.device)
-        values = look_up(packed, levels, count=math.prod(shape)).view(*self.scales(shape), -1)
-        values = values * scale.float()[..., None]
-        return (values if shift is None else values + shift.float()[..., None]).view(*shape)
+        if self.base == 256:  # a byte is a code, and arithmetic is faster than look-ups
+            levels = packed.float().mul_(self.step).add_(self.lowest)
+        else:
+            levels = look_up(packed, self._numbers_on(packed.device), count=math.prod(shape))
+        return _scaled(levels.view(*self.scales(shape), -1), scale, shift).view(*shape)
+
+    def read_rows(
+        self, packed: UInt8[Tensor, " bytes"], scale: Tensor, shift: Tensor | None, *, ids: Tensor, shape: Sequence[int]
+    ) -> Float[Tensor, "some width"]:
+        """Return some rows of a stored matrix, equal to those of `read`, from their bytes alone.
+
+        Raises:
+            IndexError: an id is none of a row.
+        """
+        ids = torch.arange(shape[0], device=ids.device).index_select(0, ids)  # which checks them
+        levels = look_up_rows(packed, self._numbers_on(packed.device), ids, width=shape[1])
+        if self.group != "tensor":
+            scale, shift = scale.index_select(0, ids), None if shift is None else shift.index_select(0, ids)
+        return _scaled(levels.view(len(ids), scale.shape[1], -1), scale, shift).view(len(ids), shape[1])
+
+    def _numbers_on(self, device: torch.device) -> Float[Tensor, " levels"]:
+        return torch.tensor(tuple(self.numbers), dtype=torch.float32, device=device)
+
+
+def _scaled(levels: Groups, scale: Tensor, shift: Tensor | None) -> Groups:
+    """Return levels, which are overwritten, times scales and with shifts as they are stored."""
+    values = levels.mul_(scale.float()[..., None])
+    return values if shift is None else values.add_(shift.float()[..., None])
 
 
 class _Straight(torch.autograd.Function):

@@ -74,7 +74,8 @@ class QuantizedLinear(StructuredLayer):
 
     def forward(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
         """Apply the layer."""
-        return F.linear(x, self.weight, self.bias)
+        weight = self.on_grid("weight")
+        return F.linear(x, self.weight, self.bias) if weight is None else weight(times=x, bias=self.bias)
 
     def to_dense(self) -> nn.Linear:
         """Return the linear layer with the numbers that the codes stand for; inputs are not rounded there."""
@@ -150,12 +151,14 @@ class QuantizedEmbedding(FactoredEmbedding):
 
     def rows(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch dim"]:
         """Look the rows up."""
+        weight = self.on_grid("weight")
         with full_precision(ids.device):
-            return F.embedding(ids, self.weight)
+            return F.embedding(ids, self.weight) if weight is None else weight(rows=ids)
 
     def scores(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocabulary"]:
         """Return x · Wᵀ."""
-        return F.linear(x, self.weight)
+        weight = self.on_grid("weight")
+        return F.linear(x, self.weight) if weight is None else weight(times=x)
 
     def dense_weight(self) -> Float[Tensor, "vocabulary dim"]:
         """Return the table."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from kronpress.layers.grid import Grid, Groups, Scales
+from kronpress.layers.products import Columns, available
 
 Learned = Mapping[str, Tensor]
 """What a rule learns beside the latent numbers, by name."""
@@ -70,11 +73,20 @@ class Nearest(Rule):
         return grid.straight(latent, grid.values(codes, scale, shift), scale, shift=shift)
 
 
+_SMALL = 2**18  # numbers, 1 MiB in float32
+_FEW = 8  # tokens
+
+
 class QuantizedTensor(nn.Module):
-    """The numbers of one tensor of a layer, which lie on a grid; a call returns them.
+    """The numbers of one tensor of a layer, which lie on a grid; a call returns them, or what is asked of them.
 
     It is packed, which is how it is stored; or unpacked, where the numbers are kept beside the codes; or learning, with
     latent numbers of full precision that a rule puts on the grid at every call.
+
+    What a packed tensor keeps in RAM beside its codes, from the first call that asks for it: its numbers, where they
+    are at most 2¹⁸; and on a CPU with FBGEMM, once a product is asked for, its codes again in columns (`Columns`, a
+    byte, half or a quarter of one for each number). Neither is stored, copied or pickled, and both are dropped when
+    the codes change or move.
 
     Attributes:
         grid: where the numbers lie.
@@ -85,6 +97,7 @@ class QuantizedTensor(nn.Module):
         latent: the latent numbers; None where it is not learning.
         learned: what the rule learns beside.
         rule: None where it is not learning.
+        unpacked: whether the numbers are kept beside the codes.
     """
 
     packed: Tensor | None
@@ -112,7 +125,8 @@ class QuantizedTensor(nn.Module):
         self.register_parameter("latent", None)
         self.learned = nn.ParameterDict()
         self.rule: Rule | None = None
-        self._values: Tensor | None = None
+        self.unpacked = False
+        self._kept = _Kept()
 
     @classmethod
     def of(cls, coded: Coded, grid: Grid, size: Sequence[int], *, dtype: torch.dtype) -> QuantizedTensor:
@@ -122,13 +136,40 @@ class QuantizedTensor(nn.Module):
         tensor.like = torch.empty(0, dtype=dtype, device=coded.codes.device)
         return tensor
 
-    def forward(self) -> Float[Tensor, "*size"]:
-        """Return the numbers."""
+    def forward(self, *, rows: Tensor | None = None, times: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        """Return the numbers, or `rows` of them, or the `product` with an input; all by a call, as tools expect it."""
+        if rows is not None:
+            return self.rows(rows)
+        if times is not None:
+            return self.product(times, bias=bias)
         if self.latent is not None:
             assert self.rule is not None
             values = self.rule.value(self.grid.groups(self.latent), self.grid, dict(self.learned.items()))
             return values.reshape(self.size)
-        return self._read() if self._values is None else self._values
+        return self._numbers() if self.unpacked or math.prod(self.size) <= _SMALL else self._read()
+
+    def rows(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch width"]:
+        """Return some rows of a matrix; a packed one reads their codes only, and gives the same numbers."""
+        if self.learning or self.unpacked:
+            return F.embedding(ids, self())
+        assert self.packed is not None and self.scale is not None
+        rows = self.grid.read_rows(self.packed, self.scale, self.shift, ids=ids.flatten(), shape=self.size)
+        return rows.to(self.dtype).view(*ids.shape, -1)
+
+    def product(self, x: Float[Tensor, "*batch n"], *, bias: Tensor | None = None) -> Float[Tensor, "*batch m"]:
+        """Return x · Wᵀ + bias for a matrix W, as `F.linear` with its numbers does.
+
+        On a CPU a packed one computes from its codes. The sums of a few tokens are those of float32 in another order,
+        within a millionth of Σ|x| times the largest number of W; in a narrower number format, only they are rounded.
+        Where tokens are many, or gradients flow to x, W is read from its codes for the moment.
+        """
+        columns = self._columns(x)
+        if columns is None:
+            return F.linear(x, self(), bias)
+        if x.numel() > _FEW * self.size[1]:
+            return F.linear(x, columns.matrix().to(self.dtype), bias)
+        y = columns.times(x.reshape(-1, self.size[1]))
+        return (y if bias is None else y + bias).to(_computed_in(x)).view(*x.shape[:-1], -1)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -162,7 +203,8 @@ class QuantizedTensor(nn.Module):
         """Let it learn by a rule, which has come so far."""
         self.learned = parameters_of(rule, learned)
         self.latent, self.rule = nn.Parameter(latent.contiguous()), rule
-        self.packed = self.scale = self.shift = self._values = None
+        self.packed = self.scale = self.shift = None
+        self.unpacked, self._kept = False, _Kept()
 
     def pack(self) -> None:
         """Keep the codes alone."""
@@ -170,30 +212,31 @@ class QuantizedTensor(nn.Module):
             coded = self.coded()
             self.latent, self.rule, self.learned = None, None, nn.ParameterDict()
             self.take(coded)
-        self._values = None
+        self.unpacked, self._kept = False, _Kept()
 
     @contextmanager
     def packed_for_now(self) -> Iterator[None]:
         """Keep the codes alone inside of the context, and what was learned again after it."""
+        if not self.learning:
+            yield
+            return
         kept = self.latent, self.learned, self.rule
         self.pack()
         try:
             yield
         finally:
             self.latent, self.learned, self.rule = kept
-            if self.learning:
-                self.packed = self.scale = self.shift = None
+            self.packed = self.scale = self.shift = None
 
     def give(self, dtype: torch.dtype) -> None:
         """Give the numbers in another number format from now on."""
-        self.like = self.like.to(dtype)
-        if self._values is not None:
-            self.unpack()
+        self.like, self._kept = self.like.to(dtype), _Kept()
 
     def unpack(self) -> None:
         """Keep the numbers beside the codes, so that a call need not read those."""
         if self.latent is None:
-            self._values = self._read()
+            self.unpacked, self._kept = True, _Kept()
+            self._numbers()
 
     def _is_set(self) -> bool:
         return self.learning or (self.packed is not None and not self.packed.is_meta)
@@ -208,14 +251,60 @@ class QuantizedTensor(nn.Module):
         assert self.packed is not None and self.scale is not None
         return self.grid.read(self.packed, self.scale, self.shift, shape=self.size).to(self.dtype)
 
+    def _numbers(self) -> Tensor:
+        """Return the numbers, which are kept."""
+        if _is_traced():  # a graph cannot ask whether codes have changed
+            return self._kept.numbers if self.unpacked and self._kept.numbers is not None else self._read()
+        kept = self._kept_now()
+        if kept.numbers is None:
+            with torch.inference_mode(False), torch.no_grad():  # what is kept may be needed in training, too
+                kept.numbers = self._read()
+        return kept.numbers
+
+    def _columns(self, x: Tensor) -> Columns | None:
+        """Return the columns, which are kept, where a product with `x` can be computed from them."""
+        if self.learning or self.unpacked or not self._takes_columns(x):
+            return None
+        kept = self._kept_now()
+        if kept.columns is None:
+            with torch.inference_mode(False), torch.no_grad():
+                coded = self.coded()
+                shift = None if coded.shift is None else coded.shift[..., 0]
+                kept.columns = Columns.of(coded.codes.view(self.size), coded.scale[..., 0], shift, grid=self.grid)
+        return kept.columns
+
+    def _takes_columns(self, x: Tensor) -> bool:
+        if _is_traced():  # a graph must hold for any number of tokens
+            return False
+        if x.device.type != "cpu" or x.numel() == 0 or (x.requires_grad and torch.is_grad_enabled()):
+            return False
+        return available() and (x.dtype == self.dtype != torch.float64 or torch.is_autocast_enabled("cpu"))
+
+    def _kept_now(self) -> _Kept:
+        """Return what is kept, after dropping it where the codes or scales are others than those it was made from."""
+        sources = tuple(
+            (tensor, 0 if tensor.is_inference() else tensor._version)
+            for tensor in (self.packed, self.scale, self.shift)
+            if tensor is not None
+        )
+        if not self._kept.is_from(sources):
+            self._kept = _Kept(sources)
+        return self._kept
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._kept = _Kept()
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Return what copies and pickles hold."""
+        return {**self.__dict__, "_kept": _Kept()}
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedTensor:
         """Move as any module does, but keep scales and latent numbers in the number formats that they have."""
         like = self.like
         module: Any = super()
         module._apply(lambda tensor: kept_format(tensor, fn), recurse)
-        self.like = fn(like)
-        if self._values is not None:
-            self.unpack()
+        self.like, self._kept = fn(like), _Kept()
         return self
 
     def extra_repr(self) -> str:
@@ -228,6 +317,30 @@ def parameters_of(rule: Rule, learned: Learned) -> nn.ParameterDict:
     return nn.ParameterDict(
         {name: nn.Parameter(number.clone(), requires_grad=name not in rule.fixed) for name, number in learned.items()}
     )
+
+
+@dataclass
+class _Kept:
+    """What a packed tensor keeps in RAM, and the tensors, in their versions, that it is made from."""
+
+    sources: tuple[tuple[Tensor, int], ...] = ()
+    numbers: Tensor | None = None
+    columns: Columns | None = None
+
+    def is_from(self, sources: tuple[tuple[Tensor, int], ...]) -> bool:
+        return len(sources) == len(self.sources) and all(
+            tensor is other and version == then
+            for (tensor, version), (other, then) in zip(sources, self.sources, strict=True)
+        )
+
+
+def _is_traced() -> bool:
+    return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+
+
+def _computed_in(x: Tensor) -> torch.dtype:
+    """Return the number format in which a product with `x` is given."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
 
 
 def kept_format(tensor: Tensor, move: Callable[[Tensor], Tensor]) -> Tensor:

@@ -71,8 +71,16 @@ class Storing(nn.Module):
     """A module of whose tensors some lie on grids; they are read by their names, as parameters are."""
 
     def __getattr__(self, name: str) -> Any:
+        tensor = self.on_grid(name)
+        return super().__getattr__(name) if tensor is None else tensor()
+
+    def on_grid(self, name: str) -> QuantizedTensor | None:
+        """Return the tensor of a name, if it lies on a grid."""
         stored = self.__dict__.get("_modules", {}).get("stored", ())
-        return stored[name]() if name in stored else super().__getattr__(name)
+        if name not in stored:
+            return None
+        tensor: QuantizedTensor = stored[name]
+        return tensor
 
     def on_grids(self) -> dict[str, QuantizedTensor]:
         """Return those by name."""

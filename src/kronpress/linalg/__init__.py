@@ -3,7 +3,7 @@
 from kronpress.linalg.elimination import eliminate, refit
 from kronpress.linalg.kronecker import KroneckerSum, expand, nearest_kronecker_sum, rearrange
 from kronpress.linalg.low_rank import LowRank, nearest_low_rank
-from kronpress.linalg.packing import look_up, pack, packed_size, unpack
+from kronpress.linalg.packing import look_up, look_up_rows, pack, packed_size, unpack
 from kronpress.linalg.permutation import (
     Member,
     PermutedKroneckerSum,
@@ -46,6 +46,7 @@ __all__ = [
     "expand_rows",
     "expand_train",
     "look_up",
+    "look_up_rows",
     "nearest_kronecker_sum",
     "nearest_low_rank",
     "nearest_permuted_kronecker_sum",

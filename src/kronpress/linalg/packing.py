@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Integer, UInt8
+from jaxtyping import Integer, Shaped, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -46,16 +46,33 @@ def unpack(packed: UInt8[Tensor, " bytes"], *, base: int, count: int) -> UInt8[T
 
 
 def look_up(packed: UInt8[Tensor, " bytes"], values: Tensor, *, count: int) -> Tensor:
-    """Return `values[code]` for the first `count` codes: one look-up a byte, where codes do not cross bytes."""
+    """Return `values[code]` for the first `count` codes: a look-up a byte, or every 12 bits where codes cross bytes."""
     base = len(values)
     per_run, size = _run(base)
-    places = _places(per_run, base=base, device=packed.device)
-    if size == 1:
-        codes = torch.arange(256, dtype=torch.int32, device=packed.device)[:, None] // places % base
-        return values[codes][packed.int()].flatten()[:count]
-    low, middle, high = F.pad(packed, (0, -len(packed) % size)).view(-1, size).int().unbind(dim=1)
-    numbers = low | middle << 8 | high << 16
-    return values[numbers[:, None] // places % base].flatten()[:count]
+    numbers, kinds, together = (packed.int(), 256, per_run) if size == 1 else (_halves(packed), 4096, per_run // 2)
+    kind = torch.arange(kinds, dtype=torch.int32, device=packed.device)
+    codes = kind[:, None] // _places(together, base=base, device=packed.device) % base
+    return values[codes].index_select(0, numbers).flatten()[:count]
+
+
+def look_up_rows(
+    packed: UInt8[Tensor, " bytes"], values: Tensor, rows: Integer[Tensor, " some"], *, width: int
+) -> Shaped[Tensor, "some width"]:
+    """Return `values[code]` for the codes of some rows, of `width` codes each; only their bytes are read."""
+    per_run, size = _run(len(values))
+    starts, runs = rows.long() * width, width // per_run + (2 if width % per_run else 0)
+    places = (starts // per_run * size)[:, None] + torch.arange(runs * size, device=rows.device)
+    read = packed[places.clamp(max=len(packed) - 1)]  # what would lie beyond the end is of no row
+    found = look_up(read.flatten(), values, count=len(rows) * runs * per_run).view(len(rows), runs * per_run)
+    if width % per_run == 0:
+        return found
+    return found.gather(1, (starts % per_run)[:, None] + torch.arange(width, device=rows.device))
+
+
+def _halves(packed: UInt8[Tensor, " bytes"]) -> Integer[Tensor, " halves"]:
+    """Return runs of three bytes as two numbers of 12 bits each."""
+    low, middle, high = F.pad(packed, (0, -len(packed) % 3)).view(-1, 3).int().unbind(dim=1)
+    return torch.stack([low | (middle & 15) << 8, middle >> 4 | high << 4], dim=1).flatten()
 
 
 def _run(base: int) -> tuple[int, int]:
