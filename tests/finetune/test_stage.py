@@ -94,8 +94,8 @@ def test_a_schedule_that_is_stopped_goes_on_to_the_same_bits(
         ({"a": {"weights": 4, "start": "b"}, "b": {"weights": 2}}, r"stages.a: start is 'b'; name one of teacher"),
         ({"a": {"weights": 4, "teacher": "x"}}, r"stages.a: teacher is 'x'"),
         ({"teacher": {"weights": 4}}, "a stage cannot be called 'teacher'"),
-        ({"a": {"weights": 4, "epoch": 1}}, "unknown key 'stages.a.epoch'"),
-        ({"a": {"start": "teacher"}}, "the key 'stages.a.weights' is missing"),
+        ({"a": {"weights": 4, "epoch": 1}}, r"stages.a.epoch"),
+        ({"a": {"start": "teacher"}}, r"stages.a.weights"),
     ],
 )
 def test_what_is_not_understood_is_refused(stages: dict[str, Any], message: str, data: Path) -> None:

@@ -18,7 +18,7 @@ from kronpress.quantize import Quantize
 from kronpress.records import QuantizationRecord
 from kronpress.step import Workbench
 from kronpress.validation import parse
-from tests.tiny import bench, factorized, logits, some_ids, tiny_bert, tiny_gpt2, tiny_llama
+from tests.tiny import bench, factorized, logits, tiny_bert, tiny_gpt2, tiny_llama
 
 Build = Callable[[], PreTrainedModel]
 BUILDERS = pytest.mark.parametrize("build", [tiny_llama, tiny_gpt2, tiny_bert], ids=["llama", "gpt2", "bert"])
@@ -75,7 +75,8 @@ def test_text_brings_outputs_nearer(build: Build, bits: Any, tmp_path: Path) -> 
 
 
 def test_text_keeps_what_the_model_predicts(tmp_path: Path) -> None:
-    model, ids = tiny_llama(), some_ids()
+    model = tiny_llama()
+    ids = bench(model, tmp_path).training_windows(size=64)[:16]
     expected = logits(model, ids)
     errors = []
     for fit in ("nearest", FIT):

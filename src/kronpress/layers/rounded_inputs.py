@@ -60,7 +60,8 @@ class RoundedInputs(nn.Module):
         super().__init__()
         self.grid = grid
         for name in ("scale", "shift"):
-            self.register_buffer(name, torch.empty(1, 1, device=device) if name in grid.ranges else None)
+            unset = torch.full((1, 1), torch.nan, device=device)
+            self.register_buffer(name, unset if name in grid.ranges else None)
         self.learned = nn.ParameterDict()
         self.rule: Rule | None = None
 
