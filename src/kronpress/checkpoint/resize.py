@@ -31,8 +31,8 @@ def guarded_resize(base: type[PreTrainedModel]) -> Callable[..., Any]:
         if wanted != rows:
             raise KronpressError(
                 f"the vocabulary cannot go from {rows} tokens to {wanted}: the {type(factored).__name__} over it has "
-                "factors whose shapes fix its rows; export the model with `kronpress export --format dense`, resize "
-                "that and compress it again"
+                "factors or codes whose shapes fix its rows; export the model with `kronpress export --format dense`, "
+                "resize that and compress it again"
             )
         return table
 

@@ -23,6 +23,7 @@ from kronpress.checkpoint.digests import model_sources
 from kronpress.errors import KronpressError
 from kronpress.families import family_of, vocabulary_size, window_of
 from kronpress.losses import LOSSES, LogitLoss, Loss, compares, parse_losses, readings_of
+from kronpress.quantizers import let_learn
 from kronpress.records import TeacherStorage, TrainingRecord
 from kronpress.step import STEPS, Needs, Workbench
 from kronpress.teacher import Storage, text_live, text_teacher
@@ -120,6 +121,7 @@ class Distill(TrainingStep):
         )
         if teacher is None:
             self._check_logits(bench, None)
+        let_learn(bench.student)
         objective = Distillation(bench.student, teacher, self.losses)
         with self._prepared(*objective.models):
             if isinstance(teacher, StoredText):

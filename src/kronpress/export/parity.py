@@ -12,6 +12,7 @@ things are asked:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -168,7 +169,7 @@ def layer_error(layer: StructuredLayer, stored: nn.Module) -> float:
 
 def _layer_inputs(layer: StructuredLayer) -> list[Float[Tensor, "_ n"] | Int[Tensor, " _"]]:
     rows, columns = layer.matrix
-    device = next(layer.parameters()).device
+    device = next(itertools.chain(layer.parameters(), layer.buffers())).device
     if isinstance(layer, FactoredEmbedding):
         return list(torch.arange(rows, device=device).split(_ROWS))
     generator = torch.Generator().manual_seed(0)

@@ -23,10 +23,17 @@ def multiply_out(model: PreTrainedModel) -> PreTrainedModel:
     The result has the number format of `model`, which is left as it is and shares its other tensors with it.
 
     Raises:
-        KronpressError: the base architecture has no place for a weight or a bias of the model.
+        KronpressError: the base architecture has no place for a weight or a bias of the model, or does not round inputs
+            of layers as the model does.
     """
-    plain = _empty(model)
     layers = structured_layers(model)
+    for path, layer in layers.items():
+        if layer.rounding is not None:
+            raise KronpressError(
+                f"{path} rounds its inputs to {layer.rounding.grid.levels}, which no layer of a plain checkpoint does; "
+                "export a model whose inputs are not rounded (a stage or step without `inputs`)"
+            )
+    plain = _empty(model)
     inside = tuple(f"{path}." for path in layers)
     kept = {name: value for name, value in model.state_dict().items() if not name.startswith(inside)}
     found = plain.load_state_dict(kept, strict=False, assign=True)

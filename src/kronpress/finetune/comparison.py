@@ -29,7 +29,7 @@ from kronpress.finetune.plan import TaskPlan
 from kronpress.finetune.stage import put_on_grids
 from kronpress.footprint import footprint
 from kronpress.layers import is_learning, packed
-from kronpress.quantizers import keep_progress, take_progress
+from kronpress.quantizers import keep_progress, let_learn, take_progress
 from kronpress.records import Footprint, ModelScore, SeedScore, encode
 from kronpress.tasks import DivergedError, Feature, collate, shuffled, take_head, with_head
 from kronpress.teacher import Storage, StoredTask, StoredTeacher, Teacher, task_teacher
@@ -176,6 +176,7 @@ class Comparison:
             features = self.data.features(self.data.train[:_EXAMPLES], candidate)
             batch = collate(features, pad=int(candidate.tokenizer.pad_token_id))
             put_on_grids(student, candidate.stage, batch=batch)
+        let_learn(student)
         return student
 
     def _attempt(self, candidate: Candidate, seed: int, teacher: PreTrainedModel | None) -> SeedScore:

@@ -14,7 +14,16 @@ from kronpress.layers.kronecker_embedding import (
     NestedKroneckerEmbeddingSpec,
 )
 from kronpress.layers.low_rank import LowRankLinear, LowRankLinearSpec
-from kronpress.layers.on_grids import Matrix, is_learning, matrices_of, pack, packed, quantized_tensors, rounded_inputs
+from kronpress.layers.on_grids import (
+    Matrix,
+    grids_of,
+    is_learning,
+    matrices_of,
+    pack,
+    packed,
+    quantized_tensors,
+    rounded_inputs,
+)
 from kronpress.layers.quantized import (
     QuantizedEmbedding,
     QuantizedEmbeddingSpec,
@@ -91,6 +100,7 @@ __all__ = [
     "TensorTrainLinear",
     "TensorTrainLinearSpec",
     "bias_of",
+    "grids_of",
     "is_learning",
     "linear",
     "matrices_of",

@@ -14,7 +14,7 @@ from kronpress.quantizers.progress import keep_progress, take_progress
 from kronpress.quantizers.quantizer import BITS, QUANTIZERS, Quantizer
 from kronpress.quantizers.scheme import Scheme, Target
 from kronpress.quantizers.storage import FULL, Rounding, Storage
-from kronpress.quantizers.training import TakeImportance, learned_names, learning, take_importance
+from kronpress.quantizers.training import TakeImportance, learned_names, learning, let_learn, take_importance
 from kronpress.quantizers.twn import TernaryWeights
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "keep_progress",
     "learned_names",
     "learning",
+    "let_learn",
     "nearest",
     "take_importance",
     "take_progress",

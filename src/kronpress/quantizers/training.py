@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from typing_extensions import override
 
-from kronpress.layers import QuantizedTensor, RoundedInputs
+from kronpress.layers import QuantizedTensor, RoundedInputs, quantized_tensors
+from kronpress.quantizers.mse import LeastSquares
 
 _EPSILON = 1e-8  # Adam's
 
@@ -33,6 +34,13 @@ def learned_names(model: nn.Module) -> list[str]:
         for name, parameter in module.learned.items()
         if parameter.requires_grad
     ]
+
+
+def let_learn(model: nn.Module) -> None:
+    """Let the packed tensors of a model learn on, with the scales that they have; a file does not name a quantizer."""
+    for tensor in quantized_tensors(model):
+        if not tensor.learning:
+            tensor.learn(LeastSquares())
 
 
 @torch.no_grad()

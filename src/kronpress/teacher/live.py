@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from kronpress.activations.head import head_of, narrowed, withheld
 from kronpress.activations.trace import Reading, Sizes, Trace, tracing
 from kronpress.families import vocabulary_size
+from kronpress.layers import grids_of, pack, quantized_tensors
 from kronpress.losses import Predictions
 from kronpress.precision import computes_in_bfloat16
 from kronpress.tasks import outputs_of
@@ -114,14 +115,20 @@ def task_outputs(model: PreTrainedModel, inputs: Inputs) -> Float[Tensor, "batch
 def frozen_copy(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     """Return a copy of a model to look at while another is trained: its weights in the number format of training.
 
-    Buffers, such as the frequencies of rotary positions, keep their own format.
+    Buffers, such as the frequencies of rotary positions, keep their own format. What lies on grids is unpacked.
     """
     dtype = torch.bfloat16 if computes_in_bfloat16(device) else torch.float32
+    learned = {id(parameter) for part in grids_of(model) for parameter in part.parameters()}
     frozen = {  # what deepcopy takes for the copies of the parameters
         id(parameter): nn.Parameter(parameter.detach().to(device, dtype), requires_grad=False)
         for parameter in model.parameters()
+        if id(parameter) not in learned
     }
     mine: nn.Module = copy.deepcopy(model, frozen).eval()
     mine.to(device)
+    pack(mine)
+    for tensor in quantized_tensors(mine):
+        tensor.give(dtype)
+        tensor.unpack()
     assert isinstance(mine, PreTrainedModel)
     return mine
