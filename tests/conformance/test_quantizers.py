@@ -218,3 +218,23 @@ def test_inputs_that_it_can_not_round_are_refused(quantizer: Quantizer) -> None:
     if quantizer.inputs is None:
         with pytest.raises(KronpressError, match="is for weights, not for inputs of layers; take"):
             quantizer.input_grid(BITS[levels], shift=shift)
+
+
+@pytest.mark.parametrize("kind", list(QUANTIZERS))
+@pytest.mark.parametrize("group", ["row", 4])
+def test_single_rows_are_those_of_the_whole(kind: str, group: str | int) -> None:
+    quantizer = QUANTIZERS[kind]()
+    shift = not quantizer.symmetric
+    levels = quantizer.levels(shift=shift)[0]
+    grid = Grid.model_validate({"levels": levels, "group": group, "shift": shift})
+    numbers, ids = torch.randn(9, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([[1, 7], [7, 0]])
+    found = []
+    for read in (lambda tensor: tensor.rows(ids), lambda tensor: tensor()[ids]):
+        tensor = QuantizedTensor(grid, numbers.shape, device="meta")
+        tensor.learn(quantizer, latent=numbers)
+        values = read(tensor)
+        values.square().sum().backward()
+        found.append([values.detach(), *(part.grad for part in tensor.parameters() if part.requires_grad)])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert torch.equal(found[0][0], found[1][0])

@@ -149,12 +149,22 @@ class QuantizedTensor(nn.Module):
         return self._numbers() if self.unpacked or math.prod(self.size) <= _SMALL else self._read()
 
     def rows(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch width"]:
-        """Return some rows of a matrix; a packed one reads their codes only, and gives the same numbers."""
+        """Return some rows of a matrix; one that is packed or learns looks at these rows only, for the same numbers."""
+        if self.latent is not None and self.grid.group != "tensor":
+            return self._learned_rows(self.latent, ids)
         if self.learning or self.unpacked:
             return F.embedding(ids, self())
         assert self.packed is not None and self.scale is not None
         rows = self.grid.read_rows(self.packed, self.scale, self.shift, ids=ids.flatten(), shape=self.size)
         return rows.to(self.dtype).view(*ids.shape, -1)
+
+    def _learned_rows(self, latent: Tensor, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch width"]:
+        assert self.rule is not None
+        chosen, places = ids.unique(return_inverse=True)
+        learned = {name: part[chosen] if len(part) == len(latent) else part for name, part in self.learned.items()}
+        some = latent[chosen]
+        values = self.rule.value(self.grid.groups(some), self.grid, learned)
+        return values.reshape(some.shape)[places]
 
     def product(self, x: Float[Tensor, "*batch n"], *, bias: Tensor | None = None) -> Float[Tensor, "*batch m"]:
         """Return x · Wᵀ + bias for a matrix W, as `F.linear` with its numbers does.
