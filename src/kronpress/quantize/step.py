@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from kronpress.activations import InputMoments, walk
 from kronpress.bars import Bar
 from kronpress.checkpoint import adopt, bytes_of, settle_ties
+from kronpress.families import layout
 from kronpress.layers import FLOAT32, LayerSpec, QuantizedLinear, TensorFormat, matrices_of, packed, spec_of
 from kronpress.quantize.compensated import compensated
 from kronpress.quantize.fits import QUANTIZE_FITS, Compensated, Nearest, QuantizeFit
@@ -25,6 +26,9 @@ from kronpress.step import STEPS, Needs, Step, Workbench
 from kronpress.validation import parse_named
 
 _EXAMPLES = 8  # windows of text that give the ranges of inputs
+
+TABLES = ("embedding", "head", "positions", "types")
+"""The roles of tables; all others are those of weights."""
 
 Moment = Float[Tensor, "n n"] | None
 
@@ -64,9 +68,7 @@ class Quantize(Scheme, Step):
         """Quantize each layer of the student."""
         model = bench.student
         settle_ties(model)
-        targets = self.targets(model)
-        before = {target.site.path: _form(model, target) for target in targets}
-        parts_before = _parts_before(model, targets, before)
+        before, parts_before = {target.site.path: _form(model, target) for target in self.targets(model)}, _parts(model)
         layers = tuple(
             self._quantized(model, target, moment, before=before[target.site.path])
             for target, moment in self._with_moments(bench)
@@ -75,13 +77,13 @@ class Quantize(Scheme, Step):
         adopt(model)
         fit = {"name": self.fit.kind, **self.fit.model_dump(mode="json")}
         scheme = self.model_dump(mode="json", exclude={"fit"})
-        total = _stored_bytes(model)
+        parts = _parts(model)
         return QuantizationRecord(
             scheme=scheme,
             fit=fit,
             layers=layers,
-            bytes=total,
-            parts=_parts([(layer.role, layer.bytes_after) for layer in layers], total),
+            bytes=sum(parts.values()),
+            parts=parts,
             parts_before=parts_before,
             formats=number_formats(self),
             inputs=input_ranges(model, rounded_sites(model, self), examples),
@@ -176,22 +178,14 @@ def _output_error(dense: Tensor, weight: Tensor, moment: Moment) -> float:
     return math.sqrt(max(0.0, energies[0]) / max(energies[1], 1e-30))
 
 
-def _stored_bytes(model: PreTrainedModel) -> int:
-    """Return the bytes of a model as it is stored."""
-    with packed(model):
-        return bytes_of(model)
-
-
-def _parts_before(model: PreTrainedModel, targets: list[Target], forms: Mapping[str, LayerSpec]) -> Mapping[str, int]:
-    """Return the bytes by part of a model whose layers are to be quantized."""
-    numbers = TensorFormat.of(model.dtype)
-    quantized = [target.site for target in targets if not target.storage.leaves]
-    return _parts([(site.role, forms[site.path].bytes(numbers)) for site in quantized], _stored_bytes(model))
-
-
-def _parts(layers: Iterable[tuple[str, int]], total: int) -> Mapping[str, int]:
-    """Return the bytes of the weights, of the tables, and of all else, from the role and the bytes of each layer."""
+def _parts(model: PreTrainedModel) -> Mapping[str, int]:
+    """Return the bytes of the weights, of the tables, and of all else, as the model is stored."""
     parts = {"weights": 0, "tables": 0}
-    for role, size in layers:
-        parts["tables" if role in ("embedding", "head", "positions", "types") else "weights"] += size
+    tied = bool(model.config.tie_word_embeddings)
+    with packed(model):
+        total, numbers, plan = bytes_of(model), TensorFormat.of(model.dtype), layout(model)
+        for site in (*plan.beside, *plan.sites):
+            form = spec_of(model.get_submodule(site.path))
+            if form is not None and not (tied and site.role == "head"):
+                parts["tables" if site.role in TABLES else "weights"] += form.bytes(numbers)
     return {**parts, "other": total - sum(parts.values())}

@@ -109,8 +109,8 @@ class QuantizationRecord(Record):
         fit: how the codes were found; JSON values.
         layers: in the order in which they were changed.
         bytes: of the whole student as it is stored now.
-        parts: bytes by part: `weights`, `tables`, `other` (norms, biases, what was left as it is).
-        parts_before: likewise, of the same layers as they were stored before the step.
+        parts: bytes by part: `weights` of linear layers with their biases, `tables`, `other` (norms and the like).
+        parts_before: likewise, as they were stored before the step; empty in records of earlier versions.
         formats: the bits and the quantizers of the scheme.
         inputs: how inputs are rounded, of each layer whose inputs are.
     """
