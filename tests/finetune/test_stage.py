@@ -15,7 +15,7 @@ from kronpress.errors import KronpressError
 from kronpress.finetune import comparison
 from kronpress.footprint import footprint
 from kronpress.layers import quantized_tensors
-from kronpress.records import FinetuneRecord
+from kronpress.records import FinetuneRecord, NumberFormat
 from tests.finetune.words import step, work
 from tests.tiny import tiny_bert, tiny_llama
 
@@ -49,6 +49,20 @@ def test_stages_stand_in_the_table_and_open_as_packed_models(build: Any, data: P
         opened = AutoModelForSequenceClassification.from_pretrained(folder / row.model)
         assert footprint(opened).parameters == row.footprint.parameters
     assert not (folder / ".work").exists()
+    widths = [row.formats and (row.formats.weights.bits, row.formats.inputs) for row in task.models]
+    assert widths == [None, (8, None), (2, None), (2, NumberFormat(8, "minmax", "tensor")), (1, None)]
+    assert [bool(row.inputs) for row in task.models] == [False, False, False, True, False]
+
+
+def test_a_stage_tells_the_ranges_that_it_learned(data: Path, tmp_path: Path) -> None:
+    stages = {"a4": {"weights": 8, "inputs": {"bits": 4, "quantizer": "lsq"}, "start": "teacher"}}
+    (task,) = step(data, stages=stages, epochs=1, seeds=1).run(work(tmp_path)).tasks
+    opened, ranges = load(tmp_path / "step" / "sst-2" / "a4"), task.models[1].inputs
+    assert {layer.role for layer in ranges} >= {"query", "up", "down"}
+    for layer in ranges:
+        stored = opened.get_submodule(layer.path).inputs
+        assert layer.scale == float(stored.scale)
+        assert layer.low is not None and layer.high is not None and layer.low < layer.high
 
 
 def test_a_stage_may_begin_from_the_student(data: Path, tmp_path: Path) -> None:

@@ -52,6 +52,23 @@ def test_the_record_tells_bits_bytes_and_errors(build: Build, tmp_path: Path) ->
     assert footprint(opened).parameters == footprint(work.teacher).parameters
 
 
+@BUILDERS
+def test_the_record_tells_bytes_by_part_before_and_after(build: Build, tmp_path: Path) -> None:
+    work = bench(build(), tmp_path)
+    whole = sum(tensor.nbytes for tensor in work.student.parameters())
+    first, second = (
+        parse(Quantize, fields, place="the step").run(work)
+        for fields in ({"weights": 8, "tables": 32}, {"weights": 32, "tables": 4})
+    )
+    assert sum(first.parts_before.values()) == whole
+    assert first.parts["tables"] == first.parts_before["tables"]
+    assert first.parts["weights"] < 0.6 * first.parts_before["weights"]
+    assert second.parts_before == first.parts
+    assert second.parts["weights"] == first.parts["weights"], "those of layers that the step leaves alone count too"
+    assert second.parts["tables"] < 0.3 * first.parts["tables"]
+    assert first.parts_before["other"] == first.parts["other"] == second.parts["other"] > 0
+
+
 def _tied(model: PreTrainedModel) -> int:
     """Return the bytes that a state dict names twice."""
     named = model.state_dict(keep_vars=True).values()
@@ -86,10 +103,17 @@ def test_text_keeps_what_the_model_predicts(tmp_path: Path) -> None:
 
 
 def test_inputs_get_ranges_from_the_text(tmp_path: Path) -> None:
-    work, _ = quantized(tiny_llama(), tmp_path, weights=8, inputs={"bits": 4, "quantizer": "lsq"})
+    work, record = quantized(tiny_llama(), tmp_path, weights=8, inputs={"bits": 4, "quantizer": "lsq"})
     layer = work.student.get_submodule("model.layers.1.mlp.down_proj")
     assert layer.spec.inputs is not None
     assert layer.inputs.learned["scale"].item() > 0
+    by_path = {inputs.path: inputs for inputs in record.inputs}
+    told = by_path["model.layers.1.mlp.down_proj"]
+    assert (told.role, told.block, told.levels) == ("down", 1, "int4")
+    assert told.scale == pytest.approx(layer.inputs.learned["scale"].item())
+    assert told.low is not None and told.high is not None and told.low < 0 < told.high
+    assert record.formats is not None and record.formats.inputs is not None
+    assert (record.formats.inputs.bits, record.formats.inputs.quantizer) == (4, "lsq")
 
 
 def test_layers_with_factors_are_quantized_too(tmp_path: Path) -> None:

@@ -16,14 +16,19 @@ from kronpress.records import (
     Fidelity,
     FinetuneRecord,
     Footprint,
+    InputRange,
     LambadaComparison,
     LambadaScore,
     LayerChange,
     LmEvalComparison,
     LmEvalScore,
     ModelScore,
+    NumberFormat,
+    NumberFormats,
     Perplexity,
     PerplexityComparison,
+    QuantizationRecord,
+    QuantizedLayer,
     Sample,
     Score,
     SeedScore,
@@ -57,7 +62,22 @@ DENSE = Perplexity("tokens-512", "text", 30.0, 511, 1, 0.5)
 TEXTS = TextSetScore("kinds", (SetPerplexity("news", "0123456789ab", DENSE),))
 LAMBADA = LambadaScore("lambada-openai", "file", 40.0, 25.0, 4, 0, 0.5)
 CHOICE = LmEvalScore("piqa", "acc", "none", 0.5, None, 10, 0, "1.0", "0.4.9")
+FORMATS = NumberFormats(NumberFormat(1.58, "twn", 64), NumberFormat(32), NumberFormat(8, "minmax", "row"))
+RANGE = InputRange("h.0.up", "up", 0, "uint8", (0, 255), 0.5, -1.0, -2.0, 3.0)
 RECORDS: list[StepRecord] = [
+    QuantizationRecord(
+        {"weights": {"bits": 1.58}},
+        {"name": "nearest"},
+        (
+            QuantizedLayer("h.0.up", "up", 0, 1.6, 64, 4, 0.5),
+            QuantizedLayer("wte", "embedding", None, 8, 64, 16, 0.1, 0.2),
+        ),
+        24,
+        {"weights": 4, "tables": 16, "other": 4},
+        {"weights": 64, "tables": 64, "other": 4},
+        FORMATS,
+        (RANGE, InputRange("pooler", "pooler", None, "int8", (-128, 127))),
+    ),
     FactorizeRecord(
         {"name": "van_loan", "window": None},
         (LayerChange("h.0.up", "up", 0, 8, 4, 0.5, "kronecker"), LayerChange("wte", "embedding", None, 8, 4, 0.5, "")),
@@ -98,6 +118,8 @@ RECORDS: list[StepRecord] = [
                         3.0,
                         1e-4,
                         7,
+                        formats=FORMATS,
+                        inputs=(RANGE,),
                     ),
                 ),
             ),
@@ -128,6 +150,21 @@ def test_a_field_that_is_missing_or_unknown_is_named(record: StepRecord) -> None
         value["record"][f"{name}s"] = value["record"].pop(name)
         with pytest.raises(KronpressError, match=r"report\.json is damaged at 'record.*'; restore it$"):
             read(value)
+
+
+def test_a_record_without_the_newer_fields_is_read() -> None:
+    quantization, *_, finetune = RECORDS
+    old, older = written(quantization), written(finetune)
+    for name in ("parts_before", "formats", "inputs"):
+        del old["record"][name]
+    for name in ("formats", "inputs"):
+        del older["record"]["tasks"][0]["models"][0][name]
+    record = read(old).record
+    assert isinstance(record, QuantizationRecord)
+    assert (record.parts_before, record.formats, record.inputs) == ({}, None, ())
+    tasks = read(older).record
+    assert isinstance(tasks, FinetuneRecord)
+    assert tasks.tasks[0].models[0].formats is None
 
 
 @pytest.mark.parametrize(

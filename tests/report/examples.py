@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 
 from kronpress.records import (
     Footprint,
+    InputRange,
     LayerChange,
     ModelScore,
+    NumberFormat,
+    NumberFormats,
+    QuantizationRecord,
+    QuantizedLayer,
     Sample,
     Score,
     SeedScore,
@@ -16,7 +22,7 @@ from kronpress.records import (
     TaskRecord,
     TrainingPoint,
 )
-from kronpress.report import PerplexityRow, RunSummary, StepTime
+from kronpress.report import PerplexityRow, QuantizedStep, RunSummary, StepTime
 
 RECIPE = """\
 # Half of every feed-forward, then train back.
@@ -60,6 +66,60 @@ def errors() -> list[LayerChange]:
         for role, start in (("gate", 0.31), ("up", 0.34), ("down", 0.22))
         for block in range(30)
     ]
+
+
+def formats(weights: float, tables: float, inputs: float | None = None) -> NumberFormats:
+    """The bits of a scheme, weights in groups of 64."""
+    rounding = None if inputs is None else NumberFormat(inputs, "lsq", "tensor")
+    return NumberFormats(NumberFormat(weights, "mse", 64), NumberFormat(tables, "mse", "row"), rounding)
+
+
+def ranges(*, scale: float | None = 0.5, largest: float = 3.0) -> tuple[InputRange, ...]:
+    """The ranges of two roles in three blocks, and of a pooler that was given nothing."""
+    layers = [(f"layer.{block}.{role}", role, block) for block in range(3) for role in ("up", "down")]
+    seen = tuple(
+        InputRange(path, role, block, "int4", (-8, 7), scale, low=-2.0, high=largest if block == 2 else 1.5)
+        for path, role, block in layers
+    )
+    return (*seen, InputRange("pooler", "pooler", None, "int4", (-8, 7), scale))
+
+
+def quantized(number: int = 2, *, bits: float = 4, before: bool = True) -> QuantizedStep:
+    """A step that put a table and two layers in each of three blocks on grids."""
+    layers = [QuantizedLayer("embed", "embedding", None, 8.25, 4000, 1000, 0.004)]
+    for block in range(3):
+        for role, error in (("up", 0.1), ("down", 0.2)):
+            path = f"layer.{block}.{role}"
+            layers.append(QuantizedLayer(path, role, block, bits + 0.25, 1000, 200, error + block / 100, error / 2))
+    return QuantizedStep(
+        number,
+        QuantizationRecord(
+            scheme={},
+            fit={"name": "nearest"},
+            layers=tuple(layers),
+            bytes=2500,
+            parts={"weights": 1200, "tables": 1000, "other": 300},
+            parts_before={"weights": 6000, "tables": 4000, "other": 300} if before else {},
+            formats=formats(bits, 8) if before else None,
+        ),
+    )
+
+
+def staged() -> TaskRecord:
+    """A teacher that was not saved, a student, and two stages of fewer bits, the last with rounded inputs."""
+    plain = task("rte", {"teacher": Score(70), "student": Score(65), "4-32": Score(64), "2-8": Score(61, 0.5, 3)})
+    files = (None, 57_000_000, 7_000_000, 3_600_000)
+    bits = (None, None, formats(4, 4), formats(2, 2, 8))
+    models = tuple(
+        dataclasses.replace(
+            model,
+            footprint=dataclasses.replace(model.footprint, bytes_on_disk=size),
+            formats=widths,
+            inputs=() if widths is None or widths.inputs is None else ranges(),
+        )
+        for model, size, widths in zip(plain.models, files, bits, strict=True)
+    )
+    return dataclasses.replace(plain, models=models)
 
 
 def training() -> list[TrainingPoint]:
@@ -112,6 +172,7 @@ def full() -> RunSummary:
         footprint_before=footprint(1.0),
         footprint_after=footprint(0.704),
         layers=errors(),
+        quantized=[quantized()],
         training=training(),
         validation=[TrainingPoint(tokens=61_440 * i, loss=0.62 - 0.045 * i) for i in range(1, 5)],
         perplexity=[

@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 import html
 import re
+from pathlib import Path
 
 import pytest
 import yaml
 from markdown_it import MarkdownIt
 
+from kronpress.checkpoint import save
+from kronpress.quantize import Quantize
 from kronpress.records import Score
 from kronpress.report import RunSummary, model_card
 from tests.report.examples import RECIPE, empty, full, task
+from tests.tiny import bench, tiny_llama
 
 
 def front_matter(card: str) -> dict[str, object]:
@@ -36,6 +40,19 @@ def test_front_matter_parses(plain: bool, library: str) -> None:
 def test_only_a_compressed_checkpoint_needs_the_import() -> None:
     assert "\nimport kronpress" in model_card(full(), plain=False)
     assert "import kronpress" not in model_card(full(), plain=True)
+
+
+@pytest.mark.parametrize("tag", ["text-generation", "feature-extraction"])
+def test_the_snippet_of_a_model_in_few_bits_runs(tag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    work = bench(tiny_llama(), tmp_path)
+    Quantize.model_validate({"weights": {"bits": 4, "group": 8}, "tables": 8}).run(work)
+    card = model_card(dataclasses.replace(full(), pipeline_tag=tag), plain=False)
+    save(work.student, tmp_path / "model", tokenizer=work.tokenizer, card=card)
+    (code,) = re.findall("```python\n(.*?)```", (tmp_path / "model" / "README.md").read_text("utf-8"), re.DOTALL)
+    assert code.startswith("import kronpress")
+    found: dict[str, object] = {}
+    exec(code.replace("path/to/this/folder", str(tmp_path / "model")), found)
+    assert "Once upon a time" in capsys.readouterr().out if tag == "text-generation" else "outputs" in found
 
 
 def test_a_local_path_is_no_base_model_of_the_hub() -> None:

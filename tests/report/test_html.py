@@ -25,6 +25,7 @@ SECTIONS = {
     "Speed": {"speed": ()},
     "Training": {"training": (), "validation": ()},
     "What replacing the layers changed": {"layers": ()},
+    "Numbers on grids": {"quantized": ()},
     "Samples": {"samples": ()},
     "Notes": {"notes": ()},
     "Time": {"steps": ()},

@@ -10,7 +10,7 @@ import matplotlib
 import pytest
 
 from kronpress.records import LayerChange, Score, TrainingPoint
-from kronpress.report import PerplexityRow, RunSummary, plots
+from kronpress.report import PerplexityRow, RunSummary, grid_plots, plots
 from tests.report.examples import empty, errors, full, task, tasks, training
 
 
@@ -21,6 +21,7 @@ def every_plot(summary: RunSummary) -> dict[str, str]:
         "training": plots.training_curve(summary.training, validation=summary.validation),
         "perplexity": plots.perplexity_bars(summary.perplexity),
         "tasks": plots.task_bars(summary.tasks),
+        "bytes": grid_plots.byte_bars(summary.quantized),
     }
 
 

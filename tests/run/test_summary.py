@@ -16,6 +16,7 @@ from kronpress.records import (
     ModelScore,
     Perplexity,
     PerplexityComparison,
+    QuantizationRecord,
     Sample,
     Score,
     SeedScore,
@@ -27,7 +28,7 @@ from kronpress.records import (
     TrainingPoint,
     TrainingRecord,
 )
-from kronpress.report import PerplexityRow, RunSummary, model_card, quantities, render
+from kronpress.report import PerplexityRow, QuantizedStep, RunSummary, model_card, quantities, render
 from kronpress.report.scores import metrics_of
 from kronpress.run.manifest import Manifest
 from kronpress.run.recipe import Recipe
@@ -135,6 +136,13 @@ def test_all_tasks_of_all_steps_are_gathered() -> None:
     found = summary(tuned[0], DISTILLED, tuned[1], tuned[2])
     assert [(task.task, task.step) for task in found.tasks] == [("mrpc", 1), ("rte", 3), ("mrpc", 4)]
     assert "| model | mrpc (step 1) | rte (step 3) | mrpc (step 4) |" in model_card(found, plain=True)
+
+
+def test_quantize_steps_are_numbered_as_in_the_recipe() -> None:
+    record = QuantizationRecord({}, {}, (), 5, {"weights": 5})
+    found = summary(DISTILLED, record, DISTILLED, record)
+    assert found.quantized == [QuantizedStep(2, record), QuantizedStep(4, record)]
+    assert summary(DISTILLED).quantized == []
 
 
 def test_a_run_without_tasks_shows_none() -> None:

@@ -29,7 +29,15 @@ from kronpress.finetune.plan import TaskPlan
 from kronpress.finetune.stage import put_on_grids
 from kronpress.footprint import footprint
 from kronpress.layers import is_learning, packed
-from kronpress.quantizers import keep_progress, let_learn, take_progress
+from kronpress.quantizers import (
+    input_examples,
+    input_ranges,
+    keep_progress,
+    let_learn,
+    number_formats,
+    rounded_sites,
+    take_progress,
+)
 from kronpress.records import Footprint, ModelScore, SeedScore, encode
 from kronpress.tasks import DivergedError, Feature, collate, shuffled, take_head, with_head
 from kronpress.teacher import Storage, StoredTask, StoredTeacher, Teacher, task_teacher
@@ -113,7 +121,10 @@ class Comparison:
         assert seed is not None, "a model that came fine-tuned is not trained"
         self._remove(folder)
         best = self._started(candidate, seed)
+        sites = [] if candidate.stage is None else rounded_sites(best, candidate.stage)
+        seen = input_examples(best, self._first_batch(candidate), [site.path for site in sites]) if sites else {}
         self._best_epoch(best, candidate, seed=seed, every=1).take_best()
+        row = replace(row, inputs=input_ranges(best, sites, seen))
         save(best, folder, tokenizer=candidate.tokenizer)
         if is_learning(best):
             keep_progress(best, self._progress(candidate.name))
@@ -173,11 +184,14 @@ class Comparison:
         module: nn.Module = student
         module.to(device=self.device, dtype=torch.float32)
         if candidate.stage is not None:
-            features = self.data.features(self.data.train[:_EXAMPLES], candidate)
-            batch = collate(features, pad=int(candidate.tokenizer.pad_token_id))
-            put_on_grids(student, candidate.stage, batch=batch)
+            put_on_grids(student, candidate.stage, batch=self._first_batch(candidate))
         let_learn(student)
         return student
+
+    def _first_batch(self, candidate: Candidate) -> dict[str, Tensor]:
+        """Return the first examples of the training set as a batch."""
+        features = self.data.features(self.data.train[:_EXAMPLES], candidate)
+        return collate(features, pad=int(candidate.tokenizer.pad_token_id))
 
     def _attempt(self, candidate: Candidate, seed: int, teacher: PreTrainedModel | None) -> SeedScore:
         """Fine-tune with one seed, or read what an interrupted run came to; the score of one that diverged is None."""
@@ -262,6 +276,7 @@ class Comparison:
             losses={label: loss.kind for label, loss in candidate.losses.items()},
             epochs=candidate.epochs,
             learning_rate=candidate.learning_rate,
+            formats=None if candidate.stage is None else number_formats(candidate.stage),
         )
 
 

@@ -16,15 +16,19 @@ from transformers import PreTrainedModel
 from kronpress.activations import InputMoments, walk
 from kronpress.bars import Bar
 from kronpress.checkpoint import adopt, bytes_of, settle_ties
-from kronpress.layers import FLOAT32, LayerSpec, QuantizedLinear, matrices_of, packed, spec_of
+from kronpress.families import layout
+from kronpress.layers import FLOAT32, LayerSpec, QuantizedLinear, TensorFormat, matrices_of, packed, spec_of
 from kronpress.quantize.compensated import compensated
 from kronpress.quantize.fits import QUANTIZE_FITS, Compensated, Nearest, QuantizeFit
-from kronpress.quantizers import Scheme, Target, input_examples
+from kronpress.quantizers import Scheme, Target, input_examples, input_ranges, number_formats, rounded_sites
 from kronpress.records import QuantizationRecord, QuantizedLayer
 from kronpress.step import STEPS, Needs, Step, Workbench
 from kronpress.validation import parse_named
 
 _EXAMPLES = 8  # windows of text that give the ranges of inputs
+
+TABLES = ("embedding", "head", "positions", "types")
+"""The roles of tables; all others are those of weights."""
 
 Moment = Float[Tensor, "n n"] | None
 
@@ -64,18 +68,26 @@ class Quantize(Scheme, Step):
         """Quantize each layer of the student."""
         model = bench.student
         settle_ties(model)
-        before = {target.site.path: _form(model, target) for target in self.targets(model)}
+        before, parts_before = {target.site.path: _form(model, target) for target in self.targets(model)}, _parts(model)
         layers = tuple(
             self._quantized(model, target, moment, before=before[target.site.path])
             for target, moment in self._with_moments(bench)
         )
-        self._round_inputs(bench)
+        examples = self._round_inputs(bench)
         adopt(model)
         fit = {"name": self.fit.kind, **self.fit.model_dump(mode="json")}
         scheme = self.model_dump(mode="json", exclude={"fit"})
-        with packed(model):
-            total = bytes_of(model)
-        return QuantizationRecord(scheme=scheme, fit=fit, layers=layers, bytes=total, parts=_parts(layers, total))
+        parts = _parts(model)
+        return QuantizationRecord(
+            scheme=scheme,
+            fit=fit,
+            layers=layers,
+            bytes=sum(parts.values()),
+            parts=parts,
+            parts_before=parts_before,
+            formats=number_formats(self),
+            inputs=input_ranges(model, rounded_sites(model, self), examples),
+        )
 
     @property
     def _rounds_inputs(self) -> bool:
@@ -131,17 +143,18 @@ class Quantize(Scheme, Step):
             output_error=None if dense is None else _output_error(dense, layer.weight.detach(), moment),
         )
 
-    def _round_inputs(self, bench: Workbench) -> None:
-        """Round the inputs of the layers that are to have such, from what they are given for some text."""
+    def _round_inputs(self, bench: Workbench) -> Mapping[str, Tensor]:
+        """Round the inputs of the layers that are to have such; return what those are given for some text, by path."""
         targets = [target for target in self.targets(bench.student) if target.rounding is not None]
         if not targets:
-            return
+            return {}
         layers = {target.site.path: target.layer(bench.student) for target in targets}
         size = self._window(bench.student)
         windows = bench.training_windows(size=size, tokens=_EXAMPLES * size)
         examples = input_examples(bench.student, {"input_ids": windows}, list(layers))
         for target in targets:
             target.round_inputs(layers[target.site.path], example=examples.get(target.site.path))
+        return examples
 
 
 def _form(model: PreTrainedModel, target: Target) -> LayerSpec:
@@ -152,7 +165,8 @@ def _form(model: PreTrainedModel, target: Target) -> LayerSpec:
 
 def _bits(form: LayerSpec) -> float:
     """Return the bits stored for each number of the matrices of a layer."""
-    matrices = [tensor for tensor in form.tensors.values() if len(tensor.shape) > 1 and tensor.parameters]
+    stored = [tensor for name, tensor in form.tensors.items() if not name.startswith("inputs.")]
+    matrices = [tensor for tensor in stored if len(tensor.shape) > 1 and tensor.parameters]
     return 8 * sum(tensor.bytes(FLOAT32) for tensor in matrices) / sum(tensor.parameters for tensor in matrices)
 
 
@@ -164,9 +178,14 @@ def _output_error(dense: Tensor, weight: Tensor, moment: Moment) -> float:
     return math.sqrt(max(0.0, energies[0]) / max(energies[1], 1e-30))
 
 
-def _parts(layers: tuple[QuantizedLayer, ...], total: int) -> Mapping[str, int]:
-    """Return the bytes of the weights, of the tables, and of all else."""
-    outside = {"embedding", "head", "positions", "types"}
-    tables = sum(layer.bytes_after for layer in layers if layer.role in outside)
-    weights = sum(layer.bytes_after for layer in layers if layer.role not in outside)
-    return {"weights": weights, "tables": tables, "other": total - weights - tables}
+def _parts(model: PreTrainedModel) -> Mapping[str, int]:
+    """Return the bytes of the weights, of the tables, and of all else, as the model is stored."""
+    parts = {"weights": 0, "tables": 0}
+    tied = bool(model.config.tie_word_embeddings)
+    with packed(model):
+        total, numbers, plan = bytes_of(model), TensorFormat.of(model.dtype), layout(model)
+        for site in (*plan.beside, *plan.sites):
+            form = spec_of(model.get_submodule(site.path))
+            if form is not None and not (tied and site.role == "head"):
+                parts["tables" if site.role in TABLES else "weights"] += form.bytes(numbers)
+    return {**parts, "other": total - sum(parts.values())}

@@ -12,6 +12,7 @@ from kronpress.quantizers.module_wise import ModuleWise
 from kronpress.quantizers.mse import LeastSquares
 from kronpress.quantizers.progress import keep_progress, take_progress
 from kronpress.quantizers.quantizer import BITS, QUANTIZERS, Quantizer
+from kronpress.quantizers.reported import input_ranges, number_formats, rounded_sites
 from kronpress.quantizers.scheme import Scheme, Target
 from kronpress.quantizers.storage import FULL, Rounding, Storage
 from kronpress.quantizers.training import TakeImportance, learned_names, learning, let_learn, take_importance
@@ -37,11 +38,14 @@ __all__ = [
     "Target",
     "TernaryWeights",
     "input_examples",
+    "input_ranges",
     "keep_progress",
     "learned_names",
     "learning",
     "let_learn",
     "nearest",
+    "number_formats",
+    "rounded_sites",
     "take_importance",
     "take_progress",
 ]

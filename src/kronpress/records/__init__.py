@@ -21,7 +21,13 @@ from kronpress.records.evaluation import (
     geometric_mean,
 )
 from kronpress.records.layers import FactorizeRecord, LayerChange
-from kronpress.records.quantization import QuantizationRecord, QuantizedLayer
+from kronpress.records.quantization import (
+    InputRange,
+    NumberFormat,
+    NumberFormats,
+    QuantizationRecord,
+    QuantizedLayer,
+)
 from kronpress.records.sizes import Footprint
 from kronpress.records.steps import StepRecord, StepReport
 from kronpress.records.tasks import FinetuneRecord, ModelScore, Score, SeedScore, TaskRecord
@@ -34,6 +40,7 @@ __all__ = [
     "Fidelity",
     "FinetuneRecord",
     "Footprint",
+    "InputRange",
     "LambadaComparison",
     "LambadaScore",
     "LayerChange",
@@ -41,6 +48,8 @@ __all__ = [
     "LmEvalScore",
     "ModelEvaluation",
     "ModelScore",
+    "NumberFormat",
+    "NumberFormats",
     "Perplexity",
     "PerplexityComparison",
     "QuantizationRecord",

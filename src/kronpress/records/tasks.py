@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from kronpress.records.codec import Record
+from kronpress.records.quantization import InputRange, NumberFormats
 from kronpress.records.sizes import Footprint
 from kronpress.records.training import TrainingRecord
 
@@ -84,6 +85,8 @@ class ModelScore(Record):
         diverged: how many runs the score leaves out.
         settings: all that the result depends on; JSON values.
         best_on_dev: the mean of each run's best epoch on the dev set, as papers report; None where it is the score.
+        formats: at which bits a stage trained it; None of a model that is no stage.
+        inputs: how inputs are rounded in the saved model, of each layer whose inputs are.
     """
 
     model: str
@@ -99,6 +102,8 @@ class ModelScore(Record):
     diverged: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     best_on_dev: Score | None = None
+    formats: NumberFormats | None = None
+    inputs: tuple[InputRange, ...] = ()
 
     @classmethod
     def of(cls, model: str, footprint: Footprint, seeds: Sequence[SeedScore]) -> ModelScore:

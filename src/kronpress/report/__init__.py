@@ -16,7 +16,7 @@ from kronpress.report.sizes import (
     Quantity,
     quantities,
 )
-from kronpress.report.summary import LmEvalRow, PerplexityRow, RunSummary, StepTime, TextSetRow
+from kronpress.report.summary import LmEvalRow, PerplexityRow, QuantizedStep, RunSummary, StepTime, TextSetRow
 from kronpress.report.terminal import print_summary
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "LmEvalRow",
     "PerplexityRow",
     "Quantity",
+    "QuantizedStep",
     "RunSummary",
     "StepTime",
     "TextSetRow",

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import yaml
 
+from kronpress.report.grids import ROLE_HEAD, formats_in_words, part_rows, role_rows, size_words, step_line
 from kronpress.report.headline import first_and_last
 from kronpress.report.numbers import ratio, significant
 from kronpress.report.rows import (
@@ -25,6 +26,13 @@ _AUTO_CLASSES = {
     "fill-mask": "AutoModelForMaskedLM",
     "text-classification": "AutoModelForSequenceClassification",
     "question-answering": "AutoModelForQuestionAnswering",
+}
+_USE = 'ids = tokenizer("Once upon a time", return_tensors="pt").input_ids\noutputs = model(ids)\n'
+_USES = {
+    "text-generation": (
+        'ids = tokenizer("Once upon a time", return_tensors="pt").input_ids\n'
+        "print(tokenizer.decode(model.generate(ids, max_new_tokens=20)[0]))\n"
+    )
 }
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")  # the last two turn words around
 _ACTIVE = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])")  # an underscore inside of a word is one
@@ -89,13 +97,32 @@ def _tasks(summary: RunSummary) -> str:
     )
 
 
+def _grids(summary: RunSummary) -> str:
+    """Say in how many bits the numbers are stored, and what that takes."""
+    if not summary.quantized:
+        return ""
+    first, record = summary.quantized[0].record, summary.quantized[-1].record
+    bits = "" if record.formats is None else f" {formats_in_words(record.formats).capitalize()}."
+    words = (
+        "The numbers of this model lie on grids of few levels; the file holds their codes and scales, and the model "
+        f"computes with the numbers that they stand for.{bits} Its tensors take {size_words(first, record)}."
+    )
+    parts = _table(("part", "before", "after", "change"), rows=part_rows(summary))
+    steps = (
+        "".join(f"- {_line(line)}\n" for line in map(step_line, summary.quantized))
+        if len(summary.quantized) > 1
+        else ""
+    )
+    return "\n".join(filter(None, (f"{_paragraph(words)}\n", parts, _table(ROLE_HEAD, rows=role_rows(record)), steps)))
+
+
 def _loading(summary: RunSummary, *, plain: bool) -> str:
     auto = _AUTO_CLASSES.get(summary.pipeline_tag, "AutoModel")
     first = "" if plain else "import kronpress  # teaches transformers to open this checkpoint\n"
     code = (
         f"{first}from transformers import {auto}, AutoTokenizer\n\n"
         f'folder = "path/to/this/folder"\nmodel = {auto}.from_pretrained(folder)\n'
-        "tokenizer = AutoTokenizer.from_pretrained(folder)\n"
+        f"tokenizer = AutoTokenizer.from_pretrained(folder)\n\n{_USES.get(summary.pipeline_tag, _USE)}"
     )
     word = (
         "The checkpoint is a plain one: nothing but transformers is needed."
@@ -122,6 +149,7 @@ def _limits(summary: RunSummary) -> str:
 
 def _sections(summary: RunSummary, *, plain: bool) -> Iterator[tuple[str, str]]:
     yield "Size, quality, speed", _numbers(summary)
+    yield "Numbers on grids", _grids(summary)
     yield "Perplexity after each stage", _stages(summary)
     yield "Kinds of text", _texts(summary)
     yield "Tasks of lm-eval", _lm_eval(summary)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from kronpress.checkpoint.files import write_text
 from kronpress.imports import lazily
-from kronpress.records import Sample
+from kronpress.records import LayerChange, QuantizedLayer, Sample
+from kronpress.report.grids import ROLE_HEAD, all_ranges, part_rows, role_rows, step_line
 from kronpress.report.headline import headlines
 from kronpress.report.markup import NUMBER, PATH, TEXT, bar, caption, pair, plot, section, spread, table
-from kronpress.report.numbers import abbreviated, duration, ratio, significant
+from kronpress.report.numbers import MISSING, abbreviated, byte_size, duration, ratio, significant
 from kronpress.report.rows import (
     TEXT_SET_HEAD,
     footprint_rows,
@@ -24,11 +25,12 @@ from kronpress.report.rows import (
     text_set_rows,
 )
 from kronpress.report.scores import score_tables
-from kronpress.report.summary import RunSummary
+from kronpress.report.summary import QuantizedStep, RunSummary
 
 if TYPE_CHECKING:
-    from kronpress.report import plots
+    from kronpress.report import grid_plots, plots
 else:
+    grid_plots = lazily("kronpress.report.grid_plots")
     plots = lazily("kronpress.report.plots")  # which imports matplotlib
 
 WORST_LAYERS = 8
@@ -82,7 +84,9 @@ def _tasks(summary: RunSummary) -> str:
         parts += [table(grid.head, kinds=kinds, rows=grid.rows), caption(grid.caption)]
     spreads = any(model.score.deviation for task in summary.tasks for model in task.models)
     note = "Higher is better; the lines reach a standard deviation to either side." if spreads else "Higher is better."
-    return section("Tasks", parts=[*parts, plot(plots.task_bars(summary.tasks), caption=note)])
+    bars = plot(plots.task_bars(summary.tasks), caption=note)
+    files_of = "Scores over the bytes of the saved models; a model that was not saved is left out."
+    return section("Tasks", parts=[*parts, bars, plot(grid_plots.scores_by_bytes(summary.tasks), caption=files_of)])
 
 
 def _size(summary: RunSummary) -> str:
@@ -103,13 +107,59 @@ def _speed(summary: RunSummary) -> str:
     return section("Speed", parts=[numbers, caption(note)] if numbers else [])
 
 
+Layer = TypeVar("Layer", LayerChange, QuantizedLayer)
+
+
+def _worst(layers: Sequence[Layer]) -> list[Layer]:
+    return sorted(layers, key=lambda layer: layer.relative_error, reverse=True)[:WORST_LAYERS]
+
+
 def _errors(summary: RunSummary) -> str:
-    worst = sorted(summary.layers, key=lambda error: error.relative_error, reverse=True)[:WORST_LAYERS]
-    rows = [(error.path, error.role, significant(error.relative_error)) for error in worst]
+    rows = [(layer.path, layer.role, significant(layer.relative_error)) for layer in _worst(summary.layers)]
     numbers = table(("Largest errors", "Role", "Error"), kinds=(PATH, TEXT, NUMBER), rows=rows)
     note = f"Relative error of {len(summary.layers)} replaced layers, before training."
     picture = plot(plots.layer_errors(summary.layers), caption=note)
     return section("What replacing the layers changed", parts=[pair(picture, right=numbers)])
+
+
+def _grids(summary: RunSummary) -> str:
+    if not summary.quantized:
+        return ""
+    numbers = table(
+        ("Bytes", "Before", "After", "Change"),
+        kinds=(TEXT, NUMBER, NUMBER, NUMBER),
+        rows=part_rows(summary),
+    )
+    bars = plot(grid_plots.byte_bars(summary.quantized), caption="Bytes by part; other are norms, biases and the like.")
+    steps = [part for step in summary.quantized for part in _grid_step(step)]
+    return section("Numbers on grids", parts=[pair(bars, right=numbers), *steps])
+
+
+def _grid_step(step: QuantizedStep) -> Iterator[str]:
+    layers = step.record.layers
+    yield caption(f"{step_line(step).capitalize()}.")
+    picture = plots.layer_errors(layers, name=f"grids-{step.number}")
+    yield plot(picture, caption=f"Relative error of the weights of {len(layers)} layers, before training.")
+    kinds = (TEXT, *[NUMBER] * (len(ROLE_HEAD) - 1))
+    yield table([name.capitalize() for name in ROLE_HEAD], kinds=kinds, rows=role_rows(step.record))
+    head = ("Largest errors", "Role", "Bits", "Before", "After", "Weight error", "Output error")
+    yield caption("Bits are those stored for each number, scales included; errors of roles are means of their layers.")
+    yield table(head, kinds=(PATH, TEXT, *[NUMBER] * 5), rows=[_grid_row(layer) for layer in _worst(layers)])
+
+
+def _grid_row(layer: QuantizedLayer) -> tuple[str, ...]:
+    sizes = (significant(layer.bits), byte_size(layer.bytes_before), byte_size(layer.bytes_after))
+    output = MISSING if layer.output_error is None else significant(layer.output_error)
+    return (layer.path, layer.role, *sizes, significant(layer.relative_error), output)
+
+
+def _ranges(summary: RunSummary) -> str:
+    note = "gray: what each layer was given as the rounding began; blue: what its inputs are rounded to, where stored"
+    pictures = [
+        plot(grid_plots.input_ranges(ranges.inputs, name=f"inputs-{index}"), caption=f"{ranges.label}; {note}.")
+        for index, ranges in enumerate(all_ranges(summary))
+    ]
+    return section("Ranges of rounded inputs", parts=pictures)
 
 
 def _training(summary: RunSummary) -> str:
@@ -162,6 +212,8 @@ def _sections(summary: RunSummary) -> Iterator[str]:
     yield _speed(summary)
     yield _training(summary)
     yield _errors(summary)
+    yield _grids(summary)
+    yield _ranges(summary)
     yield section("Samples", parts=[_sample(sample) for sample in summary.samples])
     yield _notes(summary)
     yield _times(summary)

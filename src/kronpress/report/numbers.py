@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from kronpress.records import NumberFormat, NumberFormats
 from kronpress.report.sizes import Quantity
 
 MISSING = "–"
@@ -46,6 +47,16 @@ def byte_size(value: float) -> str:
         if abs(value) >= size:
             return f"{value / size:.1f} {unit}"
     return f"{value:.0f} B"
+
+
+def bit_widths(formats: NumberFormats) -> str:
+    """Return the bits of weights, tables and inputs, as papers write them.
+
+    >>> bit_widths(NumberFormats(NumberFormat(1.58), NumberFormat(2), NumberFormat(8)))
+    '1.58–2–8'
+    """
+    inputs = NumberFormat(32) if formats.inputs is None else formats.inputs
+    return "–".join(f"{numbers.bits:g}" for numbers in (formats.weights, formats.tables, inputs))
 
 
 def duration(seconds: float) -> str:

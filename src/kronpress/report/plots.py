@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from kronpress.records import LayerChange, TaskRecord, TrainingPoint
+from kronpress.records import LayerChange, QuantizedLayer, TaskRecord, TrainingPoint
 from kronpress.report.numbers import abbreviated, percent, significant
 from kronpress.report.scores import STUDENT, TEACHER, labels, models
 from kronpress.report.sizes import quantities
@@ -60,7 +60,7 @@ def parameter_bars(summary: RunSummary) -> str:
     return drawn(draw, name="parameters", label="Parameters before and after", height=0.4 + 0.72 * len(labels))
 
 
-def _by_role(layers: Sequence[LayerChange]) -> dict[str, list[tuple[int, float]]]:
+def _by_role(layers: Sequence[LayerChange] | Sequence[QuantizedLayer]) -> dict[str, list[tuple[int, float]]]:
     groups: dict[str, list[tuple[int, float]]] = defaultdict(list)
     for layer in layers:
         if layer.block is not None and math.isfinite(layer.relative_error):
@@ -68,8 +68,11 @@ def _by_role(layers: Sequence[LayerChange]) -> dict[str, list[tuple[int, float]]
     return {role: sorted(points) for role, points in groups.items()}
 
 
-def layer_errors(layers: Sequence[LayerChange]) -> str:
-    """Return the relative error over the block index, one line for each role, or nothing if none is in a block."""
+def layer_errors(layers: Sequence[LayerChange] | Sequence[QuantizedLayer], *, name: str = "errors") -> str:
+    """Return the relative error over the block index, one line for each role, or nothing if none is in a block.
+
+    Ids in the plot begin with `name`, which no other plot of the page has.
+    """
     groups = _by_role(layers)
     if not groups:
         return ""
@@ -85,7 +88,7 @@ def layer_errors(layers: Sequence[LayerChange]) -> str:
         axes.grid(axis="y")
         figure.legend(loc="outside upper left", ncols=3)
 
-    return drawn(draw, name="errors", label="Relative error of each layer", height=3.0)
+    return drawn(draw, name=name, label="Relative error of each layer", height=3.0)
 
 
 def smoothed(values: Sequence[float], *, reach: int) -> list[float]:

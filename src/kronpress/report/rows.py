@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from kronpress.records import LmEvalScore
 from kronpress.report.numbers import change, quantity, ratio, significant
-from kronpress.report.sizes import quantities
+from kronpress.report.sizes import DISK, PARAMETERS, Quantity, quantities
 from kronpress.report.summary import RunSummary
 
 
 def footprint_rows(summary: RunSummary) -> list[tuple[str, str, str, str]]:
-    """Return (label, before, after, change) for each label known on either side."""
+    """Return (label, before, after, change) for each label known on either side.
+
+    Where numbers lie on grids, that is also the bits of the file for each parameter.
+    """
     before, after = quantities(summary.footprint_before), quantities(summary.footprint_after)
+    if summary.quantized:
+        before, after = _with_bits(before), _with_bits(after)
     sides = [(label, before.get(label), after.get(label)) for label in {**before, **after}]
     return [(label, quantity(old), quantity(new), change(old, after=new)) for label, old, new in sides]
+
+
+def _with_bits(sizes: dict[str, Quantity]) -> dict[str, Quantity]:
+    if DISK not in sizes or PARAMETERS not in sizes:
+        return sizes
+    bits = 8 * sizes[DISK].value / sizes[PARAMETERS].value
+    return {**sizes, "bits on disk, each parameter": Quantity(bits, "bits")}
 
 
 def perplexity_rows(summary: RunSummary) -> list[tuple[str, str, str, str, str]]:

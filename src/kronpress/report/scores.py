@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from kronpress.records import ModelScore, Score, TaskRecord
-from kronpress.report.numbers import MISSING, percent, quantity
-from kronpress.report.sizes import FLOPS, PARAMETERS, quantities
+from kronpress.report.numbers import MISSING, bit_widths, percent, quantity
+from kronpress.report.sizes import DISK, FLOPS, PARAMETERS, quantities
 
 TEACHER, STUDENT = "teacher", "student"
 WNLI = "wnli"  # many papers leave it out: fitting its training set leads below chance
@@ -23,6 +23,7 @@ _SELECTED = {
     "dev": "Epochs and best runs were selected on the same set, so the scores are optimistic",
     "train": "Epochs and best runs were selected on a tenth of the training set, held out; dev only reports",
 }
+_BITS = "bits of weights, tables, inputs"
 _ELSEWHERE = (
     "Data outside of the distribution: the same models, fine-tuned for the task before the arrow, on the data after "
     "it, in percent. Nothing was selected on these data."
@@ -151,7 +152,7 @@ _PARTS = (
 def _selected_on_dev(tasks: Sequence[TaskRecord], names: Sequence[str]) -> Grid:
     """Return the table of scores as it would be if dev selected the epochs."""
     best = [replace(task, models=tuple(_at_its_best(model) for model in task.models)) for task in tasks]
-    columns = [column for column in _columns(best, names) if column[0] not in (PARAMETERS, FLOPS)]
+    columns = [column for column in _columns(best, names) if column[0] not in (PARAMETERS, FLOPS, DISK, _BITS)]
     return _grid(names, columns, caption=_ON_DEV, title="Tasks, best epochs on dev")
 
 
@@ -169,8 +170,11 @@ def _columns(tasks: Sequence[TaskRecord], names: Sequence[str]) -> Iterator[Colu
         yield label, [_cell(_score(task, name)) for name in names]
     for suffix, members in scopes(tasks):
         yield from _averages(members, names, suffix)
-    for label in (PARAMETERS, FLOPS):
+    staged = _has_stages(tasks)
+    for label in (PARAMETERS, FLOPS, DISK) if staged else (PARAMETERS, FLOPS):
         yield label, [_sizes(tasks, name, label) for name in names]
+    if staged:
+        yield _BITS, [_bits(tasks, name) for name in names]
     for suffix, members in scopes(tasks):
         whole = "average" if len(members) > 1 else "score"
         yield f"% of teacher's {whole}{suffix}", [_percent(share(members, name)) for name in names]
@@ -223,6 +227,17 @@ def _sizes(tasks: Sequence[TaskRecord], name: str, label: str) -> str:
     return " … ".join(dict.fromkeys((quantity(sizes[0]), quantity(sizes[-1]))))
 
 
+def _has_stages(tasks: Sequence[TaskRecord]) -> bool:
+    return any(model.formats is not None for task in tasks for model in task.models)
+
+
+def _bits(tasks: Sequence[TaskRecord], name: str) -> str:
+    """Return the bits at which stages trained a model, a dash for one that is no stage."""
+    scores = [score for score in (task.of(name) for task in tasks) if score is not None]
+    widths = dict.fromkeys(bit_widths(score.formats) for score in scores if score.formats is not None)
+    return " … ".join(widths) or MISSING
+
+
 def _caption(tasks: Sequence[TaskRecord], names: Sequence[str]) -> str:
     splits = _listed(dict.fromkeys(task.split for task in tasks))
     sentences = [
@@ -233,6 +248,10 @@ def _caption(tasks: Sequence[TaskRecord], names: Sequence[str]) -> str:
         + "; ".join(f"{label}: {_measured(task)}" for label, task in zip(labels(tasks), tasks, strict=True)),
         "Parameters and FLOPs per token are those with the task's head",
     ]
+    if _has_stages(tasks):
+        sentences.append(
+            "The size on disk is that of the saved model with the task's head; 32 bits are left as they are"
+        )
     lost = [f"{row.diverged} of {row.model} on {task.task}" for task in tasks for row in task.models if row.diverged]
     if lost:
         sentences.append(f"Runs that diverged are left out: {_listed(lost)}")

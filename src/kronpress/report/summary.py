@@ -9,6 +9,7 @@ from kronpress.records import (
     Footprint,
     LayerChange,
     LmEvalComparison,
+    QuantizationRecord,
     Sample,
     SpeedRow,
     TaskRecord,
@@ -53,6 +54,14 @@ class TextSetRow:
 
 
 @dataclass(frozen=True)
+class QuantizedStep:
+    """What a step did that put numbers on grids; `number` is that of the step in the recipe, counted from 1."""
+
+    number: int
+    record: QuantizationRecord
+
+
+@dataclass(frozen=True)
 class RunSummary:
     """Everything a report shows; a part left empty is left out of the report.
 
@@ -72,6 +81,7 @@ class RunSummary:
     footprint_before: Footprint | None = None
     footprint_after: Footprint | None = None
     layers: Sequence[LayerChange] = ()
+    quantized: Sequence[QuantizedStep] = ()
     training: Sequence[TrainingPoint] = ()
     validation: Sequence[TrainingPoint] = ()
     perplexity: Sequence[PerplexityRow] = ()

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kronpress.report.grids import ROLE_HEAD, role_rows, stage_lines
 from kronpress.report.rows import (
     TEXT_SET_HEAD,
     footprint_rows,
@@ -43,6 +44,8 @@ def _scores(grid: Grid, *, console: Console) -> Table:
 def _tables(summary: RunSummary, console: Console) -> Iterator[Table]:
     rows = footprint_rows(summary)
     yield _table("Footprint", head=("", "before", "after", "change"), texts=1, rows=rows)
+    for step in summary.quantized:
+        yield _table(f"Numbers on grids, step {step.number}", head=ROLE_HEAD, texts=1, rows=role_rows(step.record))
     head = ("stage", "text", "protocol", "perplexity", "vs. dense")
     yield _table("Perplexity", head=head, texts=3, rows=perplexity_rows(summary))
     yield _table("Kinds of text", head=TEXT_SET_HEAD, texts=4, rows=text_set_rows(summary))
@@ -54,11 +57,14 @@ def _tables(summary: RunSummary, console: Console) -> Iterator[Table]:
 
 
 def print_summary(summary: RunSummary, *, console: Console | None = None) -> None:
-    """Print footprint, perplexity, task scores and speed as tables, and the notes; parts without data are left out."""
+    """Print sizes, quality and speed as tables, a line for each stage of fewer bits, and the notes.
+
+    Parts without data are left out.
+    """
     target = console or Console()
     target.print(f"[bold]{escape(summary.title)}[/bold]  {escape(summary.base_model)}")
     for table in _tables(summary, target):
         if table.row_count:
             target.print(table)
-    for note in summary.notes:
+    for note in (*stage_lines(summary), *summary.notes):
         target.print(f"• {escape(note)}")

@@ -17,6 +17,7 @@ from kronpress.records import (
     FactorizeRecord,
     FinetuneRecord,
     Footprint,
+    QuantizationRecord,
     Record,
     StepReport,
     TaskRecord,
@@ -51,6 +52,11 @@ def summarize(recipe: Recipe, manifest: Manifest, reports: Sequence[StepReport])
         footprint_before=_saved(manifest.footprint_before),
         footprint_after=manifest.footprint_after,
         layers=[module for change in changes for module in change.modules],
+        quantized=[
+            report.QuantizedStep(number, step.record)
+            for number, step in enumerate(reports, start=1)
+            if isinstance(step.record, QuantizationRecord)
+        ],
         training=list(_losses(reports, lambda record: record.curve)),
         validation=list(_losses(reports, lambda record: record.validation)),
         perplexity=list(_perplexity(evaluations)),

@@ -1,0 +1,57 @@
+"""What records tell of schemes and of rounded inputs is what is stored."""
+
+from __future__ import annotations
+
+import pytest
+
+from kronpress.layers import is_learning
+from kronpress.quantizers import Scheme, input_examples, input_ranges, number_formats, rounded_sites
+from kronpress.records import NumberFormat, NumberFormats
+from tests.tiny import some_ids, tiny_bert
+
+
+@pytest.mark.parametrize(
+    ("fields", "formats"),
+    [
+        ({"weights": 1}, NumberFormats(NumberFormat(1, "bwn", "row"), NumberFormat(1, "bwn", "row"))),
+        (
+            {"weights": {"bits": 4, "group": 8}, "tables": 32, "inputs": 8},
+            NumberFormats(NumberFormat(4, "mse", 8), NumberFormat(32), NumberFormat(8, "minmax", "tensor")),
+        ),
+        ({"weights": 32, "tables": 32, "inputs": 32}, NumberFormats(NumberFormat(32), NumberFormat(32))),
+    ],
+)
+def test_formats_name_bits_and_quantizers(fields: dict[str, object], formats: NumberFormats) -> None:
+    assert number_formats(Scheme.model_validate(fields)) == formats
+
+
+@pytest.mark.parametrize("quantizer", ["lsq", "minmax"])
+def test_ranges_are_those_stored_and_the_inputs_those_seen(quantizer: str) -> None:
+    model, scheme = tiny_bert(), Scheme.model_validate({"weights": 8, "inputs": {"bits": 4, "quantizer": quantizer}})
+    sites = rounded_sites(model, scheme)
+    examples = input_examples(model, {"input_ids": some_ids()}, [site.path for site in sites])
+    for target in scheme.targets(model):
+        target.round_inputs(target.layer(model), example=examples.get(target.site.path))
+    ranges = input_ranges(model, sites, examples)
+    assert [layer.path for layer in ranges] == [site.path for site in sites]
+    assert {layer.role for layer in ranges} >= {"query", "up", "down"} and "embedding" not in {
+        layer.role for layer in ranges
+    }
+    for layer in ranges:
+        stored = model.get_submodule(layer.path).inputs
+        assert (layer.low, layer.high) == tuple(map(float, examples[layer.path].aminmax()))
+        if quantizer == "minmax":
+            assert (layer.levels, layer.ends, layer.scale, layer.reach) == ("uint4", (0, 15), None, None)
+        else:
+            assert (layer.levels, layer.ends) == ("int4", (-8, 7))
+            assert layer.scale == pytest.approx(stored.learned["scale"].item()) and layer.shift is None
+    assert is_learning(model), "what learns goes on"
+
+
+def test_a_layer_that_was_given_nothing_has_no_extremes() -> None:
+    model, scheme = tiny_bert(), Scheme.model_validate({"weights": 8, "inputs": 8})
+    for target in scheme.targets(model):
+        target.round_inputs(target.layer(model), example=None)
+    assert {(layer.low, layer.high) for layer in input_ranges(model, rounded_sites(model, scheme), {})} == {
+        (None, None)
+    }
