@@ -73,14 +73,14 @@ class Study:
     seeds: int
     epochs: float
 
-    def teacher(self) -> dict[str, ModelScore]:
-        """Fine-tune the teacher, or read what an earlier call found.
+    def teacher(self, *, overrides: Mapping[str, Any] | None = None) -> dict[str, ModelScore]:
+        """Fine-tune the teacher, or read what an earlier call found; `overrides` are those of its recipe.
 
         From RTE alone MiniLM does not learn entailment, so it learns QNLI before (STILTs, Phang et al., 2018).
         """
         wanted = [*self.tasks, *(["qnli"] if "rte" in self.tasks else [])]
         changes = {"finetune.tasks.qnli.data": str(self._qnli())} if "rte" in self.tasks else {}
-        recipe = experiment.recipe("tasks-teacher", overrides=self._overrides() | changes)
+        recipe = experiment.recipe("tasks-teacher", overrides=self._overrides() | changes | dict(overrides or {}))
         return self._fine_tuned(recipe, self._bench("teacher"), wanted)
 
     def _overrides(self) -> dict[str, Any]:

@@ -89,6 +89,7 @@ def test_packed_it_trains_what_is_left_and_learning_it_trains_all(folder: Path, 
                                                                               strict=True))  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_adapters_train_on_top_of_it(folder: Path, tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
     model = AutoModelForCausalLM.from_pretrained(folder)

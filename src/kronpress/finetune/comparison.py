@@ -76,9 +76,7 @@ class Comparison:
             KronpressError: the folder holds what was fine-tuned with other settings, models or data.
             DivergedError: no training has a finite score.
         """
-        if candidate.stage is not None:
-            candidate = replace(candidate, model=self.opened(self.plan.starts[candidate.name]))
-        elif self.before is not None:
+        if self.before is not None:
             candidate = replace(candidate, model=load(self.before / candidate.name))
         report = self._report(candidate)
         settings = processes.from_main(lambda: self._noted_settings(candidate, teacher))

@@ -305,8 +305,13 @@ def _rows(comparison: Comparison, bench: Workbench) -> Iterator[ModelScore]:
         yield comparison.row(plan.teacher_to_be(bench))
         teacher = comparison.opened("teacher")
     for candidate in plan.candidates(bench):
-        other = candidate.stage and candidate.stage.teacher
-        yield comparison.row(candidate, teacher=comparison.opened(other) if other else teacher)
+        if candidate.stage is None:
+            yield comparison.row(candidate, teacher=teacher)
+            continue
+        start, other = plan.starts[candidate.name], candidate.stage.teacher
+        begun = teacher if start == "teacher" and teacher is not None else comparison.opened(start)
+        learned_from = comparison.opened(other) if other else teacher
+        yield comparison.row(replace(candidate, model=begun), teacher=learned_from)
 
 
 def _report(data: TaskData, models: tuple[ModelScore, ...], *, after: str | None) -> TaskRecord:

@@ -1,0 +1,116 @@
+"""MiniLM-L6 in few bits on tasks of GLUE: step by step against at once, at equal total epochs.
+
+    python -m benchmarks.quantization --glue DIR --out runs/quantization [--tasks rte mrpc] [--arms progressive]
+
+DIR holds CoLA, SST-2, MRPC, STS-B, RTE and QNLI. The teachers are fine-tuned first (experiments/tasks-teacher.yaml), on
+RTE after QNLI. Each arm of experiments/quantization-arms.yaml is the stages of one run of experiments/quantization.yaml
+on one task. A tenth of each training set selects epochs; the scores are those of the dev sets, and those that dev would
+have selected stand beside. What is done is not done again, what was interrupted goes on. The scores go to a JSON file.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import experiment
+from benchmarks.experiment import workbench
+from benchmarks.tasks import TASKS, Study
+from kronpress.checkpoint.files import read_json, write_json
+from kronpress.finetune import Finetune
+from kronpress.memory import keep_freed_memory
+from kronpress.precision import choose, computing_in
+from kronpress.records import ModelScore
+from kronpress.run.inputs import computing_device
+
+_TABLE = experiment.table("quantization-arms")
+ARMS: dict[str, dict[str, dict[str, Any]]] = _TABLE["arms"]
+PASSES: dict[str, float] = _TABLE["passes"]
+TEACHERS = {"finetune.select_on": "train"}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Where data and results are."""
+
+    glue: Path
+    out: Path
+    tasks: Sequence[str]
+    seeds: int
+
+    def teachers(self) -> dict[str, ModelScore]:
+        """Fine-tune the teachers, or read what an earlier call found."""
+        study = Study(self.glue, (), self.out, 0, self.tasks, 1, 5.0)
+        return study.teacher(overrides=TEACHERS)
+
+    def arm(self, name: str, task: str) -> list[ModelScore]:
+        """Train the stages of an arm on a task, or read what an earlier call found."""
+        passes = PASSES.get(task, 1.0)
+        stages = {
+            label: {**stage, "epochs": passes * stage["epochs"], "start": stage.get("start")}
+            for label, stage in ARMS[name].items()
+        }
+        overrides = {
+            "finetune.data": str(self.glue),
+            "finetune.tasks": {task: {}},
+            "finetune.seeds": self.seeds,
+            "finetune.stages": stages,
+            "finetune.teacher": str(self.out / "teacher" / "{task}" / "student"),
+        }
+        recipe = experiment.recipe("quantization", overrides=overrides)
+        step: Finetune = experiment.only(recipe, Finetune)
+        bench = workbench(recipe.model, "", self.out / name)
+        step.check(bench)
+        (found,) = step.run(bench).tasks
+        return [row for row in found.models if row.model in stages]
+
+
+def told(row: ModelScore) -> dict[str, Any]:
+    """Return what is kept of a model's score."""
+    best = None if row.best_on_dev is None else row.best_on_dev.value
+    seeds = [seed.score for seed in row.seeds]
+    size = row.footprint.bytes_on_disk
+    return {"score": row.score.value, "seeds": seeds, "best_on_dev": best, "bytes": size, "epochs": row.epochs}
+
+
+def _line(task: str, label: str, kept: Mapping[str, Any], *, whole: float) -> str:
+    size = f"{kept['bytes'] / 2**20:.2f}" if kept["bytes"] else "–"
+    best = f"{kept['best_on_dev']:.1f}" if kept["best_on_dev"] is not None else "–"
+    return f"| {task} | {label} | {kept['score']:.1f} | {100 * kept['score'] / whole:.1f} | {best} | {size} |"
+
+
+def main() -> None:
+    """Run the arms and print their scores in Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--glue", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("runs/quantization"))
+    parser.add_argument("--tasks", nargs="*", choices=TASKS, default=TASKS)
+    parser.add_argument("--arms", nargs="*", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto")
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/quantization.json"))
+    arguments = parser.parse_args()
+    comparison = Comparison(arguments.glue, arguments.out, arguments.tasks, arguments.seeds)
+    keep_freed_memory()
+    kept: dict[str, Any] = read_json(arguments.json) if arguments.json.exists() else {}
+    print("| task | model | dev | % of teacher's | selected on dev | MiB |\n|---|---|---:|---:|---:|---:|")
+    with computing_in(choose(arguments.precision, computing_device())):
+        teachers = comparison.teachers()
+        for task in arguments.tasks:
+            scores = kept.setdefault(task, {})
+            scores["teacher"] = told(teachers[task])
+            whole = teachers[task].score.value
+            print(_line(task, "teacher", scores["teacher"], whole=whole), flush=True)
+            for arm in arguments.arms:
+                for row in comparison.arm(arm, task):
+                    label = f"{arm}: {row.model}"
+                    scores[label] = told(row)
+                    print(_line(task, label, scores[label], whole=whole), flush=True)
+                    write_json(arguments.json, kept)
+
+
+if __name__ == "__main__":
+    main()
