@@ -19,17 +19,13 @@ from pathlib import Path
 
 from benchmarks import experiment
 from benchmarks.experiment import slug
-from kronpress.checkpoint import load
-from kronpress.checkpoint.files import read_json, write_json
+from benchmarks.measured import measured, result_file
+from kronpress.checkpoint.files import write_json
 from kronpress.errors import KronpressError, listed
 from kronpress.evaluate import TextSet
-from kronpress.evaluate.measure import Evaluation
 from kronpress.memory import keep_freed_memory
-from kronpress.precision import choose, computing_in
-from kronpress.records import EvaluationRecord, Record, TextSetComparison, decode, encode, geometric_mean
-from kronpress.run import Recipe, Run, execute, read_recipe
-from kronpress.run.inputs import open_model, ready
-from kronpress.step import NO_TEXT, Workbench
+from kronpress.records import Record, TextSetComparison, encode, geometric_mean
+from kronpress.run import Recipe, read_recipe
 
 ALL = "all"
 
@@ -96,13 +92,8 @@ class Study:
 
     def measured(self, kind: str | None) -> TextSetComparison:
         """Run the recipe without a kind, or with all, and measure the model that comes out beside the dense one."""
-        run = execute(self._without(kind), self.out / _folder(kind), resume=True)
-        path = self._file(kind)
-        if not path.exists():
-            write_json(path, encode(self._compared(run)))
-        record = decode(EvaluationRecord, read_json(path), place=path, remedy="remove it, and it is measured again")
-        assert record.texts is not None
-        return record.texts
+        _, compared = measured(self._without(kind), self.texts, folder=self.out / _folder(kind))
+        return compared
 
     def _without(self, kind: str | None) -> Recipe:
         train = self.recipe.data.train
@@ -111,16 +102,7 @@ class Study:
         return self.recipe.model_copy(update={"data": self.recipe.data.model_copy(update={"train": rest})})
 
     def _file(self, kind: str | None) -> Path:
-        return self.out / f"{_folder(kind)}-{self.texts.fingerprint[:12]}.json"
-
-    def _compared(self, run: Run) -> EvaluationRecord:
-        model, tokenizer = open_model(self.recipe.model)
-        dense, student = ready(model), ready(load(run.checkpoint))
-        cache = Workbench(student, dense, tokenizer, NO_TEXT, NO_TEXT, self.out, self.out / "teacher.json")
-        with computing_in(choose(self.recipe.precision, student.device)):
-            return Evaluation(texts=self.texts).compare(
-                dense, student, tokenizer, stage=run.folder.name, recall=cache.remember
-            )
+        return result_file(self.out / _folder(kind), self.texts)
 
     def _kind(self, name: str, seen: TextSetComparison, unseen: TextSetComparison) -> Kind:
         before, after = (_ratio(compared, name) for compared in (seen, unseen))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import experiment, leave_one_out
+from benchmarks import measured as measured_runs
 from kronpress.checkpoint.files import read_json
 from kronpress.errors import KronpressError
 from kronpress.evaluate.text_set import TextSetFile
@@ -69,9 +70,9 @@ def test_a_study_goes_on_where_it_was_left(files: tuple[str, ...], monkeypatch: 
     before = read_json(Path("out/leave-one-out.json"))
     assert [kind["name"] for kind in before["kinds"]] == ["bread"]
     measured = []
-    original = leave_one_out.Evaluation.compare
+    original = measured_runs.Evaluation.compare
     monkeypatch.setattr(
-        leave_one_out.Evaluation,
+        measured_runs.Evaluation,
         "compare",
         lambda self, *models, stage, **options: (
             measured.append(stage) or original(self, *models, stage=stage, **options)
