@@ -55,3 +55,10 @@ def test_a_scale_of_zero_stands_for_zeros() -> None:
     grid = Grid(levels="int4", group="tensor")
     codes = grid.codes(torch.randn(1, 1, 9), torch.zeros(1, 1, 1))
     assert grid.values(codes, torch.zeros(1, 1, 1)).abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "rows"), [((6, 4), 6), ((3, 5, 8), 15), ((3, 50, 1), 3), ((2, 3, 5, 4), 6), ((7, 2, 2, 1), 7)]
+)
+def test_short_rows_of_factors_are_joined(shape: tuple[int, ...], rows: int) -> None:
+    assert Grid(levels="int4").scales(shape) == (rows, 1)

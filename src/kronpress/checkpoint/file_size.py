@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from kronpress.layers import TensorFormat, TensorSpec
 
 _NAMES = {"int64": "I64", "float64": "F64", "float32": "F32", "int32": "I32", "bfloat16": "BF16", "float16": "F16"}
-_NAMES |= {"uint8": "U8"}  # in the order of safetensors, which writes wide numbers first
+_NAMES |= {"int16": "I16", "uint8": "U8"}  # in the order of safetensors, which writes wide numbers first
 
 
 def file_size(tensors: Mapping[str, TensorSpec], *, model: TensorFormat) -> int:

@@ -35,8 +35,17 @@ class TensorFormat:
 MODEL = TensorFormat("model", 0)
 FLOAT32 = TensorFormat.of(torch.float32)
 BYTE = TensorFormat.of(torch.uint8)
-INDEX = TensorFormat.of(torch.int32)
-"""Whole numbers that say where something stands, such as an order of rows; no paper counts them as parameters."""
+_ORDERS = (torch.int16, torch.int32)
+
+
+def order_dtype(size: int) -> torch.dtype:
+    """Return the shortest whole numbers that say where each of so many rows or columns stands."""
+    return next(dtype for dtype in _ORDERS if size - 1 <= torch.iinfo(dtype).max)
+
+
+def order_spec(size: int) -> TensorSpec:
+    """Return the form of an order of so many rows or columns; no paper counts its numbers as parameters."""
+    return TensorSpec((size,), TensorFormat.of(order_dtype(size)))
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,7 @@ class TensorSpec:
     @property
     def parameters(self) -> int:
         """How many of them count as parameters."""
-        return 0 if self.format == INDEX else self.numbers
+        return 0 if self.format in tuple(map(TensorFormat.of, _ORDERS)) else self.numbers
 
     @property
     def parts(self) -> dict[str, TensorSpec]:

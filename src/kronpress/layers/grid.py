@@ -40,12 +40,14 @@ LEVELS: Mapping[Levels, Sequence[int]] = {
 
 SCALES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 _GROUPS = (128, 64, 32)
+_SHORT = 8
 
 
 class Grid(BaseModel):
     """Where the numbers of a tensor may lie: scale · level + shift, with one scale (and shift) for each group.
 
-    A tensor of more than two dimensions counts as one row for each place of its last dimension.
+    A tensor of more than two dimensions counts as rows that are as long as its last one; a last dimension of fewer than
+    8 is joined with the one before, as a scale for so few numbers would take more than they do.
 
     Attributes:
         levels: the whole numbers.
@@ -95,7 +97,7 @@ class Grid(BaseModel):
         Raises:
             KronpressError: they do not; the message offers groups that do.
         """
-        row = shape[-1]
+        _, row = _rows(shape)
         if isinstance(self.group, int) and row % self.group:
             offers = [str(group) for group in _GROUPS if row % group == 0 and group != self.group]
             raise KronpressError(
@@ -105,9 +107,9 @@ class Grid(BaseModel):
 
     def scales(self, shape: Sequence[int]) -> tuple[int, int]:
         """Return how many rows of scales there are for a tensor, and how many a row."""
-        rows, row = math.prod(shape[:-1]), shape[-1]
         if self.group == "tensor":
             return 1, 1
+        rows, row = _rows(shape)
         return rows, 1 if self.group == "row" else row // self.group
 
     def packed_size(self, shape: Sequence[int]) -> int:
@@ -205,6 +207,14 @@ class Grid(BaseModel):
 
     def _numbers_on(self, device: torch.device) -> Float[Tensor, " levels"]:
         return torch.tensor(tuple(self.numbers), dtype=torch.float32, device=device)
+
+
+def _rows(shape: Sequence[int]) -> tuple[int, int]:
+    """Return how many rows a tensor counts as, and how long they are."""
+    sizes = list(shape)
+    while len(sizes) > 2 and sizes[-1] < _SHORT:
+        sizes[-2:] = [sizes[-2] * sizes[-1]]
+    return math.prod(sizes[:-1]), sizes[-1]
 
 
 def _scaled(levels: Groups, scale: Tensor, shift: Tensor | None) -> Groups:

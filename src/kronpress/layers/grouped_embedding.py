@@ -12,7 +12,7 @@ from pydantic import Field, SerializeAsAny, model_validator
 from torch import Tensor, nn
 
 from kronpress.layers.embedding import FactoredEmbedding, FactoredTableSpec
-from kronpress.layers.formats import INDEX, TensorSpec
+from kronpress.layers.formats import TensorSpec, order_dtype, order_spec
 from kronpress.layers.specs import SPECS, Device, DType, InnerProducts, LayerSpec, require_alike
 from kronpress.layers.structured import on_grids
 
@@ -38,7 +38,7 @@ class GroupedEmbeddingSpec(FactoredTableSpec):
     @property
     def own_tensors(self) -> dict[str, TensorSpec]:
         """The order of the rows."""
-        return {"positions": TensorSpec((self.matrix[0],), INDEX)}
+        return {"positions": order_spec(self.matrix[0])}
 
     @property
     def inside(self) -> dict[str, LayerSpec]:
@@ -76,7 +76,8 @@ class GroupedEmbedding(FactoredEmbedding):
         super().__init__()
         self.groups = nn.ModuleList(group.build(device=device, dtype=dtype) for group in spec.groups)
         self.num_embeddings, self.embedding_dim = spec.matrix
-        self.register_buffer("positions", torch.arange(self.num_embeddings, dtype=torch.int32, device=device))
+        order = torch.arange(self.num_embeddings, dtype=order_dtype(self.num_embeddings), device=device)
+        self.register_buffer("positions", order)
         self.padding_idx, self.scale = spec.padding_idx, spec.scale
 
     @classmethod
@@ -91,7 +92,7 @@ class GroupedEmbedding(FactoredEmbedding):
         spec = GroupedEmbeddingSpec(groups=tuple(table.spec for table in groups), padding_idx=padding_idx)
         layer = cls(spec, device="meta")
         layer.groups = nn.ModuleList(groups)
-        layer.positions = positions.to(torch.int32)
+        layer.positions = positions.to(order_dtype(len(positions)))
         return layer
 
     @property
@@ -106,7 +107,7 @@ class GroupedEmbedding(FactoredEmbedding):
 
     def rows(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch dim"]:
         """Look the rows up, those of a group together."""
-        positions, order = self.positions[ids].flatten().sort()
+        positions, order = self.positions[ids].int().flatten().sort()
         starts = [0, *accumulate(table.num_embeddings for table in self._tables)]
         cuts = torch.searchsorted(positions, positions.new_tensor(starts[1:-1])).cpu()
         parts = zip(self._tables, positions.tensor_split(cuts), starts, strict=False)
@@ -115,11 +116,11 @@ class GroupedEmbedding(FactoredEmbedding):
 
     def scores(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocabulary"]:
         """Return x · Wᵀ, group by group."""
-        return torch.cat([table(x, score=True) for table in self._tables], dim=-1)[..., self.positions]
+        return torch.cat([table(x, score=True) for table in self._tables], dim=-1)[..., self.positions.long()]
 
     def dense_weight(self) -> Float[Tensor, "vocabulary dim"]:
         """Return the table."""
-        return torch.cat([table.dense_weight() for table in self._tables])[self.positions]
+        return torch.cat([table.dense_weight() for table in self._tables])[self.positions.long()]
 
     def extra_repr(self) -> str:
         """Return the sizes as the printed model shows them."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kronpress.errors import KronpressError
 from kronpress.layers import dense
-from kronpress.layers.formats import INDEX, TensorSpec
+from kronpress.layers.formats import TensorSpec, order_dtype, order_spec
 from kronpress.layers.specs import SPECS, Device, DType, InnerProducts, Pair, Size
 from kronpress.layers.structured import LinearSpec, StructuredLayer, StructuredSpec, empty, on_grids
 from kronpress.linalg import KroneckerShape, KroneckerSum, expand
@@ -55,7 +55,7 @@ class KroneckerSpec(StructuredSpec):
         if self.scales:
             tensors["scales"] = self.tensor(self.terms)
         sizes = zip(_ORDERS, self.matrix, strict=True)
-        return tensors | {name: TensorSpec((size,), INDEX) for name, size in sizes if name in self.orders}
+        return tensors | {name: order_spec(size) for name, size in sizes if name in self.orders}
 
     @property
     def products(self) -> InnerProducts:
@@ -109,7 +109,7 @@ class KroneckerFactors(StructuredLayer):
         self.right = empty(spec.terms, *spec.right, device=device, dtype=dtype)
         self.scales = empty(spec.terms, device=device, dtype=dtype) if spec.scales else None
         for name, size in zip(_ORDERS, self.shape.matrix, strict=True):
-            order = torch.arange(size, dtype=torch.int32, device=device) if name in spec.orders else None
+            order = torch.arange(size, dtype=order_dtype(size), device=device) if name in spec.orders else None
             self.register_buffer(name, order)
 
     def form(self) -> dict[str, Any]:
@@ -136,7 +136,7 @@ class KroneckerFactors(StructuredLayer):
         """Return the weight, scales and orders included."""
         weight = expand(*self.factors())
         if self.row_order is not None:
-            weight = weight[self.row_order]
+            weight = weight[self.row_order.long()]
         return weight if self.column_order is None else weight[:, inverse_order(self.column_order)]
 
     def product(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
@@ -147,11 +147,11 @@ class KroneckerFactors(StructuredLayer):
         if x.shape[-1] != self.shape.matrix[1]:
             raise KronpressError(f"the input has {x.shape[-1]} features; this layer takes {self.shape.matrix[1]}")
         if self.column_order is not None:
-            x = x[..., self.column_order]
+            x = x[..., self.column_order.long()]
         contract = _right_first if self.shape.right_first else _left_first
         y = contract(x.reshape(-1, self.shape.n1, self.shape.n2), *self.factors())
         y = y.reshape(*x.shape[:-1], self.shape.matrix[0])
-        return y if self.row_order is None else y[..., self.row_order]
+        return y if self.row_order is None else y[..., self.row_order.long()]
 
     def fill(self, value: KroneckerSum, *, scales: Float[Tensor, " terms"] | None, orders: Orders) -> None:
         """Take over the factors of `value` as own parameters, and what stands around them."""
@@ -160,7 +160,7 @@ class KroneckerFactors(StructuredLayer):
         if scales is not None:
             self.scales = nn.Parameter(scales.to(value.left))
         for name, order in orders.items():
-            setattr(self, name, order.to(value.left.device, torch.int32))
+            setattr(self, name, order.to(value.left.device, order_dtype(len(order))))
 
     def factors_repr(self) -> str:
         """Return the factors as the printed model shows them."""

@@ -10,7 +10,7 @@ from pydantic import SerializeAsAny, StrictBool
 from torch import Tensor, nn
 
 from kronpress.layers.embedding import FactoredEmbedding, FactoredTableSpec
-from kronpress.layers.formats import INDEX, TensorSpec
+from kronpress.layers.formats import TensorSpec, order_dtype, order_spec
 from kronpress.layers.kronecker import KroneckerFactors, KroneckerSpec, Orders, inverse_order, sizes_of
 from kronpress.layers.specs import SPECS, Device, DType, InnerProducts, LayerSpec, Pair
 from kronpress.layers.structured import empty, full_precision, on_grids
@@ -72,7 +72,7 @@ class KroneckerEmbedding(KroneckerFactors, FactoredEmbedding):
     def rows(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch dim"]:
         """Look the rows up."""
         left, right = self.factors()
-        ids = ids if self.row_order is None else self.row_order[ids]
+        ids = ids if self.row_order is None else self.row_order[ids].long()
         with full_precision(ids.device):
             if self.shape.m2 == 1:  # one right factor for all ids, not a copy for each
                 rows = torch.einsum("t...i,tj->...ij", left[:, ids], right[:, 0]).flatten(-2)
@@ -109,7 +109,7 @@ class NestedKroneckerEmbeddingSpec(FactoredTableSpec):
     @property
     def own_tensors(self) -> dict[str, TensorSpec]:
         """The right factor and the order."""
-        order = {"column_order": TensorSpec((self.matrix[1],), INDEX)} if self.column_order else {}
+        order = {"column_order": order_spec(self.matrix[1])} if self.column_order else {}
         return {"right": self.tensor(*self.right)} | order
 
     @property
@@ -150,7 +150,9 @@ class NestedKroneckerEmbedding(FactoredEmbedding):
         self.inner = spec.inner.build(device=device, dtype=dtype)
         self.right = empty(*spec.right, device=device, dtype=dtype)
         self.num_embeddings, self.embedding_dim = spec.matrix
-        order = torch.arange(self.embedding_dim, dtype=torch.int32, device=device) if spec.column_order else None
+        order = None
+        if spec.column_order:
+            order = torch.arange(self.embedding_dim, dtype=order_dtype(self.embedding_dim), device=device)
         self.register_buffer("column_order", order)
         self.padding_idx, self.scale = spec.padding_idx, spec.scale
 
@@ -168,7 +170,7 @@ class NestedKroneckerEmbedding(FactoredEmbedding):
         layer = cls(NestedKroneckerEmbeddingSpec(inner=inner.spec, right=pair, padding_idx=padding_idx), device="meta")
         layer.inner, layer.right = inner, nn.Parameter(right.contiguous())
         if column_order is not None:
-            layer.column_order = column_order.to(right.device, torch.int32)
+            layer.column_order = column_order.to(right.device, order_dtype(len(column_order)))
         return layer
 
     @property
@@ -192,7 +194,7 @@ class NestedKroneckerEmbedding(FactoredEmbedding):
 
     def scores(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocabulary"]:
         """Return x · Wᵀ: the right factor first, then the scores of the inner table."""
-        x = x if self.column_order is None else x[..., self.column_order]
+        x = x if self.column_order is None else x[..., self.column_order.long()]
         folded = x.unflatten(-1, (self.inner.embedding_dim, self.right.shape[1])) @ self.right.T  # … n1 m2
         scores: Tensor = self.inner(folded.transpose(-1, -2), score=True)  # … m2 rows/m2
         return scores.transpose(-1, -2).flatten(-2)
