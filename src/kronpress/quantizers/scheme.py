@@ -136,6 +136,7 @@ class Target:
         """
         grid, quantizer, before = self.storage.grid(), self.storage.quantizer, matrix.latent
         with _named(self.site.path):
+            grid.require(before.shape)
             tensor = QuantizedTensor.of(
                 quantizer.coded(before, grid) if coded is None else coded,
                 grid,
