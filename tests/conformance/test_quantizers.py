@@ -238,3 +238,19 @@ def test_single_rows_are_those_of_the_whole(kind: str, group: str | int) -> None
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs)
     assert torch.equal(found[0][0], found[1][0])
+
+
+@pytest.mark.parametrize("kind", list(QUANTIZERS))
+@pytest.mark.parametrize("group", ["tensor", "row", 8])
+def test_codes_that_were_found_by_other_means_are_kept(kind: str, group: str | int) -> None:
+    quantizer, generator = QUANTIZERS[kind](), torch.Generator().manual_seed(0)
+    for shift in (False, True):
+        for levels in set(quantizer.levels(shift=shift)) & set(quantizer.keeps):
+            grid = Grid.model_validate({"levels": levels, "group": group, "shift": shift})
+            scale = grid.rounded(torch.rand(grid.scales((6, 16)), generator=generator) + 0.5)[..., None]
+            codes = torch.randint(grid.base, grid.groups(torch.empty(6, 16)).shape, generator=generator)
+            coded = Coded(codes, scale, grid.rounded(torch.randn(scale.shape, generator=generator)) if shift else None)
+            tensor = QuantizedTensor.of(coded, grid, (6, 16), dtype=torch.float32)
+            values = tensor().clone()
+            tensor.learn(quantizer)
+            assert torch.equal(tensor(), values), (levels, shift)

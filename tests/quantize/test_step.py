@@ -76,7 +76,7 @@ def _tied(model: PreTrainedModel) -> int:
 
 
 @BUILDERS
-@pytest.mark.parametrize("bits", [3, {"bits": 2, "quantizer": "minmax", "group": 8}], ids=str)
+@pytest.mark.parametrize("bits", [3, {"bits": 2, "quantizer": "mse", "shift": True, "group": 8}], ids=str)
 def test_text_brings_outputs_nearer(build: Build, bits: Any, tmp_path: Path) -> None:
     model = build()
     _, plain = quantized(model, tmp_path / "a", weights=bits, tables=32)
@@ -130,6 +130,7 @@ def test_layers_with_factors_are_quantized_too(tmp_path: Path) -> None:
     [
         ({"weights": 4, "fit": "gptq"}, "unknown fit 'gptq'"),
         ({"weights": 4, "fit": {"rounds": -1}}, "rounds"),
+        ({"weights": {"bits": 4, "quantizer": "maxabs"}, "fit": FIT}, "that maxabs would not keep; take lsq or mse"),
         ({"weights": {"bits": 4, "group": 7}}, r"embed_tokens: groups of 7 do not divide rows of 16"),
         ({"weights": 4, "skip": "no_such"}, "matches no module"),
         ({"weights": 4, "fit": {"window": 1024}}, "too long for LlamaForCausalLM"),

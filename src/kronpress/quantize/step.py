@@ -9,18 +9,19 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
-from pydantic import SerializeAsAny, field_validator
+from pydantic import SerializeAsAny, field_validator, model_validator
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from kronpress.activations import InputMoments, walk
 from kronpress.bars import Bar
 from kronpress.checkpoint import adopt, bytes_of, settle_ties
+from kronpress.errors import KronpressError
 from kronpress.families import layout
 from kronpress.layers import FLOAT32, LayerSpec, QuantizedLinear, TensorFormat, matrices_of, packed, spec_of
 from kronpress.quantize.compensated import compensated
 from kronpress.quantize.fits import QUANTIZE_FITS, Compensated, Nearest, QuantizeFit
-from kronpress.quantizers import Scheme, Target, input_examples, input_ranges, number_formats, rounded_sites
+from kronpress.quantizers import QUANTIZERS, Scheme, Target, input_examples, input_ranges, number_formats, rounded_sites
 from kronpress.records import QuantizationRecord, QuantizedLayer
 from kronpress.step import STEPS, Needs, Step, Workbench
 from kronpress.validation import parse_named
@@ -52,6 +53,19 @@ class Quantize(Scheme, Step):
     def _named_fit(cls, value: Any) -> QuantizeFit:
         fit: QuantizeFit = parse_named(value, QUANTIZE_FITS, key="fit", default=Compensated.kind)
         return fit
+
+    @model_validator(mode="after")
+    def _kept(self) -> Quantize:
+        quantizer = self.weights.quantizer
+        if isinstance(self.fit, Compensated) and not self.weights.leaves:
+            levels = self.weights.grid().levels
+            able = [name for name, other in QUANTIZERS.items() if levels in other.keeps]
+            if levels not in quantizer.keeps:
+                raise KronpressError(
+                    f"fit: compensated finds codes that {quantizer.kind} would not keep; take {' or '.join(able)} as "
+                    "the quantizer of weights, or fit: nearest"
+                )
+        return self
 
     def needs(self) -> Needs:
         """Return whether text is read: by the fit, or for the ranges of rounded inputs."""

@@ -25,6 +25,7 @@ class BinaryWeights(Quantizer):
     """
 
     kind: ClassVar[str] = "bwn"
+    keeps: ClassVar[Sequence[Levels]] = ("binary",)
     symmetric: ClassVar[Sequence[Levels]] = ("binary",)
     inputs: ClassVar[Literal["dynamic", "stored"] | None] = "dynamic"
     clip: float | None = Field(default=2.5, gt=0)

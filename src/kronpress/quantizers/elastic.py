@@ -30,6 +30,7 @@ class Elastic(Quantizer):
     """
 
     kind: ClassVar[str] = "elastic"
+    keeps: ClassVar[Sequence[Levels]] = ("binary", "zero_one")
     symmetric: ClassVar[Sequence[Levels]] = ("binary", "zero_one")
     shifted: ClassVar[Sequence[Levels]] = ("binary", "zero_one")
     inputs: ClassVar[Literal["dynamic", "stored"] | None] = "stored"

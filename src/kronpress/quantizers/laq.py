@@ -34,6 +34,7 @@ class LossAware(Quantizer):
     """
 
     kind: ClassVar[str] = "laq"
+    keeps: ClassVar[Sequence[Levels]] = ("binary", "ternary")
     symmetric: ClassVar[Sequence[Levels]] = ("binary", "ternary", "int3", "int4", "int8")
     weighs: ClassVar[bool] = True
     fixed: ClassVar[frozenset[str]] = frozenset({"importance", "start"})

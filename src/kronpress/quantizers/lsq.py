@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from kronpress.layers import Coded, Grid, Groups, Learned
+from kronpress.layers import LEVELS, Coded, Grid, Groups, Learned
 from kronpress.layers.grid import Levels
 from kronpress.quantizers.least_squares import nearest
 from kronpress.quantizers.quantizer import QUANTIZERS, Quantizer, Slope, levels_of, mean_size, positive
@@ -30,6 +30,7 @@ class LearnedStep(Quantizer):
     """
 
     kind: ClassVar[str] = "lsq"
+    keeps: ClassVar[Sequence[Levels]] = tuple(LEVELS)
     symmetric: ClassVar[Sequence[Levels]] = ("int8", "int4", "int3", "int2", "raised2", "ternary")
     shifted: ClassVar[Sequence[Levels]] = ("uint8", "uint4", "uint3", "uint2")
     inputs: ClassVar[Literal["dynamic", "stored"] | None] = "stored"

@@ -47,6 +47,7 @@ class Quantizer(Checked, Rule):
         shifted: likewise, with a shift.
         inputs: whether it rounds inputs with scales of each batch (`dynamic`) or a `stored` one; None if not at all.
         weighs: whether it can weigh errors by the importance of each number.
+        keeps: the levels of which it keeps codes and scales that were found by other means; others it finds anew.
     """
 
     kind: ClassVar[str]
@@ -54,6 +55,7 @@ class Quantizer(Checked, Rule):
     shifted: ClassVar[Sequence[Levels]] = ()
     inputs: ClassVar[Literal["dynamic", "stored"] | None] = None
     weighs: ClassVar[bool] = False
+    keeps: ClassVar[Sequence[Levels]] = ()
 
     @abstractmethod
     def starts(self, latent: Groups, grid: Grid, start: Coded | None) -> dict[str, Tensor]:

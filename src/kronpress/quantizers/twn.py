@@ -27,6 +27,7 @@ class TernaryWeights(Quantizer):
     """
 
     kind: ClassVar[str] = "twn"
+    keeps: ClassVar[Sequence[Levels]] = ("ternary",)
     symmetric: ClassVar[Sequence[Levels]] = ("ternary",)
     threshold: float = Field(default=THRESHOLD, ge=0, lt=1)
     clip: float | None = Field(default=2.5, gt=0)
