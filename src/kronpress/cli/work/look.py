@@ -49,9 +49,14 @@ def _sites(model: PreTrainedModel, sites: tuple[Site, ...]) -> Table:
 def _describe(model: PreTrainedModel, site: Site) -> str:
     layer = model.get_submodule(site.path)
     if isinstance(layer, StructuredLayer):
-        return f"{layer.spec.kind}: {layer.extra_repr()}"
+        levels = sorted({grid.levels for part in _parts(layer) for grid in part.spec.stored.values()})
+        return f"{layer.spec.kind}: {layer.extra_repr()}" + (f", {' and '.join(levels)}" if levels else "")
     rows, columns = _form(model, site).matrix
     return f"{type(layer).__name__} {rows} × {columns}"
+
+
+def _parts(layer: StructuredLayer) -> list[StructuredLayer]:
+    return [part for part in layer.modules() if isinstance(part, StructuredLayer)]
 
 
 def _form(model: PreTrainedModel, site: Site) -> LayerSpec:
