@@ -25,8 +25,10 @@ def test_every_arm_has_stages_that_a_step_takes() -> None:
 
 
 def test_every_row_is_a_recipe() -> None:
-    rows = quantization_text.rows(["dense", "halved"], ["32", "8", "4", "3", "2"], ["nearest", "compensated", "healed"])
-    assert len(rows) == 26
+    rows = quantization_text.rows(
+        ["dense", "halved"], ["32", "8", "4", "4 of 32", "3", "2"], ["nearest", "compensated", "healed"]
+    )
+    assert len(rows) == 32
     for row in rows:
         steps = quantization_text.recipe(*row).steps
         assert [step.kind for step in steps] == [

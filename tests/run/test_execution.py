@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def front_matter(run: Run) -> dict[str, Any]:
 
 def own_kind(recipe: str) -> PreTrainedModel:
     """A tiny model of the kind that a shipped recipe names, with sides that its factors divide."""
-    name, grouped = read_recipe(recipe).model, "group: 64" in read_recipe(recipe).to_yaml()
+    name, grouped = read_recipe(recipe).model, bool(re.search(r"group: \d", read_recipe(recipe).to_yaml()))
     if "bert" in name or "minilm" in name:
         return tiny_bert(hidden_size=64 if grouped else 48, intermediate_size=128 if grouped else 96)
     if "gpt2" in name:
