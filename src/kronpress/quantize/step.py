@@ -21,15 +21,21 @@ from kronpress.families import layout
 from kronpress.layers import FLOAT32, LayerSpec, QuantizedLinear, TensorFormat, matrices_of, packed, spec_of
 from kronpress.quantize.compensated import compensated
 from kronpress.quantize.fits import QUANTIZE_FITS, Compensated, Nearest, QuantizeFit
-from kronpress.quantizers import QUANTIZERS, Scheme, Target, input_examples, input_ranges, number_formats, rounded_sites
+from kronpress.quantizers import (
+    QUANTIZERS,
+    TABLES,
+    Scheme,
+    Target,
+    input_examples,
+    input_ranges,
+    number_formats,
+    rounded_sites,
+)
 from kronpress.records import QuantizationRecord, QuantizedLayer
 from kronpress.step import STEPS, Needs, Step, Workbench
 from kronpress.validation import parse_named
 
 _EXAMPLES = 8  # windows of text that give the ranges of inputs
-
-TABLES = ("embedding", "head", "positions", "types")
-"""The roles of tables; all others are those of weights."""
 
 Moment = Float[Tensor, "n n"] | None
 

@@ -31,7 +31,8 @@ from kronpress.layers import (
 from kronpress.quantizers.storage import Rounding, Storage
 from kronpress.validation import Checked
 
-_OUTSIDE = ("embedding", "head", "positions", "types")
+TABLES = ("embedding", "head", "positions", "types")
+"""The roles of tables; all others are those of weights."""
 
 
 class Scheme(Checked):
@@ -70,7 +71,7 @@ class Scheme(Checked):
         return [target for target in targets if not (target.storage.leaves and target.rounding is None)]
 
     def _target(self, site: Site) -> Target:
-        if site.role in _OUTSIDE:
+        if site.role in TABLES:
             return Target(site, self.tables, None)
         return Target(site, self.weights, None if self.inputs is None or self.inputs.leaves else self.inputs)
 

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from kronpress import processes
 from kronpress.checkpoint import files
-from kronpress.quantizers import TakeImportance, learned_names
+from kronpress.quantizers import TakeImportance, learned_names, learning
 from kronpress.train.checkpoints import saving
 from kronpress.train.objective import Objective
 from kronpress.train.progress import Progress
@@ -34,7 +34,8 @@ class DistillationTrainer(Trainer):
         for noisy in (PrinterCallback, ProgressCallback):
             self.remove_callback(noisy)
         self.add_callback(Progress())
-        self.add_callback(TakeImportance())
+        if any("importance" in part.learned for _, part in learning(model)):
+            self.add_callback(TakeImportance())
         self.objective = model
 
     @override
