@@ -14,7 +14,6 @@ from kronpress.layers import (
     FactoredEmbedding,
     Grid,
     InputGrid,
-    Nearest,
     QuantizedTensor,
     RoundedInputs,
     StructuredLayer,
@@ -24,6 +23,7 @@ from kronpress.layers import (
     parse_spec,
     quantized_tensors,
 )
+from kronpress.quantizers import LeastSquares
 from tests.conformance.test_layers import EXAMPLES, an_input, built, spec_of
 
 GRIDS = [
@@ -87,7 +87,7 @@ def test_it_learns_packs_and_unpacks_without_a_change(spec: StructuredSpec, grid
         tensor.unpack()
     assert torch.equal(layer(given), expected)
     for tensor in quantized_tensors(layer):
-        tensor.learn(Nearest())
+        tensor.learn(LeastSquares())
     assert torch.equal(layer(given), expected)
     assert all(tensor.latent is not None for tensor in quantized_tensors(layer))
     layer(given).square().sum().backward()

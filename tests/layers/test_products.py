@@ -15,7 +15,6 @@ from kronpress.layers import (
     Coded,
     Grid,
     KroneckerLinear,
-    Nearest,
     QuantizedEmbedding,
     QuantizedLinear,
     QuantizedTensor,
@@ -23,6 +22,7 @@ from kronpress.layers import (
 )
 from kronpress.layers.products import Columns, available
 from kronpress.linalg import KroneckerSum
+from kronpress.quantizers import LeastSquares
 
 SHAPE = (11, 12)  # neither rows nor columns fill bytes of 1, 2 or 4 bits
 GROUPS = ["tensor", "row", 4]
@@ -144,7 +144,7 @@ def test_it_learns_and_moves_after_it_has_computed() -> None:
     assert packed().dtype == packed.product(x.bfloat16()).dtype == torch.bfloat16
     packed.to(torch.float32)
     torch.testing.assert_close(packed.product(x), before)
-    packed.learn(Nearest())
+    packed.learn(LeastSquares())
     torch.testing.assert_close(packed.product(x), before)
     with torch.no_grad():
         assert packed.latent is not None

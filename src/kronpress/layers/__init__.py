@@ -30,7 +30,7 @@ from kronpress.layers.quantized import (
     QuantizedLinear,
     QuantizedLinearSpec,
 )
-from kronpress.layers.quantized_tensor import Coded, Learned, Nearest, QuantizedTensor, Rule
+from kronpress.layers.quantized_tensor import Coded, Learned, QuantizedTensor, Rule
 from kronpress.layers.replacement import require_fit, require_same_place, spec_of
 from kronpress.layers.rounded_inputs import InputGrid, RoundedInputs
 from kronpress.layers.specs import SPECS, LayerSpec, TableSpec, parse_spec, require_reasonable
@@ -79,7 +79,6 @@ __all__ = [
     "LowRankLinear",
     "LowRankLinearSpec",
     "Matrix",
-    "Nearest",
     "NestedKroneckerEmbedding",
     "NestedKroneckerEmbeddingSpec",
     "QuantizedEmbedding",

@@ -51,28 +51,6 @@ class Rule(ABC):
         """Return the numbers that `code` stands for, with the gradients that the rule defines."""
 
 
-@dataclass(frozen=True)
-class Nearest(Rule):
-    """Keep the scales that were found, take the nearest level, and let gradients pass where the grid reaches."""
-
-    fixed: ClassVar[frozenset[str]] = frozenset({"scale", "shift"})
-
-    def begin(self, latent: Groups, grid: Grid, start: Coded | None) -> dict[str, Tensor]:
-        """Return the scales as they are."""
-        assert start is not None, "a tensor keeps the scales that it has"
-        return {"scale": start.scale} | ({} if start.shift is None else {"shift": start.shift})
-
-    def code(self, latent: Groups, grid: Grid, learned: Learned) -> Coded:
-        """Return the nearest codes."""
-        scale, shift = learned["scale"], learned.get("shift")
-        return Coded(grid.codes(latent, scale, shift), scale, shift)
-
-    def value(self, latent: Groups, grid: Grid, learned: Learned) -> Groups:
-        """Return the nearest numbers of the grid, straight through for the gradient."""
-        codes, scale, shift = self.code(latent.detach(), grid, learned)
-        return grid.straight(latent, grid.values(codes, scale, shift), scale, shift=shift)
-
-
 _SMALL = 2**18  # numbers, 1 MiB in float32
 _FEW = 8  # tokens
 
