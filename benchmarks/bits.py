@@ -24,7 +24,6 @@ from kronpress.checkpoint import load
 from kronpress.checkpoint.files import write_json
 from kronpress.evaluate.speed import compare_speed
 from kronpress.layers import (
-    Coded,
     FactoredHead,
     Grid,
     QuantizedEmbedding,
@@ -33,6 +32,7 @@ from kronpress.layers import (
     StructuredLayer,
     matrices_of,
     quantized_tensors,
+    spanning,
 )
 
 NEW = 16  # tokens
@@ -64,9 +64,7 @@ class Ratio:
 def rounded(layer: StructuredLayer, grid: Grid) -> StructuredLayer:
     """Put the matrices of a layer on a grid, each number to the nearest."""
     for matrix in list(matrices_of(layer)):
-        groups = grid.groups(matrix.tensor.detach())
-        scale, shift = grid.span(groups)
-        coded = Coded(grid.codes(groups, scale, shift), scale, shift)
+        coded = spanning(grid.groups(matrix.tensor.detach()), grid)
         matrix.store(QuantizedTensor.of(coded, grid, matrix.tensor.shape, dtype=matrix.tensor.dtype))
     return layer
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from kronpress.layers import (
-    Coded,
     FactoredEmbedding,
     Grid,
     InputGrid,
@@ -22,6 +21,7 @@ from kronpress.layers import (
     matrices_of,
     parse_spec,
     quantized_tensors,
+    spanning,
 )
 from kronpress.quantizers import LeastSquares
 from tests.conformance.test_layers import EXAMPLES, an_input, built, spec_of
@@ -39,9 +39,7 @@ def quantized(spec: StructuredSpec, grid: Grid, *, dtype: torch.dtype = torch.fl
     """Return a layer all of whose matrices have been rounded to a grid."""
     layer = built(spec, dtype=dtype)
     for matrix in list(matrices_of(layer)):
-        groups = grid.groups(matrix.tensor.detach().float())
-        scale, shift = grid.span(groups)
-        coded = Coded(grid.codes(groups, scale, shift), scale, shift)
+        coded = spanning(grid.groups(matrix.tensor.detach().float()), grid)
         matrix.store(QuantizedTensor.of(coded, grid, matrix.tensor.shape, dtype=dtype))
     return layer
 

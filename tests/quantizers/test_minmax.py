@@ -28,14 +28,14 @@ def test_levels_reach_the_largest_size(bits: int, highest: int) -> None:
 
 @pytest.mark.parametrize("rule", [MinMax(), MaxAbs()], ids=repr)
 def test_gradients_pass_everywhere_and_inputs_have_ranges_of_their_own(rule: MinMax | MaxAbs) -> None:
-    grid = rule.grid(4)
-    latent = torch.randn(3, 1, 8, requires_grad=True)
+    grid, generator = rule.grid(4), torch.Generator().manual_seed(0)
+    latent = torch.randn(3, 1, 8, generator=generator, requires_grad=True)
     rule.value(latent, grid, {}).backward(2 * torch.ones(3, 1, 8))
     assert latent.grad is not None
     assert torch.equal(latent.grad, 2 * torch.ones(3, 1, 8))
     inputs = rule.input_grid(8, group="row")
     assert inputs == InputGrid(levels=inputs.levels, group="row", shift=rule.kind == "minmax", dynamic=True)
-    rounding, given = RoundedInputs(inputs), torch.randn(2, 3, 8)
+    rounding, given = RoundedInputs(inputs), torch.randn(2, 3, 8, generator=generator)
     plain = rounding(given)
     rounding.learn(rule, example=given)
     assert torch.equal(rounding(given), plain)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization
 
-from kronpress.layers import Coded, QuantizedTensor, RoundedInputs, StructuredLayer
+from kronpress.layers import QuantizedTensor, RoundedInputs, StructuredLayer, spanning
 
 _CONSTANT = {"bias": initialization.zeros_, "scales": initialization.ones_}
 
@@ -35,9 +35,7 @@ def draw(tensor: QuantizedTensor, *, deviation: float) -> None:
     if tensor.packed is None or _is_loaded(tensor.packed):
         return
     numbers = torch.randn(tensor.size, device=tensor.packed.device) * deviation
-    groups = tensor.grid.groups(numbers)
-    scale, shift = tensor.grid.span(groups)
-    tensor.take(Coded(tensor.grid.codes(groups, scale, shift), scale, shift))
+    tensor.take(spanning(tensor.grid.groups(numbers), tensor.grid))
 
 
 def open_wide(inputs: RoundedInputs) -> None:

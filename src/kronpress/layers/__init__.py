@@ -30,7 +30,7 @@ from kronpress.layers.quantized import (
     QuantizedLinear,
     QuantizedLinearSpec,
 )
-from kronpress.layers.quantized_tensor import Coded, Learned, QuantizedTensor, Rule
+from kronpress.layers.quantized_tensor import Coded, Learned, QuantizedTensor, Rule, spanning
 from kronpress.layers.replacement import require_fit, require_same_place, spec_of
 from kronpress.layers.rounded_inputs import InputGrid, RoundedInputs
 from kronpress.layers.specs import SPECS, LayerSpec, TableSpec, parse_spec, require_reasonable
@@ -114,6 +114,7 @@ __all__ = [
     "require_same_place",
     "rounded_inputs",
     "scale_of",
+    "spanning",
     "spec_of",
     "structured_layers",
     "weight_of",

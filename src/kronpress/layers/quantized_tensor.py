@@ -29,6 +29,12 @@ class Coded(NamedTuple):
     shift: Scales | None = None
 
 
+def spanning(groups: Groups, grid: Grid) -> Coded:
+    """Return the nearest codes on the grid that reaches all numbers of each group (`Grid.span`)."""
+    scale, shift = grid.span(groups)
+    return Coded(grid.codes(groups, scale, shift), scale, shift)
+
+
 class Rule(ABC):
     """How latent numbers, in groups, are put on a grid while they are trained.
 

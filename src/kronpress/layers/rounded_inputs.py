@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kronpress.errors import KronpressError
 from kronpress.layers.grid import Grid, Groups
-from kronpress.layers.quantized_tensor import Coded, Learned, Rule, kept_format, parameters_of
+from kronpress.layers.quantized_tensor import Coded, Learned, Rule, kept_format, parameters_of, spanning
 
 
 class InputGrid(Grid):
@@ -118,10 +118,9 @@ class RoundedInputs(nn.Module):
 
     def _coded(self, groups: Groups) -> Coded:
         if self.grid.dynamic:
-            scale, shift = self.grid.span(groups)
-        else:
-            assert self.scale is not None, "it is learning"
-            scale, shift = self.scale[..., None], None if self.shift is None else self.shift[..., None]
+            return spanning(groups, self.grid)
+        assert self.scale is not None, "it is learning"
+        scale, shift = self.scale[..., None], None if self.shift is None else self.shift[..., None]
         return Coded(self.grid.codes(groups, scale, shift), scale, shift)
 
     def _straight(self, groups: Groups) -> Groups:

@@ -10,7 +10,7 @@ from kronpress.linalg.permutation import (
     nearest_permuted_kronecker_sum,
     search_orders,
 )
-from kronpress.linalg.ridge import positive_definite
+from kronpress.linalg.ridge import energy, positive_definite
 from kronpress.linalg.shapes import KroneckerShape, divisors
 from kronpress.linalg.svd import TruncatedSVD, truncated_svd
 from kronpress.linalg.tensor_train import (
@@ -42,6 +42,7 @@ __all__ = [
     "check_modes",
     "divisors",
     "eliminate",
+    "energy",
     "expand",
     "expand_rows",
     "expand_train",

@@ -1,4 +1,4 @@
-"""Second moments that rounding has left without an inverse."""
+"""Second moments of inputs: what they make of a matrix, and how they get an inverse."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kronpress.errors import KronpressError
+
+
+def energy(matrix: Float[Tensor, "m n"], moment: Float[Tensor, "n n"]) -> Float[Tensor, ""]:
+    """Return E‖Wx‖² of a matrix W over inputs x, of which `moment` is E[x xᵀ]."""
+    total: Tensor = torch.linalg.vecdot(matrix @ moment, matrix).sum()
+    return total
 
 
 def positive_definite(moment: Float[Tensor, "n n"], *, ridge: float) -> tuple[Float[Tensor, "n n"], float]:

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kronpress.linalg.kronecker import KroneckerSum, expand, nearest_kronecker_sum
+from kronpress.linalg.ridge import energy
 from kronpress.linalg.shapes import KroneckerShape
 
 _SWEEPS = 200
@@ -31,8 +32,8 @@ def weighted_kronecker_sum(
     weight, second = matrix.double(), second_moment.double()
     moments = second.view(shape.n1, shape.n2, shape.n1, shape.n2)
     target = (weight @ second).view(shape.m1, shape.m2, shape.n1, shape.n2)
-    energy = torch.linalg.vecdot(weight @ second, weight).sum()
-    left, right, missed = start.left.double(), start.right.double(), energy
+    whole = energy(weight, second)
+    left, right, missed = start.left.double(), start.right.double(), whole
     for _ in range(_SWEEPS if terms < shape.max_terms else 0):  # with all terms the start is exact
         squares = torch.einsum("tpk,Tpl->tTkl", right, right)
         aim = torch.einsum("ipjk,tpk->tji", target, right)
@@ -40,11 +41,11 @@ def weighted_kronecker_sum(
         squares = torch.einsum("tij,TiJ->tTjJ", left, left)
         aim = torch.einsum("ipjk,tij->tkp", target, left)
         right = _solve(torch.einsum("jkJl,tTjJ->tkTl", moments, squares), aim)
-        before, missed = missed, energy - (aim.transpose(1, 2) * right).sum()
+        before, missed = missed, whole - (aim.transpose(1, 2) * right).sum()
         if before - missed <= _ENOUGH * before:
             break
     rest = weight - expand(left, right)
-    error = torch.linalg.vecdot(rest @ second, rest).sum().clamp_min(0).sqrt()
+    error = energy(rest, second).clamp_min(0).sqrt()
     norms = [torch.linalg.vector_norm(each, dim=(1, 2), keepdim=True).clamp_min(_LEAST) for each in (left, right)]
     root = (norms[0] * norms[1]).sqrt()
     left, right = (left / norms[0] * root).to(matrix.dtype), (right / norms[1] * root).to(matrix.dtype)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kronpress.layers import Coded, Grid
-from kronpress.linalg import positive_definite
+from kronpress.linalg import energy, positive_definite
 from kronpress.quantizers import nearest
 
 _BLOCK = 64  # columns whose errors reach the later ones together
@@ -61,8 +61,7 @@ class _Rounded:
 
     def error(self) -> float:
         """Return E‖(W − W')x‖²."""
-        missing = self.weight - self.values()
-        return float(torch.linalg.vecdot(missing @ self.second, missing).sum())
+        return float(energy(self.weight - self.values(), self.second))
 
 
 def compensated(

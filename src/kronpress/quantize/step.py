@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-import torch
 from jaxtyping import Float
 from pydantic import SerializeAsAny, field_validator, model_validator
 from torch import Tensor
@@ -19,6 +18,7 @@ from kronpress.checkpoint import adopt, bytes_of, settle_ties
 from kronpress.errors import KronpressError
 from kronpress.families import layout
 from kronpress.layers import FLOAT32, LayerSpec, QuantizedLinear, TensorFormat, matrices_of, packed, spec_of
+from kronpress.linalg import energy
 from kronpress.quantize.compensated import compensated
 from kronpress.quantize.fits import QUANTIZE_FITS, Compensated, Nearest, QuantizeFit
 from kronpress.quantizers import (
@@ -193,8 +193,7 @@ def _bits(form: LayerSpec) -> float:
 def _output_error(dense: Tensor, weight: Tensor, moment: Moment) -> float:
     """Return √(E‖(W − W')x‖² / E‖Wx‖²)."""
     assert moment is not None
-    missing, whole = (dense - weight).double(), dense.double()
-    energies = [float(torch.linalg.vecdot(matrix @ moment.double(), matrix).sum()) for matrix in (missing, whole)]
+    energies = [float(energy(matrix.double(), moment.double())) for matrix in (dense - weight, dense)]
     return math.sqrt(max(0.0, energies[0]) / max(energies[1], 1e-30))
 
 

@@ -17,6 +17,7 @@ from kronpress.errors import KronpressError
 from kronpress.factorize.target import Target
 from kronpress.families import Site
 from kronpress.layers import LayerSpec, StructuredLayer
+from kronpress.linalg import energy
 from kronpress.registry import Shelf
 from kronpress.validation import Checked
 
@@ -39,7 +40,7 @@ class Metric:
         """Return the distance of a matrix from zero."""
         weight = matrix.double()
         if self.second_moment is not None:
-            return float(torch.linalg.vecdot(weight @ self.second_moment, weight).sum().sqrt())
+            return float(energy(weight, self.second_moment).sqrt())
         if self.row_weights is not None:
             weight = weight * self.row_weights.sqrt()[:, None]
         return float(torch.linalg.vector_norm(weight))
