@@ -20,11 +20,10 @@ from kronpress.layers import (
     LayerSpec,
     QuantizedEmbeddingSpec,
     QuantizedLinearSpec,
-    matrices_of,
 )
 from kronpress.plan import Plan
 from kronpress.quantizers import Scheme
-from kronpress.quantizers.scheme import Target
+from tests.quantizers.test_scheme import put
 from tests.tiny import DIM, VOCABULARY, tiny_bert, tiny_gpt2, tiny_llama
 
 BERT = BertConfig(architectures=["BertModel"], dtype="float32")
@@ -52,19 +51,11 @@ SCHEMES = [
 ]
 
 
-def quantized(model: PreTrainedModel, scheme: Scheme) -> PreTrainedModel:
-    targets: list[Target] = scheme.targets(model)
-    for target in targets:
-        for matrix in list(matrices_of(target.layer(model))):
-            target.put(matrix)
-    return model
-
-
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("scheme", SCHEMES, ids=range(len(SCHEMES)))
 def test_the_plan_of_a_model_has_the_size_of_its_file(name: str, scheme: Scheme | None, tmp_path: Path) -> None:
     model = MODELS[name]()
-    model = model if scheme is None else quantized(model, scheme)
+    model = model if scheme is None else put(model, scheme)
     save(model, tmp_path / "model")
     written = footprint(model, folder=tmp_path / "model")
     planned = footprint(Plan.of(model), model.config)

@@ -14,7 +14,7 @@ from kronpress.layers.kronecker_embedding import (
     NestedKroneckerEmbeddingSpec,
 )
 from kronpress.layers.low_rank import LowRankLinear, LowRankLinearSpec
-from kronpress.layers.on_grids import (
+from kronpress.layers.matrices import (
     Matrix,
     grids_of,
     is_learning,
@@ -39,7 +39,6 @@ from kronpress.layers.structured import (
     StructuredLayer,
     StructuredSpec,
     bias_of,
-    on_grids,
     structured_layers,
 )
 from kronpress.layers.tensor_train import (
@@ -104,7 +103,6 @@ __all__ = [
     "linear",
     "matrices_of",
     "narrowed",
-    "on_grids",
     "pack",
     "packed",
     "parse_spec",
