@@ -18,7 +18,8 @@ from typing import Any
 
 from benchmarks import experiment
 from benchmarks.experiment import workbench
-from benchmarks.tasks import TASKS, Study
+from benchmarks.task_text import TASKS
+from benchmarks.tasks import Study
 from kronpress.checkpoint.files import read_json, write_json
 from kronpress.finetune import Finetune
 from kronpress.memory import keep_freed_memory

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import random
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from transformers import PreTrainedModel
 
 from benchmarks import experiment
 from benchmarks.experiment import slug, workbench
+from benchmarks.task_text import TASKS, lines_of
 from kronpress.checkpoint import load, save
 from kronpress.checkpoint.files import read_json, write_json
 from kronpress.data import read_text
@@ -36,10 +36,8 @@ from kronpress.memory import keep_freed_memory
 from kronpress.records import ModelScore, encode
 from kronpress.run import Recipe
 from kronpress.step import Workbench
-from kronpress.tasks import TASKS as TASK_SHELF
 from kronpress.validation import Checked
 
-TASKS = list(experiment.only(experiment.recipe("tasks-student"), Finetune).tasks)
 _TABLE = experiment.table("tasks-rows")
 STARTS = experiment.starts(_TABLE["starts"])
 
@@ -146,12 +144,7 @@ class Study:
     @cached_property
     def _text(self) -> str:
         """Return the text of stage 1, and twice the texts of the tasks, which a table for the text should know."""
-        lines = []
-        for name in TASKS:
-            task = TASK_SHELF[name]
-            examples = task.read(task.find(str(self.glue)), "train")
-            lines += [" ".join(filter(None, (example.first, example.second))) for example in examples]
-        random.Random(0).shuffle(lines)
+        lines = lines_of(self.glue)
         return "\n".join([*(read_text(str(path)).text for path in self.text), *lines, *lines])
 
 

@@ -15,7 +15,7 @@ from kronpress.run.execution import execute
 from kronpress.run.recipe import read_recipe, shipped
 from tests.tiny import TEXT, bench, save_tiny, tiny_bert, tiny_gpt2, tiny_llama
 
-OWN_WINDOW = ("minilm-7-glue", "minilm-7-glue-low-rank", "two-stage-minilm")  # of 128 tokens
+OWN_WINDOW = ("minilm-7-glue", "minilm-7-glue-low-rank", "minilm-megabyte", "two-stage-minilm")  # of 128 tokens
 
 
 def model_for(recipe: str, positions: int) -> PreTrainedModel:
@@ -42,7 +42,7 @@ def on_a_small_model(recipe: str, folder: Path) -> list[str]:
             (folder / "SST-2" / f"{name}.tsv").write_text("sentence\tlabel\nthe fox\t0\na rabbit\t1\n")
         overrides += ["finetune.tasks=sst-2", f"finetune.data={folder}", "finetune.augment=null"]
         overrides += ["finetune.select_on=dev"]
-    if recipe.startswith("minilm-7-glue"):
+    if "name: grouped" in text:
         overrides += [
             "0.form.groups=[{tokens: 9, terms: 48}, {tokens: 20, terms: 8}]",
             "0.form.right=[1, 48]",
