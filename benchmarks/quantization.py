@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import experiment
-from benchmarks.experiment import workbench
+from benchmarks.experiment import slug, workbench
 from benchmarks.task_text import TASKS
 from benchmarks.tasks import Study
 from kronpress.checkpoint.files import read_json, write_json
@@ -28,7 +28,7 @@ from kronpress.records import ModelScore
 from kronpress.run.inputs import computing_device
 
 _TABLE = experiment.table("quantization-arms")
-ARMS: dict[str, dict[str, dict[str, Any]]] = _TABLE["arms"]
+ARMS: dict[str, dict[str, Any]] = _TABLE["arms"]
 PASSES: dict[str, float] = _TABLE["passes"]
 TEACHERS = {"finetune.select_on": "train"}
 
@@ -52,18 +52,19 @@ class Comparison:
         passes = PASSES.get(task, 1.0)
         stages = {
             label: {**stage, "epochs": passes * stage["epochs"], "start": stage.get("start")}
-            for label, stage in ARMS[name].items()
+            for label, stage in ARMS[name]["stages"].items()
         }
         overrides = {
             "finetune.data": str(self.glue),
             "finetune.tasks": {task: {}},
             "finetune.seeds": self.seeds,
             "finetune.stages": stages,
+            "finetune.augment": ARMS[name].get("augment"),
             "finetune.teacher": str(self.out / "teacher" / "{task}" / "student"),
         }
         recipe = experiment.recipe("quantization", overrides=overrides)
         step: Finetune = experiment.only(recipe, Finetune)
-        bench = workbench(recipe.model, "", self.out / name)
+        bench = workbench(recipe.model, "", self.out / slug(name))
         step.check(bench)
         (found,) = step.run(bench).tasks
         return [row for row in found.models if row.model in stages]

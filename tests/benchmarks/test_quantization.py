@@ -13,15 +13,19 @@ from tests.tiny import TEXT, save_tiny
 
 
 def test_every_arm_has_stages_that_a_step_takes() -> None:
-    for stages in quantization.ARMS.values():
-        step = Finetune.model_validate({"tasks": ["rte"], "stages": stages, "losses": {"logits": 1}})
+    epochs = {}
+    for name, arm in quantization.ARMS.items():
+        step = Finetune.model_validate({"tasks": ["rte"], "losses": {"logits": 1}, **arm})
         assert next(stage.start for stage in step.stages.values()) == "teacher"
-    epochs = {
-        arm: {label: stage["epochs"] for label, stage in stages.items()} for arm, stages in quantization.ARMS.items()
-    }
-    until = list(epochs["progressive"]).index("w2a8") + 1
-    assert sum(list(epochs["progressive"].values())[:until]) == sum(epochs["direct-2"].values())
-    assert sum(list(epochs["progressive"].values())[: until + 1]) == sum(epochs["direct-1"].values())
+        copies = 0 if step.augment is None else step.augment.copies
+        epochs[name] = {label: (1 + copies) * (stage.epochs or 0) for label, stage in step.stages.items()}
+    progressive = list(epochs["progressive"].values())
+    two = list(epochs["progressive"]).index("w2a8") + 1
+    for name, budget in (("direct-2", progressive[:two]), ("direct-1", progressive)):
+        assert sum(epochs[name].values()) == sum(budget)
+    assert epochs["direct-2, augmented"] == epochs["direct-2"]
+    ternary = {sum(arm.values()) for name, arm in epochs.items() if name.startswith("ternary")}
+    assert ternary == {sum(epochs["ternary, TWN"].values())}
 
 
 def test_every_row_is_a_recipe() -> None:
