@@ -8,22 +8,25 @@ from kronpress.checkpoint import load
 from kronpress.checkpoint.files import read_json, write_json
 from kronpress.evaluate import TextSet
 from kronpress.evaluate.measure import Evaluation
-from kronpress.precision import choose, computing_in
+from kronpress.precision import Precision, choose, computing_in
 from kronpress.records import EvaluationRecord, TextSetComparison, decode, encode
 from kronpress.run import Recipe, Run, execute
 from kronpress.run.inputs import open_model, ready
 from kronpress.step import NO_TEXT, Workbench
 
 
-def measured(recipe: Recipe, texts: TextSet, *, folder: Path) -> tuple[Run, TextSetComparison]:
+def measured(
+    recipe: Recipe, texts: TextSet, *, folder: Path, dense: str | None = None
+) -> tuple[Run, TextSetComparison]:
     """Run a recipe in a folder and measure its finished model, or go on with what an earlier call did.
 
-    What is measured of the dense model is kept beside the folder, for the other runs there.
+    What is measured of the dense model, by default that of the recipe, is kept beside the folder, for the other runs
+    there.
     """
     run = execute(recipe, folder, resume=True)
     path = result_file(folder, texts)
     if not path.exists():
-        write_json(path, encode(_compared(recipe, texts, run)))
+        write_json(path, encode(_compared(dense or recipe.model, texts, run, precision=recipe.precision)))
     record = decode(EvaluationRecord, read_json(path), place=path, remedy="remove it, and it is measured again")
     assert record.texts is not None
     return run, record.texts
@@ -34,9 +37,9 @@ def result_file(folder: Path, texts: TextSet) -> Path:
     return folder.with_name(f"{folder.name}-{texts.fingerprint[:12]}.json")
 
 
-def _compared(recipe: Recipe, texts: TextSet, run: Run) -> EvaluationRecord:
-    model, tokenizer = open_model(recipe.model)
+def _compared(name: str, texts: TextSet, run: Run, *, precision: Precision) -> EvaluationRecord:
+    model, tokenizer = open_model(name)
     dense, student = ready(model), ready(load(run.checkpoint))
     cache = Workbench(student, dense, tokenizer, NO_TEXT, NO_TEXT, run.folder, run.folder.with_name("teacher.json"))
-    with computing_in(choose(recipe.precision, student.device)):
+    with computing_in(choose(precision, student.device)):
         return Evaluation(texts=texts).compare(dense, student, tokenizer, stage=run.folder.name, recall=cache.remember)

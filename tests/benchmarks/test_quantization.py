@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import quantization, quantization_text
 from kronpress.checkpoint.files import read_json
+from kronpress.distill import Distill
 from kronpress.finetune import Finetune
 from tests.tiny import TEXT, save_tiny
 
@@ -29,17 +30,16 @@ def test_every_arm_has_stages_that_a_step_takes() -> None:
 
 
 def test_every_row_is_a_recipe() -> None:
-    rows = quantization_text.rows(
-        ["dense", "halved"], ["32", "8", "4", "4 of 32", "3", "2"], ["nearest", "compensated", "healed"]
-    )
-    assert len(rows) == 32
-    for row in rows:
-        steps = quantization_text.recipe(*row).steps
-        assert [step.kind for step in steps] == [
-            *(["prune"] if row[0] == "halved" else []),
-            *(["quantize"] if row[1] != "32" else []),
-            *(["distill"] if row[2] == "healed" else []),
-        ]
+    assert [step.kind for step in quantization_text.beginning("healed").steps] == ["prune", "distill"]
+    rows = quantization_text.rows(["8", "4", "4 of 32", "3", "2"], ["nearest", "compensated", "trained", "progressive"])
+    assert [bits for bits, fit in rows if fit == "progressive"] == ["3", "2"]
+    for bits, fit in rows:
+        steps = quantization_text.recipe("a folder", bits, fit).steps
+        once = ["quantize", "distill"] if fit in ("trained", "progressive") else ["quantize"]
+        assert [step.kind for step in steps] == once * (2 if fit == "progressive" else 1)
+        trained = [step for step in steps if isinstance(step, Distill)]
+        assert sum(step.tokens for step in trained) in (0, 100_000)
+        assert all(step.teacher == "bundled:smollm2-135m" for step in trained)
 
 
 def test_rows_are_measured_once(
@@ -50,15 +50,16 @@ def test_rows_are_measured_once(
     for name, text in (("a", TEXT), ("b", TEXT.upper()), ("c", TEXT[::-1])):
         Path(f"{name}.txt").write_text(text)
     Path("set.yaml").write_text("name: all\ntexts: {c: {source: c.txt, windows: 2, protocol: tokens-64}}\n")
-    small = {"bits": {"4": {"weights": 4}}, "starts": {"dense": []}, "fits": {"nearest": []}}
-    table = {"data": {"train": {"a.txt": 1, "b.txt": 1}}, **small}
+    data, prune = {"train": {"a.txt": 1, "b.txt": 1}}, {"step": "prune", "fit": {"tokens": 256, "window": 32}}
+    table = {"model": "model", "data": data, "losses": {"logits": 1}, "starts": {"dense": [], "halved": [prune]}}
+    table |= {"bits": {"4": {"scheme": {"weights": 4}, "learning_rate": 1e-4}}, "fits": {"nearest": {"fit": "nearest"}}}
     monkeypatch.setattr(quantization_text, "_TABLE", table)
-    made = quantization_text.make_recipe
-    monkeypatch.setattr(quantization_text, "make_recipe", lambda content: made({**content, "model": "model"}))
     command = ["--out", "out", "--texts", "set.yaml", "--json", "result.json"]
+    command += ["--starts", "dense", "halved", "--bits", "4", "--fits", "nearest"]
     quantization_text.main(command)
     kept = read_json(Path("result.json"))
-    assert list(kept) == ["dense, 4 bits, nearest"]
+    assert list(kept) == ["dense, 4 bits, nearest", "halved, 32 bits", "halved, 4 bits, nearest"]
+    assert kept["halved, 32 bits"]["bytes"] > kept["halved, 4 bits, nearest"]["bytes"]
     assert kept["dense, 4 bits, nearest"]["general"] == pytest.approx(kept["dense, 4 bits, nearest"]["c"])
     assert "| dense | 4 | nearest |" in capsys.readouterr().out
     quantization_text.main(command)
