@@ -102,6 +102,29 @@ def test_text_keeps_what_the_model_predicts(tmp_path: Path) -> None:
     assert errors[1] < 0.9 * errors[0]
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_text_brings_the_output_head_nearer(tied: bool, tmp_path: Path) -> None:
+    model = tiny_llama(tie_word_embeddings=tied)
+    ids = bench(model, tmp_path).training_windows(size=64)[:16]
+    expected = logits(model, ids)
+    errors = []
+    for fit in ("nearest", FIT):
+        work, record = quantized(
+            model, tmp_path, weights=32, tables={"bits": 3, "group": 8}, skip=None if tied else "embedding", fit=fit
+        )
+        errors.append(float((logits(work.student, ids) - expected).norm() / expected.norm()))
+        assert [layer.role for layer in record.layers] == ["embedding" if tied else "head"]
+        assert (record.layers[0].output_error is None) == (fit == "nearest")
+    assert errors[1] < 0.9 * errors[0]
+
+
+def test_tables_stay_nearest_where_their_quantizer_would_not_keep_other_codes(tmp_path: Path) -> None:
+    tables = {"bits": 4, "quantizer": "maxabs", "group": 8}
+    works = [quantized(tiny_llama(), tmp_path, weights=32, tables=tables, fit=fit)[0] for fit in ("nearest", FIT)]
+    first, second = (work.student.get_submodule("model.embed_tokens").weight for work in works)
+    assert torch.equal(first, second)
+
+
 def test_inputs_get_ranges_from_the_text(tmp_path: Path) -> None:
     work, record = quantized(tiny_llama(), tmp_path, weights=8, inputs={"bits": 4, "quantizer": "lsq"})
     layer = work.student.get_submodule("model.layers.1.mlp.down_proj")

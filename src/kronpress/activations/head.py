@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from kronpress.activations.moments import Moments
 from kronpress.families import has_module, layout
+from kronpress.precision import mixed_precision
+
+_BATCH_TOKENS = 4096
 
 
 def head_of(model: PreTrainedModel) -> nn.Module | None:
@@ -37,3 +43,27 @@ def narrowed(head: nn.Module, outputs: int) -> Callable[[Tensor], Tensor]:
     bias: Tensor | None = head.bias
     first, biases = head.weight[:outputs], None if bias is None else bias[:outputs]
     return lambda hidden: F.linear(hidden, first, biases)
+
+
+@torch.no_grad()
+def head_moment(model: PreTrainedModel, windows: Int[Tensor, "windows tokens"]) -> Float[Tensor, "dim dim"] | None:
+    """Return E[h hᵀ] of what the output head is given for a text, or None in a model without one."""
+    head = head_of(model)
+    if head is None:
+        return None
+    found: list[Moments] = []
+
+    def observe(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+        hidden = args[0].flatten(0, -2)
+        if not found:
+            found.append(Moments(hidden.shape[1], 0, centered=False, device=hidden.device))
+        found[0].add(hidden, hidden[:, :0])
+
+    handle = head.register_forward_pre_hook(observe)
+    try:
+        with withheld(head), mixed_precision(model.device):
+            for batch in windows.to(model.device).split(max(1, _BATCH_TOKENS // windows.shape[1])):
+                model(input_ids=batch)
+    finally:
+        handle.remove()
+    return found[0].normal_equations()[0]

@@ -13,6 +13,7 @@ from kronpress.layers import Coded, Grid
 from kronpress.linalg import energy, positive_definite
 from kronpress.quantizers import nearest
 
+_ROWS = 4096  # at a time, which bounds memory where they share no scale
 _BLOCK = 64  # columns whose errors reach the later ones together
 
 
@@ -82,6 +83,14 @@ def compensated(
         ridge: what is added to the diagonal of the second moment, relative to its mean.
     """
     regularized, _ = positive_definite(second_moment, ridge=ridge)
+    rows = len(weight) if grid.group == "tensor" else _ROWS
+    parts = [_compensated(part, grid, regularized, rounds=rounds) for part in weight.split(rows)]
+    codes, scales, shifts = zip(*((part.codes, part.scale, part.shift) for part in parts), strict=True)
+    return Coded(torch.cat(codes), torch.cat(scales), None if shifts[0] is None else torch.cat(shifts))
+
+
+def _compensated(weight: Float[Tensor, "m n"], grid: Grid, regularized: Float[Tensor, "n n"], *, rounds: int) -> Coded:
+    """Return the codes of some rows."""
     second = regularized.to(weight.device, torch.float32)
     numbers = weight.float()
     start = nearest(grid.groups(numbers), grid, weights=grid.groups(second.diagonal().expand_as(numbers)))

@@ -7,17 +7,28 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
+import torch
 from jaxtyping import Float
 from pydantic import SerializeAsAny, field_validator, model_validator
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from kronpress.activations import InputMoments, walk
+from kronpress.activations.head import head_moment
 from kronpress.bars import Bar
 from kronpress.checkpoint import adopt, bytes_of, settle_ties
 from kronpress.errors import KronpressError
 from kronpress.families import layout
-from kronpress.layers import FLOAT32, LayerSpec, QuantizedLinear, TensorFormat, matrices_of, packed, spec_of
+from kronpress.layers import (
+    FLOAT32,
+    LayerSpec,
+    QuantizedEmbedding,
+    QuantizedLinear,
+    TensorFormat,
+    matrices_of,
+    packed,
+    spec_of,
+)
 from kronpress.linalg import energy
 from kronpress.quantize.compensated import compensated
 from kronpress.quantize.fits import QUANTIZE_FITS, Compensated, Nearest, QuantizeFit
@@ -126,7 +137,8 @@ class Quantize(Scheme, Step):
         by_block: dict[int | None, list[Target]] = defaultdict(list)
         for target in targets:
             by_block[target.site.block].append(target)
-        yield from ((target, None) for target in by_block[None])
+        head = head_moment(model, bench.training_windows(size=self._window(model), tokens=self.fit.tokens))
+        yield from ((target, _of_table(head, target, model)) for target in by_block[None])
 
         def wanted(block: int) -> list[InputMoments]:
             paths = [target.site.path for target in by_block[block]]
@@ -142,7 +154,8 @@ class Quantize(Scheme, Step):
     ) -> QuantizedLayer:
         """Put the matrices of a layer on their grid."""
         layer = target.layer(model)
-        dense = layer.weight.detach().clone() if isinstance(layer, QuantizedLinear) and moment is not None else None
+        plain = isinstance(layer, QuantizedLinear | QuantizedEmbedding)
+        dense = layer.weight.detach().clone() if plain and moment is not None else None
         errors, sizes = [], []
         for matrix in list(matrices_of(layer)):
             coded = None
@@ -181,6 +194,18 @@ def _form(model: PreTrainedModel, target: Target) -> LayerSpec:
     form = spec_of(model.get_submodule(target.site.path))
     assert form is not None, f"{target.site.path} is no layer"
     return form
+
+
+def _of_table(head: Moment, target: Target, model: PreTrainedModel) -> Moment:
+    """Return the second moment that errors of the output head's table are weighed by, None for other tables.
+
+    The rows of a tied table are what enters the model as well: errors in all directions count as much there.
+    """
+    tied = bool(model.config.tie_word_embeddings) and target.site.role == "embedding"
+    storage = target.storage
+    if head is None or not (tied or target.site.role == "head") or storage.grid().levels not in storage.quantizer.keeps:
+        return None
+    return head / head.diagonal().mean() + torch.eye(len(head), dtype=head.dtype, device=head.device) if tied else head
 
 
 def _bits(form: LayerSpec) -> float:
