@@ -42,6 +42,23 @@ def test_all_matrices_and_tables_go_on_grids(build: Build) -> None:
     assert bits == {QuantizedLinear: {"int4"}, QuantizedEmbedding: {"int8"}}
 
 
+@pytest.mark.parametrize("quantizer", ["mse", "lsq"])
+@pytest.mark.parametrize("shift", [False, True])
+def test_codes_that_were_found_stay_with_latent_numbers_near_to_those_before(quantizer: str, shift: bool) -> None:
+    storage = {"bits": 3, "quantizer": quantizer, "group": 8, "shift": shift}
+    (target, *_) = scheme_of(weights=storage, tables=32).targets(model := tiny_llama())
+    (matrix,) = matrices_of(target.layer(model))
+    before, grid = matrix.latent.clone(), target.storage.grid()
+    nearest = target.storage.quantizer.coded(before, grid)
+    codes = (
+        nearest.codes + torch.randint(-1, 2, nearest.codes.shape, generator=torch.Generator().manual_seed(0))
+    ).clamp(0, grid.base - 1)
+    error = target.put(matrix, coded=nearest._replace(codes=codes))
+    assert matrix.quantized is not None
+    assert torch.equal(matrix.quantized.coded().codes, codes)
+    assert 0 < float((matrix.latent - before).norm() / before.norm()) < 0.8 * error
+
+
 @BUILDERS
 def test_eight_bits_change_little_and_one_bit_much(build: Build) -> None:
     ids, dense = some_ids(), logits(build(), some_ids())

@@ -39,6 +39,7 @@ LEVELS: Mapping[Levels, Sequence[int]] = {
 """The whole numbers, in equal steps, that the codes 0, 1, … stand for."""
 
 SCALES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+_HALF = 0.495  # of a step, which rounding in float32 leaves at its level
 _GROUPS = (128, 64, 32)
 _SHORT = 8
 
@@ -165,6 +166,13 @@ class Grid(BaseModel):
         """Return the numbers that codes stand for."""
         values = (self.lowest + self.step * codes.to(scale.dtype)) * scale
         return values if shift is None else values + shift
+
+    def nearest_with(
+        self, codes: Integer[Tensor, "rows groups size"], numbers: Groups, scale: Scales, shift: Scales | None = None
+    ) -> Groups:
+        """Return, for each code, the number nearest to a given one that has it: at most half a step from its level."""
+        values, reach = self.values(codes, scale, shift), _HALF * self.step * scale.abs()
+        return numbers.clamp(values - reach, values + reach)
 
     def pack(self, codes: Integer[Tensor, "*any"]) -> UInt8[Tensor, " bytes"]:
         """Return codes as they are stored (`kronpress.linalg.pack`), those of all rows one after the other."""

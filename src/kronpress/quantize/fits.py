@@ -37,10 +37,10 @@ class Nearest(QuantizeFit):
 class Compensated(QuantizeFit):
     """The outputs of each linear layer stay near to those before, on text (see `compensated`).
 
-    The text streams through the model as it is quantized, block by block. The table of the output head is fitted to what
-    the head is given before; a tied one as much to all inputs alike, for it is also what enters the model. Other
-    tables, and layers with factors, have no such inputs; their numbers go where the quantizer puts them, as do those of
-    a table whose quantizer would not keep other codes.
+    The text streams through the model as it is quantized, block by block. The table of the output head is fitted to
+    what the head is given before; a tied one as much to all inputs alike, for it is also what enters the model. Other
+    tables, and layers with factors, have no such inputs; their numbers go where the quantizer puts them, as do those
+    of a table whose quantizer would not keep other codes.
 
     Attributes:
         tokens: calibration tokens, from the start of the training text.

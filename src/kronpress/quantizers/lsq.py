@@ -31,6 +31,7 @@ class LearnedStep(Quantizer):
 
     kind: ClassVar[str] = "lsq"
     keeps: ClassVar[Sequence[Levels]] = tuple(LEVELS)
+    steady: ClassVar[bool] = True
     symmetric: ClassVar[Sequence[Levels]] = ("int8", "int4", "int3", "int2", "raised2", "ternary")
     shifted: ClassVar[Sequence[Levels]] = ("uint8", "uint4", "uint3", "uint2")
     inputs: ClassVar[Literal["dynamic", "stored"] | None] = "stored"

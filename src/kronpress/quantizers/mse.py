@@ -29,6 +29,7 @@ class LeastSquares(Quantizer):
 
     kind: ClassVar[str] = "mse"
     keeps: ClassVar[Sequence[Levels]] = tuple(LEVELS)
+    steady: ClassVar[bool] = True
     symmetric: ClassVar[Sequence[Levels]] = tuple(LEVELS)
     shifted: ClassVar[Sequence[Levels]] = ("uint8", "uint4", "uint3", "uint2", "zero_one")
     inputs: ClassVar[Literal["dynamic", "stored"] | None] = "stored"

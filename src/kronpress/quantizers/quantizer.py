@@ -48,6 +48,7 @@ class Quantizer(Checked, Rule):
         inputs: whether it rounds inputs with scales of each batch (`dynamic`) or a `stored` one; None if not at all.
         weighs: whether it can weigh errors by the importance of each number.
         keeps: the levels of which it keeps codes and scales that were found by other means; others it finds anew.
+        steady: whether codes are the nearest with scales that latent numbers do not change.
     """
 
     kind: ClassVar[str]
@@ -56,6 +57,7 @@ class Quantizer(Checked, Rule):
     inputs: ClassVar[Literal["dynamic", "stored"] | None] = None
     weighs: ClassVar[bool] = False
     keeps: ClassVar[Sequence[Levels]] = ()
+    steady: ClassVar[bool] = False
 
     @abstractmethod
     def starts(self, latent: Groups, grid: Grid, start: Coded | None) -> dict[str, Tensor]:

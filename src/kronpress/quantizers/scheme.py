@@ -132,8 +132,9 @@ class Target:
 
         Args:
             matrix: of the site's layer.
-            coded: codes that were found by other means, whose numbers are learned on; by default those that the
-                quantizer gives to the numbers as they are, or to the latent ones of an earlier grid, which stay.
+            coded: codes that were found by other means; by default those that the quantizer gives to the numbers as
+                they are, or to the latent ones of an earlier grid. Latent numbers stay as near to those before as the
+                codes allow, where the quantizer is steady; with others they begin from the numbers of the codes.
         """
         grid, quantizer, before = self.storage.grid(), self.storage.quantizer, matrix.latent
         with _named(self.site.path):
@@ -144,9 +145,18 @@ class Target:
                 before.shape,
                 dtype=matrix.tensor.dtype,
             )
-            tensor.learn(quantizer, latent=before if coded is None else None)
+            tensor.learn(quantizer, latent=before if coded is None else self._latent(before, coded))
         matrix.store(tensor)
         return float((tensor().detach() - before).norm() / before.norm().clamp_min(1e-30))
+
+    def _latent(self, before: Tensor, coded: Coded) -> Tensor | None:
+        """Return latent numbers for codes that were found by other means; None stands for the numbers of the codes."""
+        if not self.storage.quantizer.steady:
+            return None
+        grid = self.storage.grid()
+        scale, shift = (None if part is None else grid.rounded(part) for part in (coded.scale, coded.shift))
+        assert scale is not None
+        return grid.nearest_with(coded.codes, grid.groups(before.float()), scale, shift).view(before.shape)
 
     def round_inputs(self, layer: StructuredLayer, *, example: Tensor | None) -> None:
         """Round the inputs of the site's layer; `example` is what it was given for some text.
