@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from kronpress.activations.moments import Moments
+from kronpress.activations.statistics import InputMoments
+from kronpress.activations.stream import batch_size
 from kronpress.families import has_module, layout
 from kronpress.precision import mixed_precision
-
-_BATCH_TOKENS = 4096
 
 
 def head_of(model: PreTrainedModel) -> nn.Module | None:
@@ -51,19 +50,8 @@ def head_moment(model: PreTrainedModel, windows: Int[Tensor, "windows tokens"]) 
     head = head_of(model)
     if head is None:
         return None
-    found: list[Moments] = []
-
-    def observe(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-        hidden = args[0].flatten(0, -2)
-        if not found:
-            found.append(Moments(hidden.shape[1], 0, centered=False, device=hidden.device))
-        found[0].add(hidden, hidden[:, :0])
-
-    handle = head.register_forward_pre_hook(observe)
-    try:
-        with withheld(head), mixed_precision(model.device):
-            for batch in windows.to(model.device).split(max(1, _BATCH_TOKENS // windows.shape[1])):
-                model(input_ids=batch)
-    finally:
-        handle.remove()
-    return found[0].normal_equations()[0]
+    statistic = InputMoments(layout(model).family.head, layer=head)
+    with statistic.watching(model), withheld(head), mixed_precision(model.device):
+        for batch in windows.to(model.device).split(batch_size(*windows.shape)):
+            model(input_ids=batch)
+    return statistic.second_moment()

@@ -36,7 +36,7 @@ class BlockStream:
     def begin(cls, model: PreTrainedModel, windows: Int[Tensor, "windows tokens"]) -> BlockStream:
         """Embed the windows and note how the model calls its blocks."""
         plan = layout(model)
-        size = _batch_size(*windows.shape)
+        size = batch_size(*windows.shape)
         arguments: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         hidden: list[Tensor] = []
 
@@ -108,7 +108,7 @@ def _no_cache(model: PreTrainedModel) -> dict[str, bool]:
     return {"use_cache": False} if layout(model).family.causal else {}
 
 
-def _batch_size(windows: int, tokens: int) -> int:
+def batch_size(windows: int, tokens: int) -> int:
     """Return the largest divisor of `windows` whose batch has about 4,096 tokens: all batches are then alike."""
     largest = max(1, _BATCH_TOKENS // tokens)
     return max(size for size in range(1, largest + 1) if windows % size == 0)

@@ -168,7 +168,7 @@ class Grid(BaseModel):
         return values if shift is None else values + shift
 
     def nearest_with(
-        self, codes: Integer[Tensor, "rows groups size"], numbers: Groups, scale: Scales, shift: Scales | None = None
+        self, codes: Integer[Tensor, "rows groups size"], numbers: Groups, scale: Scales, *, shift: Scales | None = None
     ) -> Groups:
         """Return, for each code, the number nearest to a given one that has it: at most half a step from its level."""
         values, reach = self.values(codes, scale, shift), _HALF * self.step * scale.abs()

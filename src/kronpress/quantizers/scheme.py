@@ -156,7 +156,7 @@ class Target:
         grid = self.storage.grid()
         scale, shift = (None if part is None else grid.rounded(part) for part in (coded.scale, coded.shift))
         assert scale is not None
-        return grid.nearest_with(coded.codes, grid.groups(before.float()), scale, shift).view(before.shape)
+        return grid.nearest_with(coded.codes, grid.groups(before.float()), scale, shift=shift).view(before.shape)
 
     def round_inputs(self, layer: StructuredLayer, *, example: Tensor | None) -> None:
         """Round the inputs of the site's layer; `example` is what it was given for some text.
