@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
 from kronpress import precision
 from kronpress.distill import Distill
@@ -93,6 +95,31 @@ def test_a_device_without_bfloat16_is_not_measured(monkeypatch: pytest.MonkeyPat
     assert choose("auto", CPU).name == "fp32"
     with mixed_precision(CPU):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_short_attentions_that_are_trained_stay_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured(monkeypatch, 9.0)
+    for positions, trained, wide in ((64, True, True), (64, False, False), (384, True, False)):
+        numbers = torch.randn(1, 2, positions, 8, generator=torch.Generator().manual_seed(positions)).bfloat16()
+        exact, plain, ours = (numbers.to(dtype, copy=True) for dtype in (torch.float32, torch.bfloat16, torch.bfloat16))
+        for own, context in ((exact, nullcontext()), (plain, autocast()), (ours, mixed_precision(CPU))):
+            own.requires_grad_(trained)
+            with context:
+                given = scaled_dot_product_attention(own, own, value=own, is_causal=True)
+            if trained:
+                (given.float() ** 2).sum().backward()
+            assert given.dtype == own.dtype
+        with torch.no_grad():
+            in_float32 = scaled_dot_product_attention(exact, exact, exact, is_causal=True).bfloat16()
+        assert torch.equal(given, in_float32) == wide
+        if trained:
+            assert plain.grad is not None and ours.grad is not None and exact.grad is not None
+            assert torch.equal(ours.grad, plain.grad) != wide
+            assert (ours.grad - exact.grad).norm() <= (plain.grad - exact.grad).norm()
+
+
+def autocast() -> AbstractContextManager[object]:
+    return torch.autocast("cpu", torch.bfloat16)
 
 
 def test_the_measurement_is_made_once_and_leaves_random_numbers_alone() -> None:

@@ -136,9 +136,8 @@ class Grid(BaseModel):
         A scale of 0 has all numbers at the code of level 0, or the next above.
         """
         centered = groups if shift is None else groups - shift
-        safe = torch.where(scale == 0, torch.ones_like(scale), scale)
-        levels = torch.where(scale == 0, torch.zeros_like(centered), centered / safe)
-        return ((levels - self.lowest) / self.step).round().clamp(0, self.base - 1).to(torch.int32)
+        levels = centered / torch.where(scale == 0, torch.inf, scale)
+        return levels.sub_(self.lowest).div_(self.step).round_().clamp_(0, self.base - 1).to(torch.int32)
 
     def span(self, groups: Groups) -> tuple[Scales, Scales | None]:
         """Return the scale, and shift, with which a grid reaches all numbers of each group.
@@ -164,8 +163,8 @@ class Grid(BaseModel):
 
     def values(self, codes: Integer[Tensor, "rows groups size"], scale: Scales, shift: Scales | None = None) -> Groups:
         """Return the numbers that codes stand for."""
-        values = (self.lowest + self.step * codes.to(scale.dtype)) * scale
-        return values if shift is None else values + shift
+        values = codes.to(scale.dtype, copy=True).mul_(self.step).add_(self.lowest) * scale
+        return values if shift is None else values.add_(shift)
 
     def nearest_with(
         self, codes: Integer[Tensor, "rows groups size"], numbers: Groups, scale: Scales, *, shift: Scales | None = None
