@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
@@ -52,6 +53,21 @@ def test_what_learns_is_named() -> None:
     assert set(learned_names(net)) <= set(dict(net.named_parameters()))
     assert learned_names(net)[-1].startswith("second.inputs.learned.")
     assert learned_names(Net(LossAware())) == []
+
+
+@pytest.mark.parametrize("unpacked", [False, True])
+def test_what_learns_has_numbers_of_its_own(unpacked: bool) -> None:
+    """A checkpoint of a training refuses to be read into parts of larger memory, such as what odd counts leave."""
+    for bits, size in ((4, (1, 1, 1)), (2, (3, 5)), (1, (3, 5)), (8, (3, 5))):
+        weight, grid = torch.randn(size), LearnedStep().grid(bits)
+        tensor = QuantizedTensor.of(LearnedStep().coded(weight, grid), grid, size, dtype=torch.float32)
+        if unpacked:
+            tensor.unpack()
+        read = tensor()
+        tensor.learn(LearnedStep())
+        assert tensor.latent is not None
+        assert tensor.latent.untyped_storage().nbytes() == 4 * tensor.latent.numel()
+        assert tensor.latent.data_ptr() != read.data_ptr()
 
 
 def test_the_importance_is_the_root_of_adams_second_moment() -> None:

@@ -189,14 +189,15 @@ class QuantizedTensor(nn.Module):
     def learn(self, rule: Rule, *, latent: Float[Tensor, "*size"] | None = None) -> None:
         """Let it learn by a rule, from the given latent numbers or from the numbers as they are."""
         start = None if latent is not None and not self._is_set() else self.coded()
-        values = self().detach().float() if latent is None else latent.detach().float().clone()
+        values = (self() if latent is None else latent).detach().float()
         groups = self.grid.groups(values)
         self.go_on(rule, rule.begin(groups, self.grid, start), latent=values)
 
     def go_on(self, rule: Rule, learned: Learned, *, latent: Float[Tensor, "*size"]) -> None:
         """Let it learn by a rule, which has come so far."""
         self.learned = parameters_of(rule, learned)
-        self.latent, self.rule = nn.Parameter(latent.contiguous()), rule
+        own = latent.detach().clone(memory_format=torch.contiguous_format)  # not a part of what was read, or of another
+        self.latent, self.rule = nn.Parameter(own), rule
         self.packed = self.scale = self.shift = None
         self.unpacked, self._kept = False, _Kept()
 
