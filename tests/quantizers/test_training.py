@@ -58,7 +58,7 @@ def test_what_learns_is_named() -> None:
 @pytest.mark.parametrize("unpacked", [False, True])
 def test_what_learns_has_numbers_of_its_own(unpacked: bool) -> None:
     """A checkpoint of a training refuses to be read into parts of larger memory, such as what odd counts leave."""
-    for bits, size in ((4, (1, 1, 1)), (2, (3, 5)), (1, (3, 5)), (8, (3, 5))):
+    for bits, size in ((4, (1, 1, 1)), (2, (3, 5)), (8, (3, 5))):
         weight, grid = torch.randn(size), LearnedStep().grid(bits)
         tensor = QuantizedTensor.of(LearnedStep().coded(weight, grid), grid, size, dtype=torch.float32)
         if unpacked:
