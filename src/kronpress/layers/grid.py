@@ -146,7 +146,7 @@ class Grid(BaseModel):
         without a shift stand for the mean absolute number, which is nearest to all.
         """
         if self.shift:
-            low, high = groups.aminmax(dim=-1, keepdim=True)
+            low, high = groups.amin(dim=-1, keepdim=True), groups.amax(dim=-1, keepdim=True)  # faster than aminmax
             scale = (high - low) / (self.step * (self.base - 1))
             return self.rounded(scale), self.rounded(low - self.lowest * scale)
         size = groups.abs()

@@ -126,7 +126,8 @@ class RoundedInputs(nn.Module):
     def _straight(self, groups: Groups) -> Groups:
         """Round with gradients straight through where the grid reaches."""
         codes, scale, shift = self._coded(groups.detach())
-        return self.grid.straight(groups, self.grid.values(codes, scale, shift), scale, shift=shift)
+        values = self.grid.values(codes, scale, shift)
+        return self.grid.straight(groups, values, scale, shift=shift) if groups.requires_grad else values
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RoundedInputs:
         """Move as any module does, but keep scales in float32."""
