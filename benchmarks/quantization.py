@@ -34,7 +34,7 @@ TEACHERS = {"finetune.select_on": "train"}
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Arms:
     """Where data and results are."""
 
     glue: Path
@@ -44,7 +44,7 @@ class Comparison:
 
     def teachers(self) -> dict[str, ModelScore]:
         """Fine-tune the teachers, or read what an earlier call found."""
-        study = Study(self.glue, (), self.out, 0, self.tasks, 1, 5.0)
+        study = Study(glue=self.glue, text=(), out=self.out, tokens=0, tasks=self.tasks, seeds=1, epochs=5.0)
         return study.teacher(overrides=TEACHERS)
 
     def arm(self, name: str, task: str) -> list[ModelScore]:
@@ -66,8 +66,8 @@ class Comparison:
         step: Finetune = experiment.only(recipe, Finetune)
         bench = workbench(recipe.model, "", self.out / slug(name))
         step.check(bench)
-        (found,) = step.run(bench).tasks
-        return [row for row in found.models if row.model in stages]
+        (result,) = step.run(bench).tasks
+        return [row for row in result.models if row.model in stages]
 
 
 def told(row: ModelScore) -> dict[str, Any]:
@@ -95,19 +95,19 @@ def main() -> None:
     parser.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/quantization.json"))
     arguments = parser.parse_args()
-    comparison = Comparison(arguments.glue, arguments.out, arguments.tasks, arguments.seeds)
+    arms = Arms(arguments.glue, arguments.out, arguments.tasks, arguments.seeds)
     keep_freed_memory()
     kept: dict[str, Any] = read_json(arguments.json) if arguments.json.exists() else {}
     print("| task | model | dev | % of teacher's | selected on dev | MiB |\n|---|---|---:|---:|---:|---:|")
     with computing_in(choose(arguments.precision, computing_device())):
-        teachers = comparison.teachers()
+        teachers = arms.teachers()
         for task in arguments.tasks:
             scores = kept.setdefault(task, {})
             scores["teacher"] = told(teachers[task])
             whole = teachers[task].score.value
             print(_line(task, "teacher", scores["teacher"], whole=whole), flush=True)
             for arm in arguments.arms:
-                for row in comparison.arm(arm, task):
+                for row in arms.arm(arm, task):
                     label = f"{arm}: {row.model}"
                     scores[label] = told(row)
                     print(_line(task, label, scores[label], whole=whole), flush=True)

@@ -13,7 +13,7 @@ from kronpress.checkpoint import save
 from kronpress.families.dense_shapes import dense_shapes
 from kronpress.footprint import footprint
 from kronpress.layers import (
-    GRIDS,
+    GGUF_GRIDS,
     DenseLinearSpec,
     FactoredHeadSpec,
     Grid,
@@ -87,7 +87,7 @@ def on_grid(config: PreTrainedConfig, grid: Grid) -> Plan:
     [
         (BERT, Grid(levels="binary", group="tensor"), 13.6),
         (BERT, Grid(levels="binary", group="row"), 13.8),
-        (BERT, GRIDS["q1_0"], 15.2),
+        (BERT, GGUF_GRIDS["q1_0"], 15.2),
         (BERT, Grid(levels="int2"), 28.1),
         (GPT2, Grid(levels="int2"), 33.2),
         (GPT2, Grid(levels="int4"), 62.7),
@@ -104,7 +104,7 @@ def test_published_sizes_are_kept(config: PreTrainedConfig, grid: Grid, mebibyte
 def test_a_binary_bert_is_31_times_smaller() -> None:
     dense = footprint(Plan(), BERT).bytes_on_disk
     binary = footprint(on_grid(BERT, Grid(levels="binary", group="tensor")), BERT).bytes_on_disk
-    blocks = footprint(on_grid(BERT, GRIDS["q1_0"]), BERT).bytes_on_disk
+    blocks = footprint(on_grid(BERT, GGUF_GRIDS["q1_0"]), BERT).bytes_on_disk
     assert dense is not None
     assert binary is not None
     assert blocks is not None

@@ -28,7 +28,7 @@ def test_a_compressed_model_becomes_a_plain_one(
     captured = capsys.readouterr()
     layers, before = len(structured_layers(kronpress.load(student))), kronpress.load(student).num_parameters()
     after = tiny_gpt2().num_parameters()
-    assert f"the factors of {layers} layers, multiplied out: {before:,} parameters became {after:,}" in captured.out
+    assert f"{layers} layers with factors or codes made dense: {before:,} parameters became {after:,}" in captured.out
     assert "parity: the largest logit difference is" in captured.out
     assert f"model:  {out}" in captured.out
     assert captured.err == "", "no warning and no bar clutters a log"
@@ -44,7 +44,7 @@ def test_a_plain_model_is_exported_as_it_is(
     model = save_tiny(tmp_path / "model")
     assert call(monkeypatch, "export", model, "--out", tmp_path / "out") == 0
     printed = capsys.readouterr().out
-    assert "a model without factors, as it is" in printed
+    assert "a plain model, as it is" in printed
     assert "the largest logit difference is 0 in float32 and 0 in float64" in printed
 
 
@@ -55,6 +55,7 @@ def test_a_plain_model_is_exported_as_it_is(
         (["student", "--tolerance", "0"], "where 0 is allowed"),
         (["nowhere"], "there is no folder 'nowhere'"),
         (["student", "--type", "q8_0"], "--type q8_0 is for --format gguf"),
+        (["student", "--format", "gguf", "--tolerance", "0.1"], "--tolerance 0.1 is for --format dense and folded"),
         (["student", "--format", "gguf", "--type", "q8_1"], "did you mean 'q8_0'"),
         (["student", "--format", "gguf"], "GGUF has no place for factors"),
     ],

@@ -42,12 +42,11 @@ def _own(layer: object) -> list[object]:
 def test_a_text_is_calibrated_on_and_measured(tmp_path: Path) -> None:
     save_tiny(tmp_path / "model")
     (tmp_path / "text.txt").write_text(TEXT * 4)
-    told = quantize(
-        tmp_path / "model", "--bits", 3, "--group", "row", "--data", tmp_path / "text.txt", "--out", tmp_path / "small"
-    )
+    asked = ["--bits", 3, "--group", "row", "--shift", "--data", tmp_path / "text.txt"]
+    told = quantize(tmp_path / "model", *asked, "--out", tmp_path / "small")
     assert "vs. dense" in told
     opened = AutoModelForCausalLM.from_pretrained(tmp_path / "small")
-    assert {tensor.grid.levels for tensor in quantized_tensors(opened)} == {"int3"}
+    assert {tensor.grid.levels for tensor in quantized_tensors(opened)} == {"uint3"}
 
 
 @pytest.mark.parametrize(
@@ -55,6 +54,7 @@ def test_a_text_is_calibrated_on_and_measured(tmp_path: Path) -> None:
     [
         (["--bits", 5, "--group", "row"], "can not do 5.0 bits without a shift; set bits to 1 or 1.58 or 2 or 3"),
         (["--bits", 4], "groups of 64 do not divide rows of 16; set group to row or tensor"),
+        (["--bits", 1.58, "--group", "row", "--shift"], "can not do 1.58 bits with a shift"),
         (["--bits", 4, "--group", "column"], "group is 'column'"),
         (["--bits", 4, "--held-out", "x.txt"], "--held-out needs --data"),
     ],

@@ -71,7 +71,7 @@ def test_each_family_comes_back_as_its_base_architecture(model_type: str, tied: 
         name: type(module) for name, module in original.named_modules()
     }
     assert done.parameters == count(opened) == count(original)
-    assert done.done == f"the factors of {len(structured_layers(student))} layers, multiplied out"
+    assert done.done == f"{len(structured_layers(student))} layers with factors or codes made dense"
     torch.testing.assert_close(logits(opened, ids()), expected, atol=1e-4, rtol=0)
     assert max(done.parity.as_run, done.parity.exact) <= 1e-4
     assert done.parity.weights <= 2**-23
@@ -188,9 +188,9 @@ def test_a_model_without_factors_is_written_as_it_is(narrow: bool, tmp_path: Pat
     if narrow:
         Prune(keep=0.5, fit={"tokens": 2048, "window": 64}).run(work)
     done, opened = export(work.student, tmp_path)
-    assert (done.done, done.parity.as_run) == ("a model without factors, as it is", 0)
+    assert (done.done, done.parity.as_run) == ("a plain model, as it is", 0)
     assert torch.equal(logits(opened), logits(work.student))
-    assert "a model without factors" in (done.folder / "README.md").read_text()
+    assert "a plain model" in (done.folder / "README.md").read_text()
 
 
 def test_the_model_keeps_its_mode_and_is_not_held_twice(tmp_path: Path) -> None:
@@ -392,5 +392,5 @@ def test_low_rank_factors_in_a_loaded_checkpoint(tmp_path: Path) -> None:
     done, opened = export(student, tmp_path)
     torch.testing.assert_close(logits(opened), logits(student), atol=1e-4, rtol=0)
     again = DenseExporter().write(kronpress.load(done.folder), tmp_path / "again")
-    assert again.done == "a model without factors, as it is"
+    assert again.done == "a plain model, as it is"
     assert count(opened) == count(tiny_llama())

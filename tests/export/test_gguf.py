@@ -23,8 +23,9 @@ from kronpress.errors import KronpressError
 from kronpress.export import GgufExporter
 from kronpress.export.gguf import TYPES, GgufExport
 from kronpress.factorize import Factorize
-from kronpress.layers import GRIDS, Grid, InputGrid, RoundedInputs, structured_layers
+from kronpress.layers import GGUF_GRIDS, Grid, InputGrid, RoundedInputs, matrices_of, structured_layers
 from kronpress.prune import Prune
+from kronpress.quantizers import Scheme
 from tests.conformance.test_families import build
 from tests.export.gguf_files import MODELS, GgufFile, a_tokenizer, quantized, small_gpt2, small_llama
 from tests.tiny import bench, logits, tiny_bert
@@ -118,11 +119,11 @@ def test_types_that_no_library_knows_are_read_by_their_description(name: str, wi
 
 
 GRIDS_BY_LAYER = {
-    "embed_tokens": GRIDS["q8_0"],
+    "embed_tokens": GGUF_GRIDS["q8_0"],
     "q_proj": Grid(levels="int4"),
-    "k_proj": GRIDS["q4_1"],
+    "k_proj": GGUF_GRIDS["q4_1"],
     "v_proj": Grid(levels="int8", group="tensor"),
-    "up_proj": GRIDS["tq2_0"],
+    "up_proj": GGUF_GRIDS["tq2_0"],
     "gate_proj": Grid(levels="int3"),
 }
 
@@ -146,7 +147,7 @@ def test_layers_on_grids_keep_their_numbers_and_open_with_equal_logits(tmp_path:
 
 
 def test_codes_of_a_grid_of_gguf_are_stored_bit_for_bit(tmp_path: Path) -> None:
-    model = adopt(quantized(small_llama(**WIDE), {"up_proj": GRIDS["q1_0"], "down_proj": GRIDS["q2_0"]}))
+    model = adopt(quantized(small_llama(**WIDE), {"up_proj": GGUF_GRIDS["q1_0"], "down_proj": GGUF_GRIDS["q2_0"]}))
     file, block = GgufFile(export(model, tmp_path, "f16").file), model.model.layers[0].mlp
     for layer, name, kind in ((block.up_proj, "ffn_up", "q1_0"), (block.down_proj, "ffn_down", "q2_0")):
         tensor, stored = file.tensors[f"blk.0.{name}.weight"], layer.quantized()["weight"]
@@ -158,7 +159,7 @@ def test_codes_of_a_grid_of_gguf_are_stored_bit_for_bit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_quantized_table_and_its_head(tied: bool, tmp_path: Path) -> None:
-    source = quantized(small_llama(tied=tied), {"embed_tokens": GRIDS["q4_0"]})
+    source = quantized(small_llama(tied=tied), {"embed_tokens": GGUF_GRIDS["q4_0"]})
     if tied:
         from_table = source.model.embed_tokens
         source.lm_head = kronpress.layers.FactoredHead.of(from_table)
@@ -169,7 +170,7 @@ def test_a_quantized_table_and_its_head(tied: bool, tmp_path: Path) -> None:
 
 
 def test_a_quantized_gpt2_is_written_as_it_multiplies(tmp_path: Path) -> None:
-    model = adopt(quantized(small_gpt2(), {"c_attn": GRIDS["q8_0"], "mlp.c_proj": GRIDS["q4_0"]}))
+    model = adopt(quantized(small_gpt2(), {"c_attn": GGUF_GRIDS["q8_0"], "mlp.c_proj": GGUF_GRIDS["q4_0"]}))
     done = export(model, tmp_path, "bf16")
     file = GgufFile(done.file)
     assert file.tensors["blk.0.attn_qkv.weight"].shape == (192, 64)
@@ -208,7 +209,7 @@ def test_narrowed_and_truncated_models_are_plain(keep: float | str, tmp_path: Pa
 def test_an_encoder_is_written_without_pooler_and_heads(tmp_path: Path) -> None:
     config = tiny_bert(hidden_size=64, intermediate_size=128).config
     model = BertForSequenceClassification(BertConfig(**config.to_dict())).eval()
-    done = export(quantized(model, {"intermediate.dense": GRIDS["q4_0"]}), tmp_path, "q8_0")
+    done = export(quantized(model, {"intermediate.dense": GGUF_GRIDS["q4_0"]}), tmp_path, "q8_0")
     reader = gguf.GGUFReader(done.file)
     names = {tensor.name for tensor in reader.tensors}
     assert {"token_embd_norm.bias", "token_types.weight", "blk.2.layer_output_norm.weight"} <= names
@@ -224,12 +225,33 @@ def test_an_encoder_is_written_without_pooler_and_heads(tmp_path: Path) -> None:
 
 
 def test_rounded_inputs_and_a_missing_tokenizer_are_told(tmp_path: Path) -> None:
-    model = quantized(small_llama(), {"up_proj": GRIDS["q8_0"]})
+    model = quantized(small_llama(), {"up_proj": GGUF_GRIDS["q8_0"]})
     model.model.layers[0].mlp.up_proj.round_inputs(RoundedInputs(InputGrid(levels="int8", dynamic=True)))
     done = export(adopt(model), tmp_path, tokenizer=None)
     assert "rounds the inputs of its layers" in done.proof(tolerance=0)
     assert "without a tokenizer" in done.proof(tolerance=0)
     assert GgufFile(done.file).fields["tokenizer.ggml.model"] == "no_vocab"
+
+
+def test_inputs_below_eight_bits_are_refused(tmp_path: Path) -> None:
+    model = quantized(small_llama(), {"up_proj": GGUF_GRIDS["q8_0"]})
+    model.model.layers[0].mlp.up_proj.round_inputs(RoundedInputs(InputGrid(levels="int4", dynamic=True)))
+    with pytest.raises(KronpressError, match=r"layers\.0\.mlp\.up_proj rounds its inputs to int4"):
+        export(adopt(model), tmp_path)
+    assert not (tmp_path / "m.gguf").exists()
+
+
+def test_tables_of_positions_and_types_stay_in_float32(tmp_path: Path) -> None:
+    model = tiny_bert(hidden_size=64)
+    for target in Scheme(weights=32, tables=8).targets(model):
+        for matrix in matrices_of(target.layer(model)):
+            target.put(matrix)
+    written = GgufFile(export(adopt(model), tmp_path, tokenizer=None).file).tensors
+    tables = model.base_model.embeddings
+    for name, table in (("position_embd", tables.position_embeddings), ("token_types", tables.token_type_embeddings)):
+        assert written[f"{name}.weight"].kind == "f32"
+        np.testing.assert_array_equal(written[f"{name}.weight"].numbers, table.weight.detach())
+    assert written["token_embd.weight"].kind == "q8_0"
 
 
 @pytest.mark.parametrize("method", [{"name": "van_loan", "right": (2, 2)}, {"name": "svd", "ratio": 0.5}])

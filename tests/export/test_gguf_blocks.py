@@ -9,10 +9,10 @@ import torch
 
 from kronpress.errors import KronpressError
 from kronpress.export.gguf import TYPES, gguf_type, packed_blocks, round_as_gguf
-from kronpress.layers import GRIDS, Coded
+from kronpress.layers import GGUF_GRIDS, Coded
 from tests.export.gguf_files import dequantized
 
-ON_GRIDS = list(GRIDS)
+ON_GRIDS = list(GGUF_GRIDS)
 
 
 def matrix() -> torch.Tensor:
@@ -64,7 +64,7 @@ def test_two_bits_scale_by_the_largest_size() -> None:
 
 @pytest.mark.parametrize("name", ON_GRIDS)
 def test_any_codes_are_read_as_the_grid_means_them(name: str) -> None:
-    kind, grid, random = TYPES[name], GRIDS[name], torch.Generator().manual_seed(1)
+    kind, grid, random = TYPES[name], GGUF_GRIDS[name], torch.Generator().manual_seed(1)
     codes = torch.randint(grid.base, (6, 512 // kind.block, kind.block), generator=random)
     scale = grid.rounded(torch.randn(6, 512 // kind.block, 1, generator=random))
     coded = Coded(codes, scale, grid.rounded(torch.randn(scale.shape, generator=random)) if grid.shift else None)
@@ -76,7 +76,7 @@ def test_any_codes_are_read_as_the_grid_means_them(name: str) -> None:
 
 @pytest.mark.parametrize("name", ON_GRIDS)
 def test_what_was_rounded_lies_on_the_grid_and_near(name: str) -> None:
-    coded, grid = round_as_gguf(matrix(), name), GRIDS[name]
+    coded, grid = round_as_gguf(matrix(), name), GGUF_GRIDS[name]
     assert (coded.shift is None) is not grid.shift
     assert 0 <= int(coded.codes.min()) <= int(coded.codes.max()) < grid.base
     assert torch.equal(grid.rounded(coded.scale), coded.scale)

@@ -8,12 +8,12 @@ import torch
 
 from kronpress.errors import KronpressError
 from kronpress.export.gguf import TYPES, on_gguf, packed_blocks
-from kronpress.layers import GRIDS, Grid
+from kronpress.layers import GGUF_GRIDS, Grid
 from tests.export.gguf_files import dequantized, rounded
 
 F32 = TYPES["f32"]
 CASES = [
-    *[(grid, 512, name) for name, grid in GRIDS.items() if name != "tq1_0"],
+    *[(grid, 512, name) for name, grid in GGUF_GRIDS.items() if name != "tq1_0"],
     (Grid(levels="int8"), 96, "q8_0"),  # one scale a row, repeated
     (Grid(levels="int8", group="tensor"), 96, "q8_0"),
     (Grid(levels="int4", group=128), 384, "q4_0"),

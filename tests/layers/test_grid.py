@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kronpress.errors import KronpressError
-from kronpress.layers import GRIDS, LEVELS, Grid, TensorFormat, TensorSpec
+from kronpress.layers import GGUF_GRIDS, LEVELS, Grid, TensorFormat, TensorSpec
 
 SHAPES = [(6, 8), (2, 3, 8), (5, 4)]
 
@@ -27,9 +27,9 @@ def test_numbers_on_the_grid_are_stored_exactly(levels: str, shift: bool, group:
         torch.testing.assert_close(grid.read(packed, stored_scale, stored_shift, shape=shape), values)
 
 
-@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("name", GGUF_GRIDS)
 def test_the_bytes_of_a_spec_are_those_of_its_parts(name: str) -> None:
-    tensor = TensorSpec((3, 256), GRIDS[name])
+    tensor = TensorSpec((3, 256), GGUF_GRIDS[name])
     parts = tensor.parts.values()
     assert tensor.bytes(TensorFormat("float32", 32)) == sum(part.bytes(TensorFormat("float32", 32)) for part in parts)
     assert tensor.parameters == 768
@@ -37,12 +37,12 @@ def test_the_bytes_of_a_spec_are_those_of_its_parts(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "bits"), [("q8_0", 8.5), ("q4_0", 4.5), ("q4_1", 5), ("q2_0", 2.25), ("q1_0", 1.125)])
 def test_bits_per_number_are_those_of_gguf(name: str, bits: float) -> None:
-    assert GRIDS[name].bits_per_number((7, 256)) == bits
+    assert GGUF_GRIDS[name].bits_per_number((7, 256)) == bits
 
 
 def test_a_group_that_does_not_divide_is_refused_with_one_that_does() -> None:
     with pytest.raises(KronpressError, match=r"groups of 128 do not divide rows of 576; set group to 64, 32, row"):
-        GRIDS["q1_0"].require((10, 576))
+        GGUF_GRIDS["q1_0"].require((10, 576))
 
 
 def test_numbers_beyond_the_grid_go_to_its_ends() -> None:

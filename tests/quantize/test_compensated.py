@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kronpress.layers import GRIDS, Coded, Grid
+from kronpress.layers import GGUF_GRIDS, Coded, Grid
 from kronpress.quantize import compensated
 from kronpress.quantizers import nearest
 
@@ -13,7 +13,7 @@ CASES = [
     Grid(levels="uint2", group=16, shift=True),
     Grid(levels="ternary", group="tensor"),
     Grid(levels="binary", group=8),
-    GRIDS["q2_0"].model_copy(update={"group": 16}),
+    GGUF_GRIDS["q2_0"].model_copy(update={"group": 16}),
 ]
 
 
@@ -40,6 +40,14 @@ def test_outputs_are_nearer_than_those_of_the_nearest_numbers(grid: Grid) -> Non
     ]
     assert errors[0] < 0.8 * plain
     assert errors[0] >= errors[1] >= errors[2]
+
+
+@pytest.mark.parametrize("grid", [Grid(levels="binary", group=8), Grid(levels="int2", group=8)], ids=repr)
+def test_no_scale_is_negative(grid: Grid) -> None:
+    """Quantizers that learn scales know none below zero."""
+    weight, moment = a_problem(rows=512, columns=64)
+    scale = compensated(weight, grid, moment, rounds=3, ridge=1e-4).scale
+    assert (scale > 0).all()
 
 
 @pytest.mark.parametrize("grid", CASES, ids=repr)
@@ -72,5 +80,8 @@ def test_scales_are_as_the_grid_stores_them() -> None:
 def test_inputs_that_never_occur_do_no_harm() -> None:
     weight, moment = a_problem()
     moment[3] = moment[:, 3] = 0
-    coded = compensated(weight, Grid(levels="int3"), moment, rounds=1, ridge=1e-2)
+    grid = Grid(levels="int3")
+    plain = output_error(weight, nearest(grid.groups(weight), grid), grid=grid, moment=moment)
+    coded = compensated(weight, grid, moment, rounds=1, ridge=1e-2)
     assert coded.scale.isfinite().all()
+    assert output_error(weight, coded, grid=grid, moment=moment) < plain

@@ -77,7 +77,7 @@ def _tied(model: PreTrainedModel) -> int:
 
 @BUILDERS
 @pytest.mark.parametrize("bits", [3, {"bits": 2, "quantizer": "mse", "shift": True, "group": 8}], ids=str)
-def test_text_brings_outputs_nearer(build: Build, bits: Any, tmp_path: Path) -> None:
+def test_rounds_bring_outputs_nearer(build: Build, bits: Any, tmp_path: Path) -> None:
     model = build()
     _, plain = quantized(model, tmp_path / "a", weights=bits, tables=32)
     work, record = quantized(model, tmp_path / "b", weights=bits, tables=32, fit=FIT)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from kronpress.layers import is_learning
 from kronpress.quantizers import Scheme, input_examples, input_ranges, number_formats, rounded_sites
 from kronpress.records import NumberFormat, NumberFormats
 from tests.tiny import some_ids, tiny_bert
+
+UP, DOWN = "bert.encoder.layer.0.intermediate.dense", "bert.encoder.layer.0.output.dense"
 
 
 @pytest.mark.parametrize(
@@ -29,7 +32,8 @@ def test_formats_name_bits_and_quantizers(fields: dict[str, object], formats: Nu
 def test_ranges_are_those_stored_and_the_inputs_those_seen(quantizer: str) -> None:
     model, scheme = tiny_bert(), Scheme.model_validate({"weights": 8, "inputs": {"bits": 4, "quantizer": quantizer}})
     sites = rounded_sites(model, scheme)
-    examples = input_examples(model, {"input_ids": some_ids()}, [site.path for site in sites])
+    paths = [site.path for site in sites]
+    examples = input_examples(model, {"input_ids": some_ids()}, paths, whole=paths if quantizer == "lsq" else ())
     for target in scheme.targets(model):
         target.round_inputs(target.layer(model), example=examples.get(target.site.path))
     ranges = input_ranges(model, sites, examples)
@@ -46,6 +50,18 @@ def test_ranges_are_those_stored_and_the_inputs_those_seen(quantizer: str) -> No
             assert (layer.levels, layer.ends) == ("int4", (-8, 7))
             assert layer.scale == pytest.approx(stored.learned["scale"].item()) and layer.shift is None
     assert is_learning(model), "what learns goes on"
+
+
+def test_examples_are_some_tokens_or_the_extremes() -> None:
+    model, given = tiny_bert(), []
+    up = model.get_submodule(UP)
+    up.register_forward_pre_hook(lambda _, args: given.append(args[0].detach().flatten(0, 1)))
+    ids = torch.randint(9, 200, (40, 60), generator=torch.Generator().manual_seed(0))
+    for whole in ((), (UP,)):
+        examples = input_examples(model, {"input_ids": ids}, [UP, DOWN], whole=whole)
+        tokens = given.pop()
+        assert torch.equal(examples[UP], tokens[::3] if whole else torch.stack([tokens.min(), tokens.max()]))
+        assert examples[DOWN].shape == (2,)
 
 
 def test_a_layer_that_was_given_nothing_has_no_extremes() -> None:

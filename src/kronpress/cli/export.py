@@ -19,8 +19,9 @@ def export(
     ],
     format: Annotated[str, typer.Option("--format", help="One of dense, folded, gguf.")] = "dense",
     tolerance: Annotated[
-        float, typer.Option(min=0, help="Largest difference of logits that is allowed beyond rounding.")
-    ] = 1e-4,
+        float | None,
+        typer.Option(min=0, help="Largest difference of logits that is allowed beyond rounding; 1e-4 if not given."),
+    ] = None,
     type: Annotated[
         str | None,
         typer.Option(
@@ -30,5 +31,5 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Write a compressed model in another form, and prove that it is the same; dense opens without kronpress."""
+    """Write a model in another form; `dense`, which opens without kronpress, and `folded` prove that outputs stay."""
     work.export.export(model, out, format=format, tolerance=tolerance, type=type)

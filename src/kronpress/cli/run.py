@@ -58,6 +58,10 @@ def quantize(
     group: Annotated[
         str, typer.Option(help="Weights of a row that share a scale, such as 64; or row, or tensor for one scale.")
     ] = "64",
+    shift: Annotated[
+        bool,
+        typer.Option("--shift", help="Store a shift beside each scale: levels from the lowest weight to the highest."),
+    ] = False,
     tables: Annotated[
         float | None, typer.Option(help="Bits of the tables and the output head; by default as --bits, 32 leaves them.")
     ] = None,
@@ -70,7 +74,7 @@ def quantize(
     """Put the weights of a model on a grid of a few bits, without training; --data TEXT loses much less."""
     fields = _fields(data, held_out) | {"model": model}
     size = int(group) if group.isdecimal() else group
-    work.run.quantize(out, bits, tables, group=size, fields=fields, resume=resume)
+    work.run.quantize(out, bits, tables, group=size, shift=shift, fields=fields, resume=resume)
 
 
 def _fields(data: str | None, held_out: str | None) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def _inputs(folder: Path, tokenizer: Any, model: PreTrainedModel) -> list[Tensor
 
 
 def _done(layers: int) -> str:
-    return f"the factors of {layers} layers, multiplied out" if layers else "a model without factors, as it is"
+    return f"{layers} layers with factors or codes made dense" if layers else "a plain model, as it is"
 
 
 def _card(export: Export, model_class: str, *, tolerance: float) -> str:

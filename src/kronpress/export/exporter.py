@@ -72,11 +72,11 @@ class Exporter(ABC):
 
     @abstractmethod
     def write(self, model: PreTrainedModel, folder: str | Path, *, tokenizer: Any = None) -> Written:
-        """Write `model` into `folder` and prove that it is the same.
+        """Write `model` into `folder`; where outputs can be compared, prove that they are the same.
 
         Args:
             model: any supported model, which is left as it is.
-            folder: must be absent or empty, and stays so where the export is refused.
+            folder: must be absent or empty, and stays so where the export is refused; for some formats a file.
             tokenizer: saved beside the weights; it also gives the comparison a window of real text.
 
         Raises:

@@ -89,7 +89,7 @@ class Parity:
         text = f"the largest {self.outputs} difference is {self.as_run:.2g} in {self.number_format}"
         if self.as_run > tolerance:
             text += f" (whose rounding alone moves the compressed model's own {self.outputs}s by {self.rounding:.2g})"
-        return f"{text} and {self.exact:.2g} in float64; the weights are the products to {self.weights:.2g}"
+        return f"{text} and {self.exact:.2g} in float64; the weights are equal to {self.weights:.2g}"
 
 
 def comparison_inputs(probe: Probe, tokenizer: Any, *, model: PreTrainedModel) -> list[Int[Tensor, "_ _"]]:

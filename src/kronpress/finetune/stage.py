@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from kronpress.layers import matrices_of
 from kronpress.losses import Loss, parse_losses
-from kronpress.quantizers import Scheme, input_examples
+from kronpress.quantizers import Scheme, round_inputs
 
 
 class Stage(Scheme):
@@ -51,13 +51,8 @@ def put_on_grids(model: PreTrainedModel, stage: Stage, *, batch: dict[str, Tenso
         batch: from what the model makes of it, the ranges of rounded inputs begin.
     """
     targets = stage.targets(model)
-    layers = [target.layer(model) for target in targets]
-    for target, layer in zip(targets, layers, strict=True):
-        for matrix in () if target.storage.leaves else list(matrices_of(layer)):
+    for target in targets:
+        for matrix in () if target.storage.leaves else list(matrices_of(target.layer(model))):
             if not target.holds(matrix):
                 target.put(matrix)
-    rounded = [(target, layer) for target, layer in zip(targets, layers, strict=True) if not target.rounds(layer)]
-    if rounded:
-        examples = input_examples(model, batch, [target.site.path for target, _ in rounded])
-        for target, layer in rounded:
-            target.round_inputs(layer, example=examples.get(target.site.path))
+    round_inputs(model, targets, batch)

@@ -4,7 +4,7 @@ from kronpress.layers.dense import DenseEmbeddingSpec, DenseLinearSpec, linear, 
 from kronpress.layers.embedding import FactoredEmbedding, FactoredHead, FactoredHeadSpec, FactoredTableSpec
 from kronpress.layers.formats import FLOAT32, TensorFormat, TensorSpec
 from kronpress.layers.fused import FusedLinear, FusedLinearSpec
-from kronpress.layers.grid import GRIDS, LEVELS, Grid, Groups, Scales
+from kronpress.layers.grid import GGUF_GRIDS, LEVELS, Grid, Groups, Scales
 from kronpress.layers.grouped_embedding import GroupedEmbedding, GroupedEmbeddingSpec
 from kronpress.layers.kronecker import KroneckerFactors, KroneckerLinear, KroneckerLinearSpec
 from kronpress.layers.kronecker_embedding import (
@@ -50,7 +50,7 @@ from kronpress.layers.tensor_train import (
 
 __all__ = [
     "FLOAT32",
-    "GRIDS",
+    "GGUF_GRIDS",
     "LEVELS",
     "SPECS",
     "Coded",

@@ -51,7 +51,7 @@ class Grid(BaseModel):
     8 is joined with the one before, as a scale for so few numbers would take more than they do.
 
     Attributes:
-        levels: the whole numbers.
+        levels: the name of a set of whole numbers in `LEVELS`; `numbers` are they.
         group: numbers of a row that share a scale; or `row`, or `tensor` for one scale in all.
         scale: number format of scales and shifts.
         shift: whether there is one; symmetric grids have none.
@@ -146,7 +146,7 @@ class Grid(BaseModel):
         without a shift stand for the mean absolute number, which is nearest to all.
         """
         if self.shift:
-            low, high = groups.amin(dim=-1, keepdim=True), groups.amax(dim=-1, keepdim=True)  # faster than aminmax
+            low, high = groups.amin(dim=-1, keepdim=True), groups.amax(dim=-1, keepdim=True)
             scale = (high - low) / (self.step * (self.base - 1))
             return self.rounded(scale), self.rounded(low - self.lowest * scale)
         size = groups.abs()
@@ -244,7 +244,7 @@ class _Straight(torch.autograd.Function):
         return gradients[0] * inside, None, None
 
 
-GRIDS: Mapping[str, Grid] = {
+GGUF_GRIDS: Mapping[str, Grid] = {
     "q8_0": Grid(levels="int8", group=32),
     "q4_0": Grid(levels="int4", group=32),
     "q4_1": Grid(levels="uint4", group=32, shift=True),

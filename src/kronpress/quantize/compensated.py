@@ -13,7 +13,7 @@ from kronpress.layers import Coded, Grid
 from kronpress.linalg import energy, positive_definite
 from kronpress.quantizers import nearest
 
-_ROWS = 4096  # at a time, which bounds memory where they share no scale
+_NUMBERS = 2**26  # in memory at a time, where rows share no scale
 _BLOCK = 64  # columns whose errors reach the later ones together
 
 
@@ -39,14 +39,14 @@ class _Rounded:
     @cached_property
     def lines(self) -> tuple[Float[Tensor, "m n"], Float[Tensor, "m n"] | None]:
         """The scale and shift of each number."""
-        scale, shift = (None if part is None else self._spread(part) for part in (self.scale, self.shift))
+        scale, shift = (None if part is None else self._per_number(part) for part in (self.scale, self.shift))
         assert scale is not None
         return scale, shift
 
-    def _spread(self, numbers: Tensor) -> Float[Tensor, "m n"]:
+    def _per_number(self, numbers: Tensor) -> Float[Tensor, "m n"]:
         rows, groups = numbers.shape[:2]
-        each = numbers.expand(-1, -1, self.weight.shape[1] // groups).reshape(rows, -1)
-        return each.expand(self.weight.shape)
+        row = numbers.expand(-1, -1, self.weight.shape[1] // groups).reshape(rows, -1)
+        return row.expand(self.weight.shape)
 
     def nearest(self, numbers: Float[Tensor, " m"], *, column: int) -> tuple[Int[Tensor, " m"], Float[Tensor, " m"]]:
         """Return the codes that are nearest to the numbers of a column, and what they stand for."""
@@ -81,22 +81,51 @@ def compensated(
         second_moment: E[x xᵀ].
         rounds: how often scales and codes are fitted to one another.
         ridge: what is added to the diagonal of the second moment, relative to its mean.
+
+    Returns:
+        Codes (rows, groups, size); no scale is negative.
+
+    Raises:
+        KronpressError: the second moment is not finite.
     """
     regularized, _ = positive_definite(second_moment, ridge=ridge)
-    rows = len(weight) if grid.group == "tensor" else _ROWS
-    parts = [_compensated(part, grid, regularized, rounds=rounds) for part in weight.split(rows)]
+    order = _Order.of(regularized)
+    groups, n = grid.scales(weight.shape)[1], weight.shape[1]
+    rows = len(weight) if grid.group == "tensor" else max(1, _NUMBERS // (groups * n))
+    parts = [_compensated(part, grid, regularized, order, rounds=rounds) for part in weight.split(rows)]
     codes, scales, shifts = zip(*((part.codes, part.scale, part.shift) for part in parts), strict=True)
     return Coded(torch.cat(codes), torch.cat(scales), None if shifts[0] is None else torch.cat(shifts))
 
 
-def _compensated(weight: Float[Tensor, "m n"], grid: Grid, regularized: Float[Tensor, "n n"], *, rounds: int) -> Coded:
+@dataclass
+class _Order:
+    """In which order columns are rounded, and how the error of one goes to those after it.
+
+    Attributes:
+        columns: those with the largest inputs first.
+        spread: the upper Cholesky factor of the inverse of E[x xᵀ], in this order.
+    """
+
+    columns: Int[Tensor, " n"]
+    spread: Float[Tensor, "n n"]
+
+    @classmethod
+    def of(cls, second: Float[Tensor, "n n"]) -> _Order:
+        columns = second.diagonal().argsort(descending=True)
+        inverse = torch.linalg.inv(second.double()[columns][:, columns])
+        return cls(columns, torch.linalg.cholesky(inverse, upper=True).float())
+
+
+def _compensated(
+    weight: Float[Tensor, "m n"], grid: Grid, regularized: Float[Tensor, "n n"], order: _Order, *, rounds: int
+) -> Coded:
     """Return the codes of some rows."""
     second = regularized.to(weight.device, torch.float32)
     numbers = weight.float()
     start = nearest(grid.groups(numbers), grid, weights=grid.groups(second.diagonal().expand_as(numbers)))
     codes = start.codes.reshape(weight.shape)
     plain = _Rounded(grid, numbers, second, start.scale, start.shift, codes)
-    best = min(plain, replace(plain, codes=_column_by_column(plain, regularized)), key=_Rounded.error)
+    best = min(plain, replace(plain, codes=_column_by_column(plain, order)), key=_Rounded.error)
     for _ in range(rounds):
         better = _with_best_codes(_with_best_scales(best))
         if better.error() >= best.error():
@@ -105,17 +134,15 @@ def _compensated(weight: Float[Tensor, "m n"], grid: Grid, regularized: Float[Te
     return Coded(best.codes.reshape(*best.scale.shape[:2], -1), best.scale, best.shift)
 
 
-def _column_by_column(matrix: _Rounded, second: Float[Tensor, "n n"]) -> Int[Tensor, "m n"]:
+def _column_by_column(matrix: _Rounded, order: _Order) -> Int[Tensor, "m n"]:
     """Return the codes of GPTQ: what a column's rounding leaves goes to those after it, as the inputs allow."""
-    order = second.diagonal().argsort(descending=True)
-    inverse = torch.linalg.inv(second.double()[order][:, order])
-    spread = torch.linalg.cholesky(inverse, upper=True).float()
-    left, codes = matrix.weight[:, order].clone(), torch.empty_like(matrix.codes)
+    columns, spread = order.columns, order.spread
+    left, codes = matrix.weight[:, columns].clone(), torch.empty_like(matrix.codes)
     for start in range(0, left.shape[1], _BLOCK):
         end = min(start + _BLOCK, left.shape[1])
         errors = torch.empty_like(left[:, start:end])
         for place in range(start, end):
-            column = int(order[place])
+            column = int(columns[place])
             codes[:, column], value = matrix.nearest(left[:, place], column=column)
             errors[:, place - start] = (left[:, place] - value) / spread[place, place]
             left[:, place:end] -= errors[:, place - start, None] * spread[place, place:end]
@@ -125,19 +152,30 @@ def _column_by_column(matrix: _Rounded, second: Float[Tensor, "n n"]) -> Int[Ten
 
 def _with_best_scales(matrix: _Rounded) -> _Rounded:
     """Solve for the scales, and shifts, with the least error, the codes being as they are."""
-    (rows, groups), n = matrix.scale.shape[:2], matrix.weight.shape[1]
+    rows, groups = matrix.scale.shape[:2]
     levels = (matrix.grid.lowest + matrix.grid.step * matrix.codes).float()
-    parts = [levels] if matrix.shift is None else [levels, torch.ones_like(levels)]
-    mask = torch.eye(groups, device=levels.device).repeat_interleave(n // groups, dim=1)  # groups n
-    basis = torch.cat([part[:, None] * mask for part in parts], dim=1)  # m parts·groups n
-    weighted = basis @ matrix.second
-    gram, right = weighted @ basis.mT, (weighted @ matrix.weight[..., None])[..., 0]
+    bases = [levels] if matrix.shift is None else [levels, torch.ones_like(levels)]  # of a group they are its columns
+    pulls = [_by_group(basis, matrix.second, groups=groups) for basis in bases]
+    right = torch.cat([(pull * matrix.weight[:, None]).sum(dim=-1) for pull in pulls], dim=1)
+    products = [[(pull * basis[:, None]).unflatten(2, (groups, -1)).sum(dim=-1) for basis in bases] for pull in pulls]
+    gram = torch.cat([torch.cat(blocks, dim=2) for blocks in products], dim=1)
     if rows == 1:  # all rows share them
         gram, right = gram.sum(dim=0, keepdim=True), right.sum(dim=0, keepdim=True)
     jitter = 1e-6 * gram.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None] + 1e-30
     solved = torch.linalg.solve(gram + jitter * torch.eye(gram.shape[1], device=gram.device), right)
     scale, *shift = (matrix.grid.rounded(part[..., None]) for part in solved.split(groups, dim=1))
-    return replace(matrix, scale=scale, shift=shift[0] if shift else None)
+    usable = scale > 0  # quantizers learn no others
+    return replace(
+        matrix,
+        scale=torch.where(usable, scale, matrix.scale),
+        shift=None if matrix.shift is None else torch.where(usable, shift[0], matrix.shift),
+    )
+
+
+def _by_group(basis: Float[Tensor, "m n"], second: Float[Tensor, "n n"], *, groups: int) -> Float[Tensor, "m groups n"]:
+    """Return, for each row b and group g, b E[x xᵀ] over the columns of the group alone."""
+    columns = basis.view(len(basis), groups, -1).transpose(0, 1)  # groups m size
+    return torch.bmm(columns, second.view(groups, -1, second.shape[1])).transpose(0, 1)
 
 
 def _with_best_codes(matrix: _Rounded) -> _Rounded:

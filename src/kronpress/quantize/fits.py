@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from pydantic import Field
-from transformers import PreTrainedModel
 
-from kronpress.families import window_of
 from kronpress.registry import Shelf
 from kronpress.validation import Checked
 
@@ -55,7 +53,3 @@ class Compensated(QuantizeFit):
     window: int | None = Field(default=None, ge=2)
     rounds: int = Field(default=2, ge=0)
     ridge: float = Field(default=1e-2, gt=0)
-
-    def window_of(self, model: PreTrainedModel) -> int:
-        """Return the tokens of a window."""
-        return window_of(model, self.window)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float
 from pydantic import SerializeAsAny, field_validator, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kronpress.activations import InputMoments, walk
@@ -18,12 +18,13 @@ from kronpress.activations.head import head_moment
 from kronpress.bars import Bar
 from kronpress.checkpoint import adopt, bytes_of, settle_ties
 from kronpress.errors import KronpressError
-from kronpress.families import layout
+from kronpress.families import layout, window_of
 from kronpress.layers import (
     FLOAT32,
     LayerSpec,
     QuantizedEmbedding,
     QuantizedLinear,
+    StructuredLayer,
     TensorFormat,
     matrices_of,
     packed,
@@ -37,9 +38,9 @@ from kronpress.quantizers import (
     TABLES,
     Scheme,
     Target,
-    input_examples,
     input_ranges,
     number_formats,
+    round_inputs,
     rounded_sites,
 )
 from kronpress.records import QuantizationRecord, QuantizedLayer
@@ -125,7 +126,7 @@ class Quantize(Scheme, Step):
         return self.inputs is not None and not self.inputs.leaves
 
     def _window(self, model: PreTrainedModel) -> int:
-        return (self.fit if isinstance(self.fit, Compensated) else Compensated()).window_of(model)
+        return window_of(model, self.fit.window if isinstance(self.fit, Compensated) else None)
 
     def _with_moments(self, bench: Workbench) -> Iterator[tuple[Target, Moment]]:
         """Go through the targets, each with the second moment of its inputs where the fit reads them."""
@@ -137,25 +138,27 @@ class Quantize(Scheme, Step):
         by_block: dict[int | None, list[Target]] = defaultdict(list)
         for target in targets:
             by_block[target.site.block].append(target)
-        head = head_moment(model, bench.training_windows(size=self._window(model), tokens=self.fit.tokens))
-        yield from ((target, _of_table(head, target, model)) for target in by_block[None])
+        windows = bench.training_windows(size=self._window(model), tokens=self.fit.tokens)
+        fitted = [target for target in by_block[None] if _is_fitted_to_head(target, model)]
+        head = head_moment(model, windows) if fitted else None
+        yield from ((target, _of_table(head, model) if target in fitted else None) for target in by_block[None])
 
         def wanted(block: int) -> list[InputMoments]:
-            paths = [target.site.path for target in by_block[block]]
-            return [InputMoments(path, layer=model.get_submodule(path)) for path in paths]
+            layers = {target.site.path: model.get_submodule(target.site.path) for target in by_block[block]}
+            return [InputMoments(path, layer=layer) for path, layer in layers.items() if not _has_factors(layer)]
 
-        windows = bench.training_windows(size=self._window(model), tokens=self.fit.tokens)
         for stop in walk(model, windows, wanted=wanted, description="quantize (compensated)"):
-            for target, moments in zip(by_block[stop.block], stop.statistics, strict=True):
-                yield target, moments.second_moment()
+            moments = iter(stop.statistics)
+            for target in by_block[stop.block]:
+                factors = _has_factors(model.get_submodule(target.site.path))
+                yield target, None if factors else next(moments).second_moment()
 
     def _quantized(
         self, model: PreTrainedModel, target: Target, moment: Moment, *, before: LayerSpec
     ) -> QuantizedLayer:
         """Put the matrices of a layer on their grid."""
         layer = target.layer(model)
-        plain = isinstance(layer, QuantizedLinear | QuantizedEmbedding)
-        dense = layer.weight.detach().clone() if plain and moment is not None else None
+        dense = None if moment is None else layer.weight.detach().clone()
         errors, sizes = [], []
         for matrix in list(matrices_of(layer)):
             coded = None
@@ -178,16 +181,11 @@ class Quantize(Scheme, Step):
 
     def _round_inputs(self, bench: Workbench) -> Mapping[str, Tensor]:
         """Round the inputs of the layers that are to have such; return what those are given for some text, by path."""
-        targets = [target for target in self.targets(bench.student) if target.rounding is not None]
-        if not targets:
+        if not self._rounds_inputs:
             return {}
-        layers = {target.site.path: target.layer(bench.student) for target in targets}
         size = self._window(bench.student)
         windows = bench.training_windows(size=size, tokens=_EXAMPLES * size)
-        examples = input_examples(bench.student, {"input_ids": windows}, list(layers))
-        for target in targets:
-            target.round_inputs(layers[target.site.path], example=examples.get(target.site.path))
-        return examples
+        return round_inputs(bench.student, self.targets(bench.student), {"input_ids": windows})
 
 
 def _form(model: PreTrainedModel, target: Target) -> LayerSpec:
@@ -196,16 +194,25 @@ def _form(model: PreTrainedModel, target: Target) -> LayerSpec:
     return form
 
 
-def _of_table(head: Moment, target: Target, model: PreTrainedModel) -> Moment:
-    """Return the second moment that errors of the output head's table are weighed by, None for other tables.
+def _has_factors(layer: nn.Module) -> bool:
+    return isinstance(layer, StructuredLayer) and not isinstance(layer, QuantizedLinear | QuantizedEmbedding)
+
+
+def _is_fitted_to_head(target: Target, model: PreTrainedModel) -> bool:
+    """Say whether a target is the table of the output head, with a quantizer that keeps codes that were found."""
+    role = "embedding" if model.config.tie_word_embeddings else "head"
+    storage, layer = target.storage, model.get_submodule(target.site.path)
+    return target.site.role == role and storage.grid().levels in storage.quantizer.keeps and not _has_factors(layer)
+
+
+def _of_table(head: Moment, model: PreTrainedModel) -> Moment:
+    """Return the second moment that errors of the output head's table are weighed by.
 
     The rows of a tied table are what enters the model as well: errors in all directions count as much there.
     """
-    tied = bool(model.config.tie_word_embeddings) and target.site.role == "embedding"
-    storage = target.storage
-    if head is None or not (tied or target.site.role == "head") or storage.grid().levels not in storage.quantizer.keeps:
-        return None
-    return head / head.diagonal().mean() + torch.eye(len(head), dtype=head.dtype, device=head.device) if tied else head
+    if head is None or not model.config.tie_word_embeddings:
+        return head
+    return head / head.diagonal().mean() + torch.eye(len(head), dtype=head.dtype, device=head.device)
 
 
 def _bits(form: LayerSpec) -> float:

@@ -13,14 +13,13 @@ from kronpress.quantizers.mse import LeastSquares
 from kronpress.quantizers.progress import keep_progress, take_progress
 from kronpress.quantizers.quantizer import BITS, QUANTIZERS, Quantizer
 from kronpress.quantizers.reported import input_ranges, number_formats, rounded_sites
-from kronpress.quantizers.scheme import TABLES, Scheme, Target
-from kronpress.quantizers.storage import FULL, Rounding, Storage
+from kronpress.quantizers.scheme import TABLES, Scheme, Target, round_inputs
+from kronpress.quantizers.storage import Rounding, Storage
 from kronpress.quantizers.training import TakeImportance, learned_names, learning, let_learn, take_importance
 from kronpress.quantizers.twn import TernaryWeights
 
 __all__ = [
     "BITS",
-    "FULL",
     "QUANTIZERS",
     "TABLES",
     "BinaryWeights",
@@ -46,6 +45,7 @@ __all__ = [
     "let_learn",
     "nearest",
     "number_formats",
+    "round_inputs",
     "rounded_sites",
     "take_importance",
     "take_progress",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kronpress.layers import Coded, Grid, Groups, Learned, Scales
 from kronpress.layers.grid import Levels
-from kronpress.quantizers.least_squares import Fit, Line, nearest, span
+from kronpress.quantizers.least_squares import Line, LineFit, nearest, span
 from kronpress.quantizers.quantizer import QUANTIZERS, Quantizer, Slope, mean_size, within
 from kronpress.quantizers.twn import THRESHOLD
 
@@ -56,7 +56,7 @@ class LossAware(Quantizer):
         if grid.levels in _FEW:
             return self._alternate(latent, grid, weights=weights, start=None)
         plain = self.codes(latent, grid, self.starts(latent, grid, None))
-        fit = Fit(latent, grid, weights=weights, narrow=True)
+        fit = LineFit(latent, grid, weights=weights, narrow=True)
         found = nearest(latent, grid, weights=weights, narrow=True, iterations=self.iterations)
         lines = [Line(found.scale, None), Line(plain.scale, None)]
         return fit.better(fit.descend(lines, iterations=self.iterations), lines[1])
@@ -66,11 +66,11 @@ class LossAware(Quantizer):
         yield latent, within(latent, None)
 
     def _alternate(self, latent: Groups, grid: Grid, *, weights: Groups, start: Scales | None) -> Coded:
-        fit = Fit(latent, grid, weights=weights, narrow=True)
+        fit = LineFit(latent, grid, weights=weights, narrow=True)
         return fit.coded(fit.descend(_starts(fit, start), iterations=self.iterations))
 
 
-def _starts(fit: Fit, start: Scales | None) -> Iterable[Line]:
+def _starts(fit: LineFit, start: Scales | None) -> Iterable[Line]:
     latent, grid = fit.groups, fit.grid
     if start is not None:
         return [Line(start, None), span(latent, grid)]

@@ -23,7 +23,7 @@ class Line(NamedTuple):
     shift: Scales | None
 
 
-class Fit:
+class LineFit:
     """Numbers w that are to be put on a grid, with weights d of their squared errors.
 
     Attributes:
@@ -127,7 +127,7 @@ def nearest(
 
     It is never above the error of the grid that reaches all numbers (`Grid.span`), group by group.
     """
-    fit = Fit(groups, grid, weights=weights, narrow=narrow)
+    fit = LineFit(groups, grid, weights=weights, narrow=narrow)
     return fit.better(fit.descend(widths(groups, grid), iterations=iterations), span(groups, grid))
 
 
@@ -136,16 +136,16 @@ def span(groups: Groups, grid: Grid) -> Line:
     return Line(*grid.span(groups))
 
 
-def widths(groups: Groups, grid: Grid, *, count: int = _WIDTHS, shrink: float = _SHRINK) -> Iterator[Line]:
+def widths(groups: Groups, grid: Grid) -> Iterator[Line]:
     """Go through the lines of grids that reach all numbers, and ever fewer of them."""
-    factors = [shrink**power for power in range(count)]
+    factors = [_SHRINK**power for power in range(_WIDTHS)]
     if grid.shift:
         scale, shift = grid.span(groups)
         assert shift is not None
         center = groups.mean(dim=-1, keepdim=True)
         yield from (Line(scale * factor, center + (shift - center) * factor) for factor in factors)
         return
-    low, high = groups.aminmax(dim=-1, keepdim=True)
+    low, high = groups.amin(dim=-1, keepdim=True), groups.amax(dim=-1, keepdim=True)
     reach = high / grid.numbers[-1]
     if grid.lowest < 0:
         reach = torch.maximum(reach, low / grid.lowest)

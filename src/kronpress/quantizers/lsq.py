@@ -26,7 +26,8 @@ class LearnedStep(Quantizer):
     gradient.
 
     Attributes:
-        init: where steps start: `mean`, as above, or `nearest`, where the squared error is least, as LSQ+ does.
+        init: where steps start: `mean`, as above, or `nearest`, where the squared error is least, as LSQ+ does
+            for inputs.
     """
 
     kind: ClassVar[str] = "lsq"

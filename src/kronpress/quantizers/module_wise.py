@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kronpress.layers import Coded, Grid, Groups, Learned
 from kronpress.layers.grid import Levels
-from kronpress.quantizers.least_squares import Fit, Line, nearest
+from kronpress.quantizers.least_squares import Line, LineFit, nearest
 from kronpress.quantizers.quantizer import QUANTIZERS, SMALLEST, Quantizer, Slope, levels_of, mean_size
 
 
@@ -44,7 +44,7 @@ class ModuleWise(Quantizer):
     def codes(self, latent: Groups, grid: Grid, learned: Learned) -> Coded:
         """Return the nearest codes of clipped numbers."""
         clip = learned["gamma"].clamp(min=SMALLEST) * mean_size(latent)
-        return Fit(latent, grid, narrow=True).coded(Line(clip / grid.numbers[-1], None))
+        return LineFit(latent, grid, narrow=True).coded(Line(clip / grid.numbers[-1], None))
 
     def slopes(self, latent: Groups, grid: Grid, learned: Learned, *, coded: Coded) -> Iterator[Slope]:
         """Give what the paper says."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +28,7 @@ from kronpress.layers import (
     scale_of,
     weight_of,
 )
+from kronpress.quantizers.examples import input_examples
 from kronpress.quantizers.storage import Rounding, Storage
 from kronpress.validation import Checked
 
@@ -96,6 +97,7 @@ class Target:
     """A site whose tensors go on a grid.
 
     Attributes:
+        site: where.
         storage: how its matrices are stored.
         rounding: how its inputs are rounded, if they are.
     """
@@ -116,16 +118,22 @@ class Target:
         assert isinstance(layer, StructuredLayer)
         return layer
 
+    @property
+    def needs_inputs(self) -> bool:
+        """Whether the rounding of its inputs begins from examples of them."""
+        return self.rounding is not None and not self.rounding.grid().dynamic
+
     def holds(self, matrix: Matrix) -> bool:
         """Say whether a matrix learns on this grid already, by the same quantizer."""
         tensor = matrix.quantized
         return tensor is not None and (tensor.grid, tensor.rule) == (self.storage.grid(), self.storage.quantizer)
 
     def rounds(self, layer: StructuredLayer) -> bool:
-        """Say whether a layer's inputs are rounded in this way already, or are not to be."""
-        inputs = layer.rounding
-        wanted = None if self.rounding is None else (self.rounding.grid(), self.rounding.quantizer)
-        return wanted is None or (inputs is not None and (inputs.grid, inputs.rule) == wanted)
+        """Say whether a layer's inputs are rounded in this way already."""
+        wanted, there = self.rounding, layer.rounding
+        if wanted is None or there is None:
+            return False
+        return (there.grid, there.rule) == (wanted.grid(), wanted.quantizer)
 
     def put(self, matrix: Matrix, *, coded: Coded | None = None) -> float:
         """Put a matrix on the grid, where it learns from now on; return ‖W − W'‖ / ‖W‖.
@@ -168,11 +176,35 @@ class Target:
             return
         inputs = RoundedInputs(self.rounding.grid())
         with _named(self.site.path):
-            if example is None and not inputs.grid.dynamic:
+            if example is None and self.needs_inputs:
                 raise KronpressError(f"{self.rounding.quantizer.kind} begins from inputs of a text; give one")
             seen = torch.zeros(1, 1) if example is None else example
             inputs.learn(self.rounding.quantizer, example=seen)
         layer.round_inputs(inputs)
+
+
+def round_inputs(model: PreTrainedModel, targets: Sequence[Target], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Round the inputs of layers that are to have such; what is rounded in this way already goes on learning.
+
+    Args:
+        model: with the targets.
+        targets: of a scheme.
+        batch: from what the model makes of it, the ranges begin.
+
+    Returns:
+        What each of these layers is given for the batch, by path: examples, or the smallest and the largest number.
+    """
+    layers = {target.site.path: target.layer(model) for target in targets if target.rounding is not None}
+    if not layers:
+        return {}
+    examples = input_examples(
+        model, batch, list(layers), whole={target.site.path for target in targets if target.needs_inputs}
+    )
+    for target in targets:
+        path = target.site.path
+        if path in layers and not target.rounds(layers[path]):
+            target.round_inputs(layers[path], example=examples.get(path))
+    return examples
 
 
 def _of_ours(there: nn.Module) -> StructuredLayer:

@@ -10,7 +10,7 @@ from kronpress.layers import Grid, InputGrid
 from kronpress.quantizers.quantizer import QUANTIZERS, Quantizer
 from kronpress.validation import Checked, parse_named
 
-FULL = 32.0
+_FULL = 32.0
 """The bits of numbers that are left as they are."""
 
 
@@ -26,7 +26,7 @@ class BitWidth(Checked):
     by_bits: ClassVar[dict[float, str]] = {}
     otherwise: ClassVar[str]
 
-    bits: float = Field(gt=0, le=FULL)
+    bits: float = Field(gt=0, le=_FULL)
     quantizer: SerializeAsAny[Quantizer]
     shift: bool | None = None
 
@@ -53,7 +53,7 @@ class BitWidth(Checked):
     @property
     def leaves(self) -> bool:
         """Whether the numbers stay as they are."""
-        return self.bits == FULL
+        return self.bits == _FULL
 
     def grid(self) -> Grid:
         """Return the grid."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kronpress.finetune.augment import Augment, Augmentation
-from kronpress.finetune.augment.candidates import WholeWords
+from kronpress.finetune.augment.word_source import WholeWords
 from kronpress.finetune.augment.words import Word
 from kronpress.tasks import Example
 from tests.finetune.words import word_tokenizer

@@ -13,7 +13,7 @@ from kronpress.evaluate import footprint
 from kronpress.export import EXPORTERS, Exporter, GgufExporter
 
 
-def export(model: str, out: Path, *, format: str, tolerance: float, type: str | None) -> None:
+def export(model: str, out: Path, *, format: str, tolerance: float | None, type: str | None) -> None:
     """Write a compressed model in another form, and say how equal it is."""
     exporter = _exporter(format, tolerance, type)
     exporter.require(out)
@@ -22,13 +22,17 @@ def export(model: str, out: Path, *, format: str, tolerance: float, type: str | 
     done = exporter.write(opened, out, tokenizer=tokenizer)
     before = footprint(opened).parameters
     typer.echo(f"{done.done}: {before:,} parameters became {done.parameters:,}")
-    typer.echo(f"{done.proof(tolerance=tolerance)}\nmodel:  {out}")
+    typer.echo(f"{done.proof(tolerance=exporter.tolerance)}\nmodel:  {out}")
 
 
-def _exporter(format: str, tolerance: float, type: str | None) -> Exporter:
+def _exporter(format: str, tolerance: float | None, type: str | None) -> Exporter:
     kind = EXPORTERS[format]
     if issubclass(kind, GgufExporter):
-        return kind(tolerance, type)
+        if tolerance is not None:
+            raise KronpressError(
+                f"--tolerance {tolerance:g} is for --format dense and folded, which compare outputs; leave it out"
+            )
+        return kind(type=type)
     if type is not None:
         raise KronpressError(f"--type {type} is for --format gguf; leave it out, or set that format")
-    return kind(tolerance)
+    return kind() if tolerance is None else kind(tolerance)

@@ -23,10 +23,11 @@ from kronpress.export.gguf.tensors import TABLE, GgufTensor, gguf_tensors
 from kronpress.export.gguf.types import GgufType, gguf_type
 from kronpress.export.gguf.vocabulary import Vocabulary, vocabulary_of
 from kronpress.export.plain import base_config
-from kronpress.layers import rounded_inputs
+from kronpress.layers import RoundedInputs, rounded_inputs
 
 _OWN_TYPES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
 _HEADER_BYTES = 2**25  # tokens and merges
+_BYTE = 256  # levels of 8 bits, whose rounding changes little
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,12 @@ class GgufExporter(Exporter):
         float32.
 
         Raises:
-            KronpressError: GGUF has no architecture for the model, no place for one of its tensors, or no type that
-                holds one; or the file cannot be written.
+            KronpressError: GGUF has no architecture for the model, no place for one of its tensors, no type that holds
+                one, or no way to say that inputs are rounded below 8 bits; or the file cannot be written.
         """
         path, library = Path(folder), _library()
         self.require(path)
+        _require_inputs(model)
         config = base_config(model)
         architecture = architecture_of(config)
         kind = gguf_type(self.type or _OWN_TYPES[model.dtype])
@@ -112,6 +114,16 @@ class GgufExporter(Exporter):
             error = _write(writer, partial, tensors)
         notes = tuple(_notes(model, architecture, vocabulary))
         return GgufExport(path, _done(tensors, kind), _count(tensors), tensor_bytes, error, notes)
+
+
+def _require_inputs(model: PreTrainedModel) -> None:
+    """Refuse a model that computes something else without the rounding of its inputs."""
+    for path, module in model.named_modules():
+        if isinstance(module, RoundedInputs) and module.grid.base < _BYTE:
+            raise KronpressError(
+                f"{path.removesuffix('.inputs')} rounds its inputs to {module.grid.levels}, which a GGUF file cannot "
+                "say; export a model whose inputs have 8 bits, or are not rounded"
+            )
 
 
 def _library() -> Any:

@@ -27,7 +27,7 @@ class _Rounded(NamedTuple):
 
 
 def round_as_gguf(weight: Float[Tensor, "rows columns"], name: str, *, place: str = "the matrix") -> Coded:
-    """Return the codes and scales that GGUF's reference quantizer gives a matrix, in the terms of `GRIDS[name]`.
+    """Return the codes and scales that GGUF's reference quantizer gives a matrix, in the terms of `GGUF_GRIDS[name]`.
 
     The scale is chosen in float32 and the codes are found with it; only then it is rounded to float16. `Grid.codes` on
     the rounded scale may give another code to a number that lies halfway.

@@ -32,7 +32,7 @@ from kronpress.layers import (
 Numbers = Tensor | QuantizedTensor
 
 _FULL = TYPES["f32"]
-_KEPT = ("position_embd.weight", "token_types.weight")  # llama.cpp stores them in float32
+_KEPT = ("position_embd.weight", "token_types.weight")  # llama.cpp adds them as they are, and quantizes neither
 _FLOATS = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 _ROTATED = (".attn_q.", ".attn_k.")
 OUTPUT, TABLE = "output.weight", "token_embd.weight"
@@ -169,6 +169,8 @@ def gguf_tensors(
 def _written(
     name: str, numbers: Numbers, kind: GgufType, *, place: str, architecture: Architecture, config: Any
 ) -> GgufTensor:
+    if name in _KEPT and isinstance(numbers, QuantizedTensor):
+        numbers = numbers()
     rotated = None
     if architecture.pairs_rotary and any(part in name for part in _ROTATED):
         rotated = config.num_attention_heads if ".attn_q." in name else config.num_key_value_heads

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from kronpress.errors import KronpressError, did_you_mean, shown
-from kronpress.layers import GRIDS, Grid
+from kronpress.layers import GGUF_GRIDS, Grid
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class GgufType:
     @property
     def grid(self) -> Grid | None:
         """Where the numbers lie; None where each is written by itself."""
-        return GRIDS.get(self.name)
+        return GGUF_GRIDS.get(self.name)
 
     @property
     def bits(self) -> float:

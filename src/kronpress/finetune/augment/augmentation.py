@@ -16,10 +16,10 @@ from transformers import PreTrainedModel
 from kronpress import processes
 from kronpress.bars import Bar
 from kronpress.checkpoint import files
-from kronpress.finetune.augment.candidates import Candidates
 from kronpress.finetune.augment.masked import MaskedModel
 from kronpress.finetune.augment.neighbors import Neighbors
 from kronpress.finetune.augment.options import Augment
+from kronpress.finetune.augment.word_source import WordSource
 from kronpress.finetune.augment.words import Word, replaceable, replaced
 from kronpress.tasks import Example, without
 
@@ -50,7 +50,7 @@ class Augmentation:
     """
 
     options: Augment
-    sources: Sequence[Candidates]
+    sources: Sequence[WordSource]
     seed: int
 
     @classmethod
@@ -69,7 +69,7 @@ class Augmentation:
         Raises:
             KronpressError: what they name is no masked language model, or has too few words.
         """
-        sources: list[Candidates] = [Neighbors(model, tokenizer)]
+        sources: list[WordSource] = [Neighbors(model, tokenizer)]
         if options.model is not None:
             sources.insert(0, MaskedModel(options.model, device))
         what = "the recipe's model" if options.model is None else f"'{options.model}'"

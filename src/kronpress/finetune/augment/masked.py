@@ -16,7 +16,7 @@ from kronpress.checkpoint import load_with_tokenizer
 from kronpress.checkpoint.digests import weights_digest
 from kronpress.errors import KronpressError
 from kronpress.families import position_limit, vocabulary_size
-from kronpress.finetune.augment.candidates import WholeWords, without_itself
+from kronpress.finetune.augment.word_source import WholeWords, without_itself
 from kronpress.finetune.augment.words import Word
 from kronpress.precision import mixed_precision
 from kronpress.tasks import Feature, collate

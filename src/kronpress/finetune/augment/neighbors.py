@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from kronpress.bars import Bar
 from kronpress.checkpoint.digests import tensors_digest
 from kronpress.families import vocabulary_size
-from kronpress.finetune.augment.candidates import WholeWords, single_tokens, without_itself
+from kronpress.finetune.augment.word_source import WholeWords, single_tokens, without_itself
 from kronpress.finetune.augment.words import Word
 
 _CHUNK = 2**25  # similarities that are in memory at once

@@ -11,7 +11,7 @@ from kronpress.finetune.augment.words import Word, may_stand
 
 
 @runtime_checkable
-class Candidates(Protocol):
+class WordSource(Protocol):
     """Names words that may stand for others."""
 
     vocabulary: WholeWords
