@@ -33,7 +33,7 @@ class TaskPlan:
         baselines: other models or losses, by name.
         max_length: tokens of an example; by default what the task says.
         cache_max_bytes: what the teacher's activations may take on disk.
-        augment: how student and baselines get more examples, or None.
+        augment: how student, baselines and stages get more examples, or None.
         stages: further trainings at fewer bits, by name, each after the one that it starts from.
     """
 

@@ -62,8 +62,8 @@ class Finetune(TrainingStep):
         baselines: other models or losses under names of their own, for comparison.
         stages: further trainings of the student, by names of their own: each puts its numbers on grids of fewer bits
             and begins from the best epoch of another; where none begins from the student, that is not trained.
-        augment: copies of the training examples with words replaced, which student and baselines read as well and the
-            teacher does not; none by default.
+        augment: copies of the training examples with words replaced, which student, baselines and stages read as well
+            and the teacher does not; none by default.
         also: data outside of the distribution to score on: names of tasks without training data of their own, and where
             they are.
         max_length: tokens of an example; by default what the task says.
