@@ -73,8 +73,8 @@ def quantize(
 ) -> None:
     """Put the weights of a model on a grid of a few bits, without training; --data TEXT loses much less."""
     fields = _fields(data, held_out) | {"model": model}
-    size = int(group) if group.isdecimal() else group
-    work.run.quantize(out, bits, tables, group=size, shift=shift, fields=fields, resume=resume)
+    scales = {"group": int(group) if group.isdecimal() else group} | ({"shift": True} if shift else {})
+    work.run.quantize(out, bits, tables, scales=scales, fields=fields, resume=resume)
 
 
 def _fields(data: str | None, held_out: str | None) -> dict[str, Any]:

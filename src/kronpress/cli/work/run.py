@@ -24,17 +24,9 @@ def run(recipe: str, out: Path | None, *, overrides: Sequence[str], fields: dict
 
 
 def quantize(
-    out: Path,
-    bits: float,
-    tables: float | None,
-    *,
-    group: int | str,
-    shift: bool,
-    fields: dict[str, Any],
-    resume: bool,
+    out: Path, bits: float, tables: float | None, *, scales: dict[str, Any], fields: dict[str, Any], resume: bool
 ) -> None:
     """Put a model on grids in a folder inside of `out`, with checkpoint and report at the top of `out`."""
-    scales = {"group": group} | ({"shift": True} if shift else {})
     wide = bits if tables is None else tables
     step = {"step": "quantize", "weights": {"bits": bits, **scales}, "tables": {"bits": wide, **scales}}
     steps = [step | {"fit": "compensated"}, {"step": "evaluate"}] if "data" in fields else [step]
