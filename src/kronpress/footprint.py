@@ -26,7 +26,7 @@ from kronpress.layers import (
     TensorSpec,
     require_same_place,
     spec_of,
-    structured_layers,
+    stored_numbers,
 )
 from kronpress.plan import Plan
 from kronpress.records import Footprint
@@ -171,7 +171,7 @@ def _measured(model: PreTrainedModel, *, folder: Path | None) -> _Inventory:
     """Take the inventory of a model that is there."""
     head = model.get_output_embeddings()
     return _Inventory(
-        parameters=_stored(model),
+        parameters=stored_numbers(model),
         bytes=sum(tensor.numel() * tensor.element_size() for tensor in _tensors(model)),
         bytes_on_disk=None if folder is None else _bytes_on_disk(folder),
         layers={path: form for path, layer in _computing_layers(model, set()) if (form := spec_of(layer)) is not None},
@@ -188,20 +188,6 @@ def _tensors(module: nn.Module) -> Iterator[Tensor]:
 
 def _shares(head: nn.Module, embedding: nn.Module) -> bool:
     return bool({id(tensor) for tensor in _tensors(head)} & {id(tensor) for tensor in _tensors(embedding)})
-
-
-def _stored(model: nn.Module) -> int:
-    """Count the numbers stored; a layer that packs its weights into buffers says itself how many they are."""
-    packed = {
-        tuple(id(buffer) for buffer in layer.buffers()): layer.parameter_count - _parameter_count(layer)
-        for layer in structured_layers(model).values()
-        if any(True for _ in layer.buffers())
-    }
-    return _parameter_count(model) + sum(packed.values())
-
-
-def _parameter_count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _computing_layers(module: nn.Module, seen: set[nn.Module], path: str = "") -> Iterator[tuple[str, nn.Module]]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import torch
 from jaxtyping import Int
 from torch import Tensor
 from tqdm import tqdm
@@ -57,6 +58,7 @@ class Workbench:
         folder: the step's own folder, for what it needs to resume.
         measurements: file with what was measured of the dense model, so that it is measured once per run.
         seed: of this step.
+        dtype: number format of the parameters of the finished model; steps compute in float32.
         notes: what is to be told of the text as the steps have read it.
     """
 
@@ -68,6 +70,7 @@ class Workbench:
     folder: Path
     measurements: Path | None = None
     seed: int = 0
+    dtype: torch.dtype = torch.float32
     notes: list[str] = field(default_factory=list)
 
     @property

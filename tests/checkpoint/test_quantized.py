@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from kronpress import KronpressError
 from kronpress.adapters import lora_config
-from kronpress.checkpoint import adopt, load, save, verify
-from kronpress.layers import quantized_tensors
+from kronpress.checkpoint import Probe, adopt, load, save, structured_layers, verify
+from kronpress.families import replace_module
+from kronpress.footprint import footprint
+from kronpress.layers import quantized_tensors, rounded_inputs
 from kronpress.quantizers import let_learn
 from tests.checkpoint.test_ecosystem import trainer
 from tests.quantizers.test_scheme import put, scheme_of
@@ -69,7 +72,8 @@ def test_a_device_map_puts_it_elsewhere(place: str, folder: Path, tmp_path: Path
 def test_packed_it_trains_what_is_left_and_learning_it_trains_all(folder: Path, tmp_path: Path) -> None:
     packed = AutoModelForCausalLM.from_pretrained(folder)
     before = {name: value.clone() for name, value in packed.state_dict().items()}
-    trainer(packed, tmp_path / "packed").train()
+    with pytest.warns(UserWarning, match="tensors are codes, which do not learn"):
+        trainer(packed, tmp_path / "packed").train()
     after = packed.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before if name.endswith(("packed", "scale")))
     assert any(not torch.equal(before[name], after[name]) for name in before)
@@ -141,3 +145,109 @@ def test_another_grid_in_the_config_is_found(folder: Path) -> None:
 def test_its_vocabulary_is_not_resized(folder: Path) -> None:
     with pytest.raises(KronpressError, match="factors or codes whose shapes fix its rows"):
         load(folder).resize_token_embeddings(300)
+
+
+def test_a_training_of_codes_resumes_and_returns_to_the_best(folder: Path, tmp_path: Path) -> None:
+    def learning() -> PreTrainedModel:
+        model = load(folder)
+        let_learn(model)
+        return model
+
+    whole = learning()
+    trainer(whole, tmp_path / "run", save_steps=2).train()
+    again = learning()
+    trainer(again, tmp_path / "run", save_steps=2).train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    assert {key for key in whole.state_dict() if key.endswith("latent")}
+    for key, tensor in whole.state_dict().items():
+        assert torch.equal(again.state_dict()[key], tensor), key
+    best = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 2, "save_steps": 2}
+    trainer(learning(), tmp_path / "best", **best).train()
+
+
+@pytest.mark.filterwarnings("ignore:.*are codes")
+def test_a_training_of_codes_does_not_resume_from_codes_alone(folder: Path, tmp_path: Path) -> None:
+    trainer(load(folder), tmp_path / "run", save_steps=2).train()
+    model = load(folder)
+    let_learn(model)
+    with pytest.raises(KronpressError, match="holds codes alone, and this model learns"):
+        trainer(model, tmp_path / "other").train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+
+
+@pytest.mark.parametrize("bits", [8, 4, 1])
+def test_rounded_inputs_do_not_shake_the_probe(bits: int, tmp_path: Path) -> None:
+    """Machines add in other orders, and number formats round: a grid makes whole steps of that."""
+    model = put(tiny_llama(), scheme_of(weights=4, inputs={"bits": bits, "quantizer": "mse"}))
+    folder = save(adopt(model.eval()), tmp_path / "model")
+    assert load(folder, dtype=torch.bfloat16).dtype == torch.bfloat16
+    shaken, probe = load(folder), Probe.read(folder)
+    assert probe is not None
+    with torch.no_grad():
+        for parameter in shaken.parameters():
+            parameter.mul_(1 + 1e-6)
+    assert probe.deviation(shaken) < 1e-3
+    assert not any(part.idle for part in rounded_inputs(shaken)), "it rounds again after that"
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_head_that_is_tied_no_more_is_saved(whole: bool, folder: Path, tmp_path: Path) -> None:
+    model = load(folder)
+    if whole:
+        model.set_input_embeddings(torch.nn.Embedding(*model.get_input_embeddings().weight.shape))
+    else:
+        head = model.get_output_embeddings()
+        head.table = copy.deepcopy(head.table)
+        model.config.tie_word_embeddings = False
+    expected = logits(model)
+    assert torch.equal(logits(load(save(model, tmp_path / "untied"))), expected)
+
+
+def test_a_model_made_dense_again_is_a_plain_one(tmp_path: Path) -> None:
+    model = adopt(put(tiny_llama(), scheme_of(weights={"bits": 3, "group": 8}, tables=4)).eval())
+    expected = logits(model)
+    for path, layer in structured_layers(model).items():
+        replace_module(model, path, module=layer.to_dense())
+    model.save_pretrained(tmp_path / "by itself")
+    for place in (save(model, tmp_path / "dense"), tmp_path / "by itself"):
+        opened = AutoModelForCausalLM.from_pretrained(place)
+        assert not type(opened).__name__.startswith("Kronpress")
+        torch.testing.assert_close(logits(opened), expected)
+
+
+def test_a_model_with_adapters_inside_is_not_saved(folder: Path, tmp_path: Path) -> None:
+    peft, model = pytest.importorskip("peft"), load(folder)
+    peft.get_peft_model(model, lora_config(model, r=2))
+    with pytest.raises(KronpressError, match="holds adapters of peft"):
+        save(model, tmp_path / "adapted")
+    assert not (tmp_path / "adapted").exists()
+
+
+def test_outputs_that_are_not_finite_are_not_saved(model: PreTrainedModel, tmp_path: Path) -> None:
+    name, norm = next((name, part) for name, part in model.named_parameters() if "norm" in name or "ln" in name)
+    norm.data[0] = float("nan")
+    with pytest.raises(KronpressError, match=f"outputs are not finite: {name} holds NaN"):
+        save(model, tmp_path / "broken")
+    assert not (tmp_path / "broken").exists()
+
+
+@pytest.mark.parametrize("unpack", [False, True])
+def test_numbers_behind_codes_are_not_written_into(unpack: bool, folder: Path) -> None:
+    model = load(folder, unpack=unpack)
+    layer = next(layer for path, layer in structured_layers(model).items() if "mlp" in path)
+    expected = logits(model)
+    layer.weight.mul_(0)
+    with pytest.raises(KronpressError, match="were written into, which leaves its codes as they are"):
+        layer.weight.sum()
+    assert torch.equal(logits(model), expected)
+
+
+def test_numbers_behind_codes_count(folder: Path) -> None:
+    model = load(folder)
+    assert model.num_parameters() == footprint(model).parameters == footprint(load(folder, unpack=True)).parameters
+    assert model.num_parameters(only_trainable=True) < model.num_parameters() / 10
+
+
+def test_what_learns_is_cast(folder: Path) -> None:
+    model = load(folder)
+    expected = logits(model)
+    let_learn(model)
+    torch.testing.assert_close(logits(model.half()).float(), expected, atol=0.15, rtol=0.1)

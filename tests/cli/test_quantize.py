@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
@@ -12,7 +15,7 @@ from kronpress.checkpoint import verify
 from kronpress.cli import app
 from kronpress.errors import KronpressError
 from kronpress.layers import QuantizedEmbedding, quantized_tensors
-from tests.tiny import TEXT, save_tiny
+from tests.tiny import TEXT, save_tiny, tiny_llama
 
 
 def quantize(*arguments: object) -> str:
@@ -33,6 +36,18 @@ def test_a_model_is_quantized_in_one_command(tmp_path: Path) -> None:
     }
     assert isinstance(opened.get_input_embeddings(), QuantizedEmbedding)
     assert "<svg" in (tmp_path / "small" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_sizes_are_those_of_the_files_in_the_number_format_of_the_source(dtype: torch.dtype, tmp_path: Path) -> None:
+    source = save_tiny(tmp_path / "model", tiny_llama().to(dtype))
+    quantize(source, "--bits", 4, "--group", 8, "--out", tmp_path / "small")
+    (report,) = (tmp_path / "small").glob("**/steps/00-quantize/report.json")
+    record = json.loads(report.read_text())["record"]
+    before, after = sum(record["parts_before"].values()), sum(record["parts"].values())
+    files = [source / "model.safetensors", tmp_path / "small" / "kronpress.safetensors"]
+    sizes = [sum(tensor.nbytes for tensor in load_file(path).values()) for path in files]
+    assert [before, after] == sizes
 
 
 def _own(layer: object) -> list[object]:

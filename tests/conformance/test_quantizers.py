@@ -132,6 +132,15 @@ def test_numbers_beyond_the_format_of_scales_are_refused(quantizer: Quantizer) -
 
 
 @QUANTIZER
+def test_numbers_below_the_format_of_scales_are_refused(quantizer: Quantizer) -> None:
+    grid = next(grids(quantizer)).model_copy(update={"scale": "float16"})
+    with pytest.raises(KronpressError, match="numbers up to 1e-07 need finer scales than float16; set scale"):
+        quantizer.begin(torch.full((1, 1, 4), 1e-7), grid, None)
+    finer = grid.model_copy(update={"scale": "bfloat16"})
+    quantizer.begin(torch.full((1, 1, 4), 1e-7), finer, None)
+
+
+@QUANTIZER
 def test_levels_that_it_can_not_do_are_refused_with_those_who_can(quantizer: Quantizer) -> None:
     for levels, shift in itertools.product(LEVELS, (False, True)):
         grid = Grid(levels=levels, shift=shift, group="row")

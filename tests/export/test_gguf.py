@@ -233,6 +233,12 @@ def test_rounded_inputs_and_a_missing_tokenizer_are_told(tmp_path: Path) -> None
     assert GgufFile(done.file).fields["tokenizer.ggml.model"] == "no_vocab"
 
 
+def test_numbers_in_double_precision_become_single(tmp_path: Path) -> None:
+    model = small_llama()
+    done = export(model.double(), tmp_path)
+    assert {tensor.kind for tensor in GgufFile(done.file).tensors.values()} == {"f32"}
+
+
 def test_inputs_below_eight_bits_are_refused(tmp_path: Path) -> None:
     model = quantized(small_llama(), {"up_proj": GGUF_GRIDS["q8_0"]})
     model.model.layers[0].mlp.up_proj.round_inputs(RoundedInputs(InputGrid(levels="int4", dynamic=True)))

@@ -50,7 +50,7 @@ def test_stages_stand_in_the_table_and_open_as_packed_models(build: Any, data: P
         assert footprint(opened).parameters == row.footprint.parameters
     assert not (folder / ".work").exists()
     widths = [row.formats and (row.formats.weights.bits, row.formats.inputs) for row in task.models]
-    assert widths == [None, (8, None), (2, None), (2, NumberFormat(8, "minmax", "tensor")), (1, None)]
+    assert widths == [None, (8, None), (1.58, None), (1.58, NumberFormat(8, "minmax", "tensor")), (1, None)]
     assert [bool(row.inputs) for row in task.models] == [False, False, False, True, False]
 
 

@@ -35,5 +35,5 @@ def test_it_is_refused_with_the_remedy(fields: dict[str, Any], message: str, tmp
 def test_what_is_factored_is_not_pruned(sites: str, tmp_path: Path) -> None:
     work = bench(tiny_llama(), tmp_path)
     Factorize(form={"name": "kronecker", "right": (1, 2)}, sites=sites).run(work)
-    with pytest.raises(KronpressError, match=r"layers\.0\.mlp\.\w+_proj has been factorized already; prune first"):
+    with pytest.raises(KronpressError, match=r"layers\.0\.mlp\.\w+_proj has factors or codes already; prune first"):
         Prune().run(work)

@@ -8,6 +8,7 @@ import torch
 from kronpress.layers import is_learning
 from kronpress.quantizers import Scheme, input_examples, input_ranges, number_formats, rounded_sites
 from kronpress.records import NumberFormat, NumberFormats
+from tests.quantizers.test_scheme import put
 from tests.tiny import some_ids, tiny_bert
 
 UP, DOWN = "bert.encoder.layer.0.intermediate.dense", "bert.encoder.layer.0.output.dense"
@@ -25,7 +26,15 @@ UP, DOWN = "bert.encoder.layer.0.intermediate.dense", "bert.encoder.layer.0.outp
     ],
 )
 def test_formats_name_bits_and_quantizers(fields: dict[str, object], formats: NumberFormats) -> None:
-    assert number_formats(Scheme.model_validate(fields)) == formats
+    assert number_formats(put(tiny_bert(), Scheme.model_validate(fields))) == formats
+
+
+def test_formats_are_those_of_the_model_whatever_the_last_scheme_left() -> None:
+    model = put(tiny_bert(), Scheme.model_validate({"weights": 4, "inputs": 8}))
+    formats = number_formats(put(model, Scheme.model_validate({"weights": 32, "tables": 8})))
+    assert formats == NumberFormats(
+        NumberFormat(4, "mse", "row"), NumberFormat(8, "mse", "row"), NumberFormat(8, "minmax", "tensor")
+    )
 
 
 @pytest.mark.parametrize("quantizer", ["lsq", "minmax"])

@@ -151,6 +151,25 @@ def test_what_is_skipped_stays_dense() -> None:
     assert isinstance(model.get_submodule("model.layers.0.mlp.up_proj"), QuantizedLinear)
 
 
+@pytest.mark.parametrize("skip", ["head", "embedding"])
+def test_a_tied_head_that_is_skipped_keeps_its_table(skip: str) -> None:
+    model = put(tiny_llama(), scheme_of(weights=1, skip=skip))
+    assert isinstance(model.get_output_embeddings(), torch.nn.Linear)
+    assert isinstance(model.get_input_embeddings(), torch.nn.Embedding)
+    assert all(isinstance(block.mlp.up_proj, QuantizedLinear) for block in model.model.layers)
+
+
+def test_a_decoder_sees_no_later_tokens_by_the_rounding_of_its_inputs() -> None:
+    with pytest.raises(KronpressError, match="tells a decoder of later tokens; set group: row"):
+        scheme_of(weights=4, inputs={"bits": 8, "group": "tensor"}).targets(tiny_llama())
+    model, ids = put(tiny_llama(), scheme_of(weights=4, inputs=8)).eval(), some_ids()
+    other = ids.clone()
+    other[:, 6:] = 7
+    torch.testing.assert_close(logits(model, other)[:, :6], logits(model, ids)[:, :6], atol=1e-6, rtol=1e-6)
+    found = {target.rounding.group for target in scheme_of(weights=4, inputs=8).targets(tiny_bert()) if target.rounding}
+    assert found == {"tensor"}, "an encoder sees all tokens"
+
+
 def test_a_group_that_does_not_divide_names_the_layer() -> None:
     with pytest.raises(KronpressError, match=r"embed_tokens: groups of 64 do not divide rows of 16; set group to row"):
         scheme_of(weights={"bits": 4, "group": 64}).require(tiny_llama())

@@ -1,4 +1,4 @@
-"""Adapters that reach the dense layers of a model alone, told when the training begins."""
+"""What a training passes by: layers that no adapter reaches, and codes. It is told when the training begins."""
 
 from __future__ import annotations
 
@@ -10,23 +10,36 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from kronpress.layers import FactoredEmbedding, FactoredHead, StructuredLayer
+from kronpress.layers import FactoredEmbedding, FactoredHead, StructuredLayer, is_learning, quantized_tensors
 
 
 def watchful_train(base: type[PreTrainedModel]) -> Callable[..., Any]:
-    """Return the `train` of a model class that warns, once, where adapters of peft reach no layer with factors."""
+    """Return the `train` of a model class that warns, once, where adapters of peft or gradients reach no layer."""
 
     def train(self: Any, mode: bool = True) -> Any:
-        if mode and not vars(self).get("_adapters_were_seen"):
-            seen = _look(self)
+        if mode and not vars(self).get("_was_looked_at"):
+            seen = _look_for_adapters(self) or _look_for_codes(self)
             for part in (part for part in self.modules() if isinstance(part, PreTrainedModel)):
-                vars(part)["_adapters_were_seen"] = seen  # of the models inside of this one as well
+                vars(part)["_was_looked_at"] = seen  # of the models inside of this one as well
         return base.train(self, mode)
 
     return train
 
 
-def _look(model: nn.Module) -> bool:
+def _look_for_codes(model: nn.Module) -> bool:
+    """Return whether numbers are codes that cannot learn, having warned of them."""
+    codes = list(quantized_tensors(model))
+    if not codes or is_learning(model):
+        return False
+    warnings.warn(
+        f"{len(codes)} tensors are codes, which do not learn: only norms, biases and the like are trained; call "
+        "kronpress.quantizers.let_learn(model) first",
+        stacklevel=3,
+    )
+    return True
+
+
+def _look_for_adapters(model: nn.Module) -> bool:
     """Return whether there are adapters, having warned where they reach no layer with factors."""
     tuners: Any = sys.modules.get("peft.tuners.tuners_utils")
     if tuners is None:

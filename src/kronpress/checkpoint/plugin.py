@@ -44,6 +44,7 @@ from kronpress.layers import (
     is_learning,
     packed,
     require_fit,
+    stored_numbers,
     structured_layers,
 )
 
@@ -146,6 +147,12 @@ class KronpressModel(PreTrainedModel):
         **options: Any,
     ) -> None:
         """Save as transformers does, the weights under their own name; what was swapped is written as it is now."""
+        if not structured_layers(self):
+            plain: Any = adopt(self)
+            plain.save_pretrained(
+                save_directory, is_main_process, state_dict, push_to_hub, max_shard_size, variant, *more, **options
+            )
+            return
         if variant is not None:
             raise KronpressError("a model with structured layers is saved without a variant; leave `variant` out")
         adapters = getattr(self, "_hf_peft_config_loaded", False)  # which are saved alone
@@ -167,12 +174,21 @@ class KronpressModel(PreTrainedModel):
             sent = {name: options[name] for name in _HUB_OPTIONS if name in options}
             self.push_to_hub(options.get("repo_id", Path(save_directory).name), max_shard_size=max_shard_size, **sent)
 
+    @override
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """Count as transformers does, and the numbers behind codes; those that are trained are parameters alone."""
+        if only_trainable:
+            return super().num_parameters(only_trainable, exclude_embeddings)
+        left_out = stored_numbers(self.get_input_embeddings()) if exclude_embeddings else 0
+        return stored_numbers(self) - left_out
+
     def take_weights(self, tensors: dict[str, Any], *, place: str) -> None:
         """Load the tensors of a checkpoint folder.
 
         Raises:
             KronpressError: one of them is missing or not read.
         """
+        share_tied_factors(self)  # what learns has other tensors than what is packed
         missing, unread = self.load_state_dict(tensors, strict=False)
         shared = {*self.all_tied_weights_keys, *(self._keys_to_ignore_on_save or ())}
         faults = [f"lacks the weight '{key}'" for key in missing if key not in shared]
@@ -220,10 +236,11 @@ def _path_in(model: PreTrainedModel, path: str) -> str | None:
 def adopt(model: PreTrainedModel) -> PreTrainedModel:
     """Make `save_pretrained` and `Trainer` treat a model with swapped leaves as a kronpress checkpoint.
 
-    A model without structured layers is left as it is: it is saved as a plain checkpoint.
+    A model without structured layers is a plain one, and is saved as such.
     """
     layers = structured_layers(model)
     if not layers:
+        _release(model)
         return model
     share_tied_factors(model)
     for part in model.modules():  # the base model inside of it can be saved too
@@ -236,6 +253,20 @@ def adopt(model: PreTrainedModel) -> PreTrainedModel:
     adopted.is_quantized = True
     adopted.quantization_method = METHOD
     return model
+
+
+def _release(model: PreTrainedModel) -> None:
+    """Make a model of ours, none of whose leaves is swapped any more, one of transformers again."""
+    for part in model.modules():
+        if isinstance(part, KronpressModel):
+            part.__class__ = type(part).__mro__[2]
+            config: Any = part.config
+            if type(config) in _CONFIGS.values():
+                config.__class__ = _base_of(type(config))
+                config.model_type = type(config).model_type
+            for owner, name in ((config, "quantization_config"), (part, "hf_quantizer"), (part, "quantization_method")):
+                vars(owner).pop(name, None)
+            vars(part)["is_quantized"] = False
 
 
 def model_class(base: type[PreTrainedModel]) -> type[PreTrainedModel]:

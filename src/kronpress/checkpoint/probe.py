@@ -1,4 +1,7 @@
-"""A probe: inputs and the outputs they must give, kept beside the weights."""
+"""A probe: inputs and the outputs they must give, kept beside the weights.
+
+Layers that round their inputs pass them as they are: a grid makes steps of the order of sums, in which machines differ.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from transformers import PreTrainedModel
 
 from kronpress.checkpoint import files
 from kronpress.errors import KronpressError
+from kronpress.layers import unrounded
 
 FILE = "kronpress_probe.safetensors"
 _COLUMNS = 1024
@@ -71,17 +75,31 @@ class Probe:
 
 
 def take_probe(model: PreTrainedModel, *, tokens: int = _TOKENS) -> Probe:
-    """Ask the model for its outputs on an even choice of token ids."""
+    """Ask the model for its outputs on an even choice of token ids.
+
+    Raises:
+        KronpressError: some are NaN or infinite.
+    """
     vocabulary = int(model.config.vocab_size)
     ids = torch.linspace(0, vocabulary - 1, tokens + 2)[1:-1].long()[None]
-    return Probe(ids, _outputs(model, ids))
+    outputs = _outputs(model, ids)
+    if not outputs.isfinite().all():
+        named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        first = next((name for name, tensor in named.items() if not tensor.isfinite().all()), None)
+        raise KronpressError(
+            "the model's outputs are not finite: "
+            + (f"{first} holds NaN or infinity" if first else f"sums are too large for {model.dtype}")
+            + "; go back to a model before that, or train it with a lower learning rate"
+        )
+    return Probe(ids, outputs)
 
 
 @torch.inference_mode()
 def _outputs(model: PreTrainedModel, ids: Tensor) -> Float[Tensor, "1 rows columns"]:
     training = model.training
     model.eval()
-    output = model(input_ids=ids.to(model.device))[0].float().cpu()
+    with unrounded(model):
+        output = model(input_ids=ids.to(model.device))[0].float().cpu()
     model.train(training)
     output = output.reshape(1, -1, output.shape[-1])
     columns: Tensor = output[..., :: max(1, output.shape[-1] // _COLUMNS)]

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
-from kronpress.checkpoint import files
+from kronpress.checkpoint import files, weights
 from kronpress.checkpoint.config import FORMAT_VERSION
 from kronpress.checkpoint.contents import MANIFEST, deciding_files
 from kronpress.checkpoint.plugin import adopt
 from kronpress.checkpoint.probe import FILE as PROBE_FILE
 from kronpress.checkpoint.probe import take_probe
 from kronpress.checkpoint.ties import settle_ties
-from kronpress.layers import structured_layers
+from kronpress.errors import KronpressError
+from kronpress.layers import packed, structured_layers
 
 
 def save(model: PreTrainedModel, folder: str | Path, *, tokenizer: Any = None, card: str | None = None) -> Path:
@@ -43,23 +46,55 @@ def save(model: PreTrainedModel, folder: str | Path, *, tokenizer: Any = None, c
     return folder
 
 
-def bytes_of(model: PreTrainedModel) -> int:
-    """Return what parameters, codes and orders take, in memory as on disk."""
-    stored = {id(tensor): tensor.nbytes for tensor in model.state_dict(keep_vars=True).values()}
-    return sum(stored.values())
+def bytes_of(model: PreTrainedModel, *, dtype: torch.dtype | None = None) -> int:
+    """Return what parameters, codes and orders take, in memory as on disk; parameters in `dtype`, by default as is."""
+    stored = {id(tensor): tensor for tensor in model.state_dict(keep_vars=True).values()}.values()
+    return sum(
+        tensor.numel() * dtype.itemsize if dtype and isinstance(tensor, nn.Parameter) else tensor.nbytes
+        for tensor in stored
+    )
 
 
 def write_checkpoint(folder: Path, model: PreTrainedModel, *, tokenizer: Any = None, card: str | None = None) -> None:
     """Write what `save` writes into a folder that is there."""
     settle_ties(model)
+    _require_no_adapters(model)
     adopt(model)
     model.save_pretrained(folder)
+    _require_all_written(folder, model)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
     take_probe(model).save(folder)
     if card is not None:
         files.write_text(folder / "README.md", card)
     write_manifest(folder, plain=not structured_layers(model))
+
+
+def _require_no_adapters(model: PreTrainedModel) -> None:
+    tuners: Any = sys.modules.get("peft.tuners.tuners_utils")
+    if tuners is not None and any(isinstance(module, tuners.BaseTunerLayer) for module in model.modules()):
+        raise KronpressError(
+            "the model holds adapters of peft, which no checkpoint of it can; save the adapters with the "
+            "`save_pretrained` of peft's model, and the model after its `unload()`"
+        )
+
+
+def _require_all_written(folder: Path, model: PreTrainedModel) -> None:
+    """Check that the files hold all that is in structured layers, what is shared at least once.
+
+    Raises:
+        KronpressError: something is missing, which opening would have to make up.
+    """
+    if not weights.has_weights(folder):
+        return
+    inside = tuple(f"{path}." for path in structured_layers(model))
+    written = weights.names(folder)
+    with packed(model):
+        stored = {key: id(value) for key, value in model.state_dict(keep_vars=True).items()}
+    there = {tensor for key, tensor in stored.items() if key in written}
+    lost = [key for key, tensor in stored.items() if key.startswith(inside) and tensor not in there]
+    if lost:
+        raise KronpressError(f"saving left out '{lost[0]}' and {len(lost) - 1} more; nothing was kept of this save")
 
 
 def write_manifest(folder: Path, *, plain: bool) -> None:

@@ -79,6 +79,7 @@ def share_tied_factors(model: PreTrainedModel) -> None:
     if not has_module(model, family.head):
         return
     embedding, head = model.get_submodule(embedding_path), model.get_submodule(family.head)
+    _take_back(model, head=family.head)
     if not model.config.tie_word_embeddings:
         pass
     elif isinstance(embedding, FactoredEmbedding) and isinstance(head, FactoredHead):
@@ -96,9 +97,20 @@ def share_tied_factors(model: PreTrainedModel) -> None:
         model.tie_weights(recompute_mapping=False)
 
 
+def _take_back(model: PreTrainedModel, *, head: str) -> None:
+    """Forget what was declared of a head that may no longer be tied."""
+    table = f"{head}.table."
+    for name in ("_keys_to_ignore_on_save", "_keys_to_ignore_on_load_missing"):
+        keys = getattr(model, name) or ()
+        if any(key.startswith(table) for key in keys):
+            setattr(model, name, {key for key in keys if not key.startswith(table)})
+    tied = model._tied_weights_keys or {}
+    if any(key.startswith(table) for key in tied):
+        model._tied_weights_keys = {key: value for key, value in tied.items() if not key.startswith(table)}
+
+
 def _declare(model: PreTrainedModel, table: FactoredEmbedding, *, path: str, head: str) -> None:
-    own = (f"{head}.weight", f"{head}.table.")
-    kept = {key: value for key, value in (model._tied_weights_keys or {}).items() if not key.startswith(own)}
+    kept = {key: value for key, value in (model._tied_weights_keys or {}).items() if key != f"{head}.weight"}
     parameters = {f"{head}.table.{name}": f"{path}.{name}" for name, _ in table.named_parameters()}
     model._tied_weights_keys = kept | parameters
     orders = [f"{head}.table.{name}" for name, _ in table.named_buffers()]  # transformers ties parameters only

@@ -48,7 +48,12 @@ def has_weights(folder: Path) -> bool:
     return (folder / INDEX).is_file()
 
 
+def names(folder: Path) -> set[str]:
+    """Return the names of the tensors of a folder."""
+    return set(files.read_json(folder / INDEX)["weight_map"])
+
+
 def read(folder: Path) -> dict[str, Any]:
     """Return the tensors of a folder by name."""
-    names = sorted(set(files.read_json(folder / INDEX)["weight_map"].values()))
-    return {key: tensor for name in names for key, tensor in load_file(folder / name).items()}
+    paths = sorted(set(files.read_json(folder / INDEX)["weight_map"].values()))
+    return {key: tensor for name in paths for key, tensor in load_file(folder / name).items()}

@@ -12,7 +12,7 @@ from kronpress.checkpoint import adopt, files, save, take_probe
 from kronpress.export.exporter import EXPORTERS, Export, Exporter
 from kronpress.export.parity import comparison_inputs, measure
 from kronpress.export.plain import in_format
-from kronpress.layers import KroneckerFactors
+from kronpress.layers import KroneckerFactors, stored_numbers
 
 
 @EXPORTERS.enroll
@@ -32,6 +32,6 @@ class FoldedExporter(Exporter):
             layer.fold_scales()
         parity = measure(model, adopt(folded), inputs=comparison_inputs(take_probe(model), tokenizer, model=model))
         parity.check(tolerance=self.tolerance, place=str(folder))
-        parameters = sum(parameter.numel() for parameter in folded.parameters())
+        parameters = stored_numbers(folded)
         save(folded, folder, tokenizer=tokenizer)
         return Export(folder, f"the scales of {len(layers)} layers folded into their factors", parameters, parity)

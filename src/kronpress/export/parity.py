@@ -27,7 +27,7 @@ from kronpress.data import read_text, tokenize
 from kronpress.errors import KronpressError
 from kronpress.export.plain import fill, in_format, twin
 from kronpress.families import replace_module
-from kronpress.layers import FactoredEmbedding, StructuredLayer
+from kronpress.layers import FactoredEmbedding, StructuredLayer, unrounded
 
 TOLERANCE = 1e-4
 _ROUNDING_FACTOR = 10
@@ -123,7 +123,8 @@ def measure(model: PreTrainedModel, export: PreTrainedModel, *, inputs: Sequence
 @torch.inference_mode()
 def _answers(model: PreTrainedModel, inputs: Sequence[Tensor]) -> tuple[str, list[Tensor]]:
     """Return what the outputs are called, and the outputs."""
-    answers = [model(input_ids=ids.to(model.device)) for ids in inputs]
+    with unrounded(model):
+        answers = [model(input_ids=ids.to(model.device)) for ids in inputs]
     name = "hidden state" if "last_hidden_state" in answers[0] else "logit"
     return name, [answer[0].double().cpu() for answer in answers]
 

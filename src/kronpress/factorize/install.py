@@ -24,6 +24,7 @@ from kronpress.layers import (
     bias_of,
     linear,
     scale_of,
+    stored_numbers,
     weight_of,
 )
 from kronpress.records import LayerChange
@@ -50,7 +51,7 @@ def replace_site(model: PreTrainedModel, site: Site, fit: FitTo) -> LayerChange:
         path=site.path,
         role=site.role,
         block=site.block,
-        parameters_before=sum(parameter.numel() for parameter in layer.parameters()),
+        parameters_before=stored_numbers(layer),
         parameters_after=structured.parameter_count,
         relative_error=error / max(norm, 1e-30),
         layer=structured.extra_repr() or repr(structured),
@@ -65,7 +66,7 @@ def dense_at(model: PreTrainedModel, site: Site) -> nn.Module:
     """
     layer = model.get_submodule(site.path)
     if isinstance(layer, StructuredLayer):
-        raise KronpressError(f"{site.path} has been factorized already; choose other sites")
+        raise KronpressError(f"{site.path} has factors or codes already; factorize first, or choose other sites")
     return layer
 
 

@@ -17,6 +17,7 @@ from kronpress.factorize.install import dense_shares, replace_site, settle_head,
 from kronpress.factorize.presets import PRESETS, elsewhere, spelled_out
 from kronpress.factorize.target import Target
 from kronpress.families import Blocks, Site, select_sites
+from kronpress.layers import stored_numbers
 from kronpress.records import FactorizeRecord
 from kronpress.step import STEPS, Needs, Step, Workbench
 from kronpress.validation import parse_named
@@ -148,7 +149,7 @@ class Factorize(Step):
             "form": {"name": self.form.kind, **self.form.model_dump(mode="json")},
             "fit": {"name": self.fit.kind, **self.fit.resolved(model).model_dump(mode="json")},
         }
-        parameters = sum(parameter.numel() for parameter in model.parameters())
+        parameters = stored_numbers(model)
         return FactorizeRecord(method=method, modules=modules, notes=tuple(notes), parameters=parameters)
 
 

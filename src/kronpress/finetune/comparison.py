@@ -122,7 +122,8 @@ class Comparison:
         sites = [] if candidate.stage is None else rounded_sites(best, candidate.stage)
         seen = input_examples(best, self._first_batch(candidate), [site.path for site in sites]) if sites else {}
         self._best_epoch(best, candidate, seed=seed, every=1).take_best()
-        row = replace(row, inputs=input_ranges(best, sites, seen))
+        formats = None if candidate.stage is None else number_formats(best)
+        row = replace(row, formats=formats, inputs=input_ranges(best, sites, seen))
         save(best, folder, tokenizer=candidate.tokenizer)
         if is_learning(best):
             keep_progress(best, self._progress(candidate.name))
@@ -274,7 +275,6 @@ class Comparison:
             losses={label: loss.kind for label, loss in candidate.losses.items()},
             epochs=candidate.epochs,
             learning_rate=candidate.learning_rate,
-            formats=None if candidate.stage is None else number_formats(candidate.stage),
         )
 
 

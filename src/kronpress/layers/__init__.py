@@ -23,6 +23,7 @@ from kronpress.layers.matrices import (
     packed,
     quantized_tensors,
     rounded_inputs,
+    unrounded,
 )
 from kronpress.layers.quantized import (
     QuantizedEmbedding,
@@ -39,6 +40,7 @@ from kronpress.layers.structured import (
     StructuredLayer,
     StructuredSpec,
     bias_of,
+    stored_numbers,
     structured_layers,
 )
 from kronpress.layers.tensor_train import (
@@ -114,6 +116,8 @@ __all__ = [
     "scale_of",
     "spanning",
     "spec_of",
+    "stored_numbers",
     "structured_layers",
+    "unrounded",
     "weight_of",
 ]

@@ -82,6 +82,19 @@ def rounded_inputs(model: nn.Module) -> Iterator[RoundedInputs]:
     return (module for module in model.modules() if isinstance(module, RoundedInputs))
 
 
+@contextmanager
+def unrounded(model: nn.Module) -> Iterator[None]:
+    """Let inputs pass unrounded, so that outputs hardly change with the order of sums; a grid makes steps of that."""
+    parts = [part for part in rounded_inputs(model) if not part.idle]
+    for part in parts:
+        part.idle = True
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.idle = False
+
+
 def grids_of(model: nn.Module) -> list[QuantizedTensor | RoundedInputs]:
     """Return all that lies on grids in a model."""
     return [*quantized_tensors(model), *rounded_inputs(model)]

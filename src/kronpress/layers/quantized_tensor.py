@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kronpress.errors import KronpressError
 from kronpress.layers.grid import Grid, Groups, Scales
 from kronpress.layers.products import Columns, available
 
@@ -129,7 +130,7 @@ class QuantizedTensor(nn.Module):
         if self.latent is not None:
             assert self.rule is not None
             values = self.rule.value(self.grid.groups(self.latent), self.grid, dict(self.learned.items()))
-            return values.reshape(self.size)
+            return values.reshape(self.size).to(self.dtype)
         return self._numbers() if self.unpacked or math.prod(self.size) <= _SMALL else self._read()
 
     def rows(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch width"]:
@@ -148,7 +149,7 @@ class QuantizedTensor(nn.Module):
         learned = {name: part[chosen] if len(part) == len(latent) else part for name, part in self.learned.items()}
         some = latent[chosen]
         values = self.rule.value(self.grid.groups(some), self.grid, learned)
-        return values.reshape(some.shape)[places]
+        return values.reshape(some.shape)[places].to(self.dtype)
 
     def product(self, x: Float[Tensor, "*batch n"], *, bias: Tensor | None = None) -> Float[Tensor, "*batch m"]:
         """Return x · Wᵀ + bias for a matrix W, as `F.linear` with its numbers does.
@@ -254,6 +255,13 @@ class QuantizedTensor(nn.Module):
         if kept.numbers is None:
             with torch.inference_mode(False), torch.no_grad():  # what is kept may be needed in training, too
                 kept.numbers = self._read()
+            kept.version = kept.numbers._version
+        if kept.numbers._version != kept.version:
+            self._kept = _Kept()
+            raise KronpressError(
+                "the numbers of a packed tensor were written into, which leaves its codes as they are; let it learn "
+                "(kronpress.quantizers.let_learn), or put a new layer in its place"
+            )
         return kept.numbers
 
     def _columns(self, x: Tensor) -> Columns | None:
@@ -316,10 +324,11 @@ def parameters_of(rule: Rule, learned: Learned) -> nn.ParameterDict:
 
 @dataclass
 class _Kept:
-    """What a packed tensor keeps in RAM, and the tensors, in their versions, that it is made from."""
+    """What a packed tensor keeps in RAM, in the version that it was made in, and the tensors that it is made from."""
 
     sources: tuple[tuple[Tensor, int], ...] = ()
     numbers: Tensor | None = None
+    version: int = 0
     columns: Columns | None = None
 
     def is_from(self, sources: tuple[tuple[Tensor, int], ...]) -> bool:

@@ -182,9 +182,23 @@ def structured_layers(model: nn.Module) -> dict[str, StructuredLayer]:
     """Return the structured layers of a model by path, none of them inside of another."""
     layers: dict[str, StructuredLayer] = {}
     for path, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, StructuredLayer) and not path.startswith(tuple(f"{outer}." for outer in layers)):
+        if isinstance(module, StructuredLayer) and not path.startswith(tuple(f"{at}." if at else "" for at in layers)):
             layers[path] = module
     return layers
+
+
+def stored_numbers(module: nn.Module) -> int:
+    """Count the numbers that a model or a part of it stores, a shared one once: parameters, and those behind codes."""
+    packed = {
+        tuple(id(buffer) for buffer in layer.buffers()): layer.parameter_count - _parameter_count(layer)
+        for layer in structured_layers(module).values()
+        if any(True for _ in layer.buffers())
+    }
+    return _parameter_count(module) + sum(packed.values())
+
+
+def _parameter_count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 Layer = TypeVar("Layer", bound=StructuredLayer)

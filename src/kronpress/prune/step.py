@@ -11,7 +11,7 @@ from kronpress.activations import walk
 from kronpress.checkpoint import adopt, settle_ties
 from kronpress.errors import KronpressError
 from kronpress.families import FeedForward, Layout, layout, replace_module
-from kronpress.layers import StructuredLayer, weight_of
+from kronpress.layers import StructuredLayer, stored_numbers, weight_of
 from kronpress.prune.feed_forward import FeedForwardStatistic, Kept
 from kronpress.prune.forms import PRUNED_FORMS, Narrow, PrunedForm, fractions_of
 from kronpress.prune.surgeon import PRUNE_FITS, Surgeon
@@ -83,14 +83,14 @@ class Prune(Step):
         adopt(model)
         fit = {"name": self.fit.kind, **self.fit.model_dump(mode="json"), "window": window}
         method = {"keep": self.keep, "form": {"name": self.form.kind, **self.form.model_dump(mode="json")}, "fit": fit}
-        parameters = sum(parameter.numel() for parameter in model.parameters())
+        parameters = stored_numbers(model)
         return FactorizeRecord(method=method, modules=tuple(changes), notes=(), parameters=parameters)
 
     def _kept(self, model: PreTrainedModel, plan: Layout) -> int:
         """Return how many neurons stay."""
         for path in (path for block in plan.feed_forwards for path in block.paths):
             if isinstance(model.get_submodule(path), StructuredLayer):
-                raise KronpressError(f"{path} has been factorized already; prune first")
+                raise KronpressError(f"{path} has factors or codes already; prune first")
         width = weight_of(model.get_submodule(plan.feed_forwards[0].down)).shape[1]
         kept = round(self.keep * width)
         if not self.form.allows(kept, width=width):
@@ -117,4 +117,4 @@ class Prune(Step):
 
 
 def _count(model: PreTrainedModel, block: FeedForward) -> int:
-    return sum(parameter.numel() for path in block.paths for parameter in model.get_submodule(path).parameters())
+    return sum(stored_numbers(model.get_submodule(path)) for path in block.paths)

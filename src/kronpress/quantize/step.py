@@ -100,16 +100,17 @@ class Quantize(Scheme, Step):
         """Quantize each layer of the student."""
         model = bench.student
         settle_ties(model)
-        before, parts_before = {target.site.path: _form(model, target) for target in self.targets(model)}, _parts(model)
+        before = {target.site.path: _form(model, target) for target in self.targets(model)}
+        parts_before = _parts(model, bench.dtype)
         layers = tuple(
-            self._quantized(model, target, moment, before=before[target.site.path])
+            self._quantized(bench, target, moment, before=before[target.site.path])
             for target, moment in self._with_moments(bench)
         )
         examples = self._round_inputs(bench)
         adopt(model)
         fit = {"name": self.fit.kind, **self.fit.model_dump(mode="json")}
         scheme = self.model_dump(mode="json", exclude={"fit"})
-        parts = _parts(model)
+        parts = _parts(model, bench.dtype)
         return QuantizationRecord(
             scheme=scheme,
             fit=fit,
@@ -117,7 +118,7 @@ class Quantize(Scheme, Step):
             bytes=sum(parts.values()),
             parts=parts,
             parts_before=parts_before,
-            formats=number_formats(self),
+            formats=number_formats(model),
             inputs=input_ranges(model, rounded_sites(model, self), examples),
         )
 
@@ -153,11 +154,9 @@ class Quantize(Scheme, Step):
                 factors = _has_factors(model.get_submodule(target.site.path))
                 yield target, None if factors else next(moments).second_moment()
 
-    def _quantized(
-        self, model: PreTrainedModel, target: Target, moment: Moment, *, before: LayerSpec
-    ) -> QuantizedLayer:
+    def _quantized(self, bench: Workbench, target: Target, moment: Moment, *, before: LayerSpec) -> QuantizedLayer:
         """Put the matrices of a layer on their grid."""
-        layer = target.layer(model)
+        layer, numbers = target.layer(bench.student), TensorFormat.of(bench.dtype)
         dense = None if moment is None else layer.weight.detach().clone()
         errors, sizes = [], []
         for matrix in list(matrices_of(layer)):
@@ -173,8 +172,8 @@ class Quantize(Scheme, Step):
             role=target.site.role,
             block=target.site.block,
             bits=_bits(after),
-            bytes_before=before.bytes(FLOAT32),
-            bytes_after=after.bytes(FLOAT32),
+            bytes_before=before.bytes(numbers),
+            bytes_after=after.bytes(numbers),
             relative_error=math.hypot(*errors) / max(math.hypot(*sizes), 1e-30),
             output_error=None if dense is None else _output_error(dense, layer.weight.detach(), moment),
         )
@@ -229,12 +228,12 @@ def _output_error(dense: Tensor, weight: Tensor, moment: Moment) -> float:
     return math.sqrt(max(0.0, energies[0]) / max(energies[1], 1e-30))
 
 
-def _parts(model: PreTrainedModel) -> Mapping[str, int]:
-    """Return the bytes of the weights, of the tables, and of all else, as the model is stored."""
+def _parts(model: PreTrainedModel, dtype: torch.dtype) -> Mapping[str, int]:
+    """Return the bytes of the weights, of the tables and of all else as they are stored, parameters in `dtype`."""
     parts = {"weights": 0, "tables": 0}
     tied = bool(model.config.tie_word_embeddings)
     with packed(model):
-        total, numbers, plan = bytes_of(model), TensorFormat.of(model.dtype), layout(model)
+        total, numbers, plan = bytes_of(model, dtype=dtype), TensorFormat.of(dtype), layout(model)
         for site in (*plan.beside, *plan.sites):
             form = spec_of(model.get_submodule(site.path))
             if form is not None and not (tied and site.role == "head"):

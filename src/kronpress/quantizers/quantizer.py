@@ -35,6 +35,8 @@ BITS: Mapping[Levels, float] = {
 SMALLEST = 2.0**-24
 """The smallest scale in use: the smallest number of float16, which all formats of scales hold exactly."""
 
+_COARSE = 16  # a number format is too coarse for a scale that it changes by a part of this many
+
 Slope = tuple[Tensor, Tensor]
 """A tensor, and the derivative of each number with respect to it; it broadcasts to the numbers."""
 
@@ -132,6 +134,9 @@ class Quantizer(Checked, Rule):
         largest = float(latent.detach().abs().max())
         if not torch.tensor(2 * largest).to(grid.scale_dtype).isfinite():
             raise KronpressError(f"numbers up to {largest:g} need larger scales than {grid.scale}; set scale: bfloat16")
+        scale = torch.tensor(largest / max(map(abs, grid.numbers)))
+        if (grid.rounded(scale) - scale).abs() > scale / _COARSE:
+            raise KronpressError(f"numbers up to {largest:g} need finer scales than {grid.scale}; set scale: bfloat16")
         return self.starts(latent.detach(), grid, start)
 
     def code(self, latent: Groups, grid: Grid, learned: Learned) -> Coded:

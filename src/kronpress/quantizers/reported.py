@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from kronpress.families import Site
-from kronpress.layers import RoundedInputs, StructuredLayer, packed
-from kronpress.quantizers.scheme import Scheme
-from kronpress.quantizers.storage import Rounding, Storage
+from kronpress.families import Site, layout
+from kronpress.layers import QuantizedTensor, RoundedInputs, StructuredLayer, matrices_of, packed, weight_of
+from kronpress.quantizers.quantizer import BITS, Quantizer
+from kronpress.quantizers.scheme import TABLES, Scheme
 from kronpress.records import InputRange, NumberFormat, NumberFormats
 
+_LEFT = NumberFormat(32)
 
-def number_formats(scheme: Scheme) -> NumberFormats:
-    """Return the bits and the quantizers of a scheme."""
-    inputs = None if scheme.inputs is None or scheme.inputs.leaves else _format(scheme.inputs)
-    return NumberFormats(_format(scheme.weights), _format(scheme.tables), inputs)
+
+def number_formats(model: PreTrainedModel) -> NumberFormats:
+    """Return the bits that most weights, and most numbers in tables, are stored in, and inputs are rounded to."""
+    plan = layout(model)
+    counts: dict[str, Counter[NumberFormat]] = {part: Counter() for part in ("weights", "tables", "inputs")}
+    for site in (*plan.beside, *plan.sites):
+        layer = model.get_submodule(site.path)
+        part = counts["tables" if site.role in TABLES else "weights"]
+        for shape, tensor in _matrices(layer):
+            part[_LEFT if tensor is None else _format(tensor)] += math.prod(shape)
+        if isinstance(layer, StructuredLayer) and layer.rounding is not None:
+            counts["inputs"][_format(layer.rounding)] += 1
+    most = {name: part.most_common(1)[0][0] for name, part in counts.items() if part}
+    return NumberFormats(most["weights"], most.get("tables", _LEFT), most.get("inputs"))
+
+
+def _matrices(layer: nn.Module) -> list[tuple[tuple[int, ...], QuantizedTensor | None]]:
+    """Return the shapes of matrices and factors, with what holds them on grids."""
+    if isinstance(layer, StructuredLayer):
+        return [(matrix.shape, matrix.quantized) for matrix in matrices_of(layer)]
+    return [(tuple(weight_of(layer).shape), None)]
 
 
 def rounded_sites(model: PreTrainedModel, scheme: Scheme) -> list[Site]:
@@ -63,5 +83,6 @@ def _stored(inputs: RoundedInputs) -> dict[str, float | None]:
     return {name: None if tensor is None else float(tensor) for name, tensor in numbers.items()}
 
 
-def _format(width: Storage | Rounding) -> NumberFormat:
-    return NumberFormat(width.bits) if width.leaves else NumberFormat(width.bits, width.quantizer.kind, width.group)
+def _format(part: QuantizedTensor | RoundedInputs) -> NumberFormat:
+    quantizer = part.rule.kind if isinstance(part.rule, Quantizer) else None
+    return NumberFormat(BITS[part.grid.levels], quantizer, part.grid.group)

@@ -13,7 +13,16 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kronpress.errors import KronpressError
-from kronpress.families import Site, base_prefix, family_of, has_module, layout, replace_module, select_sites
+from kronpress.families import (
+    Site,
+    base_prefix,
+    family_of,
+    has_module,
+    is_causal,
+    layout,
+    replace_module,
+    select_sites,
+)
 from kronpress.layers import (
     Coded,
     FactoredHead,
@@ -43,7 +52,8 @@ class Scheme(Checked):
         weights: of the linear layers in the blocks, and of a pooler; of layers with factors the factors.
         tables: of tokens, positions and token types, and of the output head; by default as `weights`.
         inputs: of the linear layers in the blocks, and of a pooler; by default they are as they are.
-        skip: sites that are left as they are: a role, a glob or `re:` expression, several with commas.
+        skip: sites that are left as they are: a role, a glob or `re:` expression, several with commas; of a tied head
+            and token table both, if either is named.
     """
 
     weights: Storage
@@ -62,19 +72,22 @@ class Scheme(Checked):
         """Return what the scheme names in a model, in the order of the computation.
 
         Raises:
-            KronpressError: `skip` names nothing.
+            KronpressError: `skip` names nothing, or inputs in a decoder have one scale for all tokens of a batch.
         """
         plan = layout(model)
         skipped = set() if self.skip is None else {site.path for site in select_sites(model, self.skip)}
-        tied = bool(model.config.tie_word_embeddings)
         sites = [site for site in (*plan.beside, *plan.sites) if site.path not in skipped]
-        targets = [self._target(site) for site in sites if not (tied and site.role == "head")]
+        if model.config.tie_word_embeddings:  # head and table are one, and left if either is to be
+            one = [site for site in (*plan.beside, *plan.sites) if site.role in ("embedding", "head")]
+            left = {"embedding", "head"} if any(site.path in skipped for site in one) else {"head"}
+            sites = [site for site in sites if site.role not in left]
+        leaves = self.inputs is None or self.inputs.leaves
+        rounding = None if self.inputs is None or leaves else self.inputs.settled(causal=is_causal(model))
+        targets = [
+            Target(site, self.tables, None) if site.role in TABLES else Target(site, self.weights, rounding)
+            for site in sites
+        ]
         return [target for target in targets if not (target.storage.leaves and target.rounding is None)]
-
-    def _target(self, site: Site) -> Target:
-        if site.role in TABLES:
-            return Target(site, self.tables, None)
-        return Target(site, self.weights, None if self.inputs is None or self.inputs.leaves else self.inputs)
 
     def require(self, model: PreTrainedModel) -> None:
         """Check that the grids fit the shapes of the model.

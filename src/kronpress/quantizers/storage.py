@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
+from kronpress.errors import KronpressError
 from kronpress.layers import Grid, InputGrid
 from kronpress.quantizers.quantizer import QUANTIZERS, Quantizer
 from kronpress.validation import Checked, parse_named
@@ -85,14 +86,29 @@ class Rounding(BitWidth):
 
     Attributes:
         quantizer: by default `minmax` for 8 bits, `elastic` for 1 and `lsq` between.
-        group: `row` for a scale of each token, `tensor` for one scale in all.
+        group: `row` for a scale of each token, `tensor` for one scale in all; by default `tensor`, and `row` in a
+            decoder where every batch gives its own scale.
     """
 
     by_bits: ClassVar[dict[float, str]] = {8: "minmax", 32: "minmax", 1: "elastic"}
     otherwise: ClassVar[str] = "lsq"
 
-    group: Literal["row", "tensor"] = "tensor"
+    group: Literal["row", "tensor"] | None = None
 
     def grid(self) -> InputGrid:
         """Return the grid."""
-        return self.quantizer.input_grid(self.bits, group=self.group, shift=self.shift)
+        return self.quantizer.input_grid(self.bits, group=self.group or "tensor", shift=self.shift)
+
+    def settled(self, *, causal: bool) -> Rounding:
+        """Return it with its group for a model that reads from left to right, or for another.
+
+        Raises:
+            KronpressError: one scale that a whole batch gives would tell a decoder of later tokens.
+        """
+        row = causal and self.quantizer.inputs == "dynamic"
+        if row and self.group == "tensor":
+            raise KronpressError(
+                "inputs: one scale for all tokens of a batch tells a decoder of later tokens; set group: row, or a "
+                "quantizer that stores its scale, such as lsq"
+            )
+        return self if self.group else self.model_copy(update={"group": "row" if row else "tensor"})

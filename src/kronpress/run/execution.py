@@ -142,6 +142,7 @@ class _Progress:
         ready(model)
         dense = model if _compares(run.recipe, first=len(manifest.steps)) else None
         bench = Workbench(model, dense, tokenizer, *(texts or (NO_TEXT, NO_TEXT)), run.folder, run.measurements)
+        bench.dtype = getattr(torch, manifest.dtype)
         return cls(run, manifest, bench)
 
     def begin(self) -> None:
@@ -228,7 +229,7 @@ class _Progress:
         run, student = self.run, self.bench.student
         files.remove(run.checkpoint)
         pack(student)
-        ready(student, dtype=getattr(torch, self.manifest.dtype))  # the base model's own; training ran in float32
+        ready(student, dtype=self.bench.dtype)  # the base model's own; training ran in float32
         save(student, run.checkpoint, tokenizer=self.bench.tokenizer)
         plain = not structured_layers(student)
         self.manifest = self.manifest.measured(

@@ -140,7 +140,7 @@ def _size_notes(model: str, manifest: Manifest) -> Iterable[str]:
     bundled = BUNDLED.get(model.removeprefix("bundled:"))
     if model.endswith(".gguf") or (bundled is not None and bundled.is_quantized):
         yield (
-            f"sizes are those of {manifest.dtype} weights, before as after; "
+            f"sizes before are those of {manifest.dtype} weights; "
             "the quantized file that the base model came in is smaller"
         )
 

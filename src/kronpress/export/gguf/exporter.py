@@ -25,7 +25,7 @@ from kronpress.export.gguf.vocabulary import Vocabulary, vocabulary_of
 from kronpress.export.plain import base_config
 from kronpress.layers import RoundedInputs, rounded_inputs
 
-_OWN_TYPES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
+_OWN_TYPES = {torch.float64: "f32", torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
 _HEADER_BYTES = 2**25  # tokens and merges
 _BYTE = 256  # levels of 8 bits, whose rounding changes little
 
