@@ -363,7 +363,7 @@ def test_more_than_rounding_explains_is_refused() -> None:
 def test_numbers_that_are_none_are_refused(layer: int, tmp_path: Path) -> None:
     student = factorized_up(tmp_path)
     student.transformer.h[layer].mlp.c_fc.left.data[0, 0, 0] = float("nan")
-    with pytest.raises(kronpress.KronpressError, match=rf"not finite: transformer\.h\.{layer}\.mlp\.c_fc\.weight holds NaN"):
+    with pytest.raises(kronpress.KronpressError, match=rf"transformer\.h\.{layer}\.mlp\.c_fc\.weight holds NaN"):
         DenseExporter().write(student, tmp_path / "wrong")
 
 

@@ -305,6 +305,8 @@ def _free(path: Path) -> int:
 def _number(error: Exception) -> int | None:
     """Return the number of an error of the operating system, also where a library in Rust tells of it."""
     told = re.search(r"\(os error (\d+)\)", str(error))
+    if isinstance(error, OSError) and error.errno is None and re.search(r"\d+ requested and \d+ written", str(error)):
+        return errno.ENOSPC  # which numpy does not say
     return error.errno if isinstance(error, OSError) else int(told[1]) if told else None
 
 
