@@ -16,7 +16,6 @@ import pytest
 import torch
 
 from kronpress.checkpoint import files
-from kronpress.distill import Distill
 from kronpress.errors import KronpressError
 from kronpress.evaluate import Evaluate
 from kronpress.prune import Prune
@@ -76,14 +75,10 @@ def stopping(original: Callable[..., Any], *, at: int) -> Callable[..., Any]:
 STOPS = [
     (Prune, "run", 1),
     (shutil, "rmtree", 3),
-    (Distill, "run", 1),
-    (DistillationTrainer, "training_step", 2),
     (DistillationTrainer, "training_step", 6),
     (Evaluate, "run", 2),
-    (execution, "save", 2),
     (execution, "save", 3),
     (execution, "write_report", 1),
-    (files, "write_json", 1),
     (files, "write_json", 12),
 ]
 

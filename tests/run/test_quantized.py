@@ -25,10 +25,7 @@ steps:
 """
 STOPS = [
     (Quantize, "run", 2),
-    (DistillationTrainer, "training_step", 2),
     (DistillationTrainer, "training_step", 9),
-    (execution, "save", 2),
-    (execution, "keep_progress", 1),
     (execution, "keep_progress", 3),
     (execution, "pack", 1),
 ]

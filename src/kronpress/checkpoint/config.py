@@ -85,8 +85,8 @@ def layers_of(config: PreTrainedConfig) -> KronpressConfig | None:
 def require_layers(layers: Any) -> None:
     """Check what a file says of the layers before anything is made of it."""
     if isinstance(layers, dict) and layers.get("quant_method") == METHOD:
-        KronpressConfig(**layers)
-    elif not isinstance(layers, KronpressConfig):
+        layers = KronpressConfig(**layers)
+    if not isinstance(layers, KronpressConfig) or not layers.modules:
         raise KronpressError(
             f"the checkpoint's quantization_config is {shown(layers)}, which does not say what layers "
             "kronpress put in; restore config.json, or save the model again"

@@ -64,6 +64,7 @@ class KronpressQuantizer(HfQuantizer):
     def _process_model_before_weight_loading(
         self, model: PreTrainedModel, device_map: Any = None, **options: Any
     ) -> None:
+        require_layers(self.quantization_config)
         require_one_folder(options.get("checkpoint_files") or ())
         require_ties_together(model, device_map)
 
