@@ -105,4 +105,4 @@ def test_the_package_has_no_other_names() -> None:
 def test_the_help_of_export_says_what_the_exporters_are() -> None:
     options = {parameter.name: parameter for parameter in COMMANDS["export"].params}
     assert options["format"].help == f"One of {', '.join(EXPORTERS)}."
-    assert f"{TOLERANCE:g} if not given" in str(options["tolerance"].help).replace("1e-4", f"{1e-4:g}")
+    assert f"{TOLERANCE:.4f} if not given" in str(options["tolerance"].help)

@@ -20,7 +20,7 @@ def export(
     format: Annotated[str, typer.Option("--format", help="One of dense, folded, gguf.")] = "dense",
     tolerance: Annotated[
         float | None,
-        typer.Option(min=0, help="Largest difference of logits that is allowed beyond rounding; 1e-4 if not given."),
+        typer.Option(min=0, help="Largest difference of logits that is allowed beyond rounding; 0.0001 if not given."),
     ] = None,
     type: Annotated[
         str | None,
