@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,15 @@ from transformers import AutoModel, PreTrainedModel
 
 from kronpress.checkpoint import adopt, load, save
 from kronpress.errors import KronpressError
-from kronpress.layers import Matrix, QuantizedEmbedding, QuantizedLinear, is_learning, matrices_of, pack, packed
+from kronpress.layers import (
+    Matrix,
+    QuantizedEmbedding,
+    QuantizedLinear,
+    is_learning,
+    matrices_of,
+    pack,
+    packed,
+)
 from kronpress.quantizers import Scheme, keep_progress, learning, take_progress
 from tests.tiny import factorized, logits, some_ids, tiny_bert, tiny_gpt2, tiny_llama
 
@@ -22,7 +31,7 @@ BUILDERS = pytest.mark.parametrize("build", [tiny_llama, tiny_gpt2, tiny_bert], 
 def put(model: PreTrainedModel, scheme: Scheme) -> PreTrainedModel:
     for target in scheme.targets(model):
         layer = target.layer(model)
-        for matrix in () if target.storage.leaves else list(matrices_of(layer)):
+        for matrix in target.matrices(layer):
             target.put(matrix)
         target.round_inputs(layer, example=torch.randn(2, 3, layer.matrix[1]))
     return model
@@ -110,12 +119,15 @@ def test_progress_cut_short_is_refused(tmp_path: Path) -> None:
         take_progress(model, path)
 
 
-def test_factors_go_on_grids(tmp_path: Path) -> None:
+@pytest.mark.parametrize("least", [1, 64])
+def test_factors_go_on_grids_but_for_small_ones(least: int, tmp_path: Path) -> None:
     model = factorized(tiny_bert(), tmp_path, sites="all,embedding")
-    put(model, scheme_of(weights=4, tables=4))
+    put(model, scheme_of(weights={"bits": 4, "least": least}))
     matrices: list[Matrix] = list(matrices_of(model))
     assert {matrix.name for matrix in matrices} >= {"left", "right"}
-    assert all(matrix.quantized is not None for matrix in matrices)
+    small = [matrix for matrix in matrices if matrix.name != "weight" and math.prod(matrix.shape) < least]
+    assert [matrix for matrix in matrices if matrix.quantized is None] == small
+    assert bool(small) == (least == 64)
     ids, expected = some_ids(), logits(model, some_ids())
     pack(model)
     assert torch.equal(logits(model, ids), expected)

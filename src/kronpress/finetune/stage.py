@@ -8,7 +8,6 @@ from pydantic import Field, SerializeAsAny, field_validator
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kronpress.layers import matrices_of
 from kronpress.losses import Loss, parse_losses
 from kronpress.quantizers import Scheme, round_inputs
 
@@ -52,7 +51,7 @@ def put_on_grids(model: PreTrainedModel, stage: Stage, *, batch: dict[str, Tenso
     """
     targets = stage.targets(model)
     for target in targets:
-        for matrix in () if target.storage.leaves else list(matrices_of(target.layer(model))):
+        for matrix in target.matrices(target.layer(model)):
             if not target.holds(matrix):
                 target.put(matrix)
     round_inputs(model, targets, batch)

@@ -26,7 +26,6 @@ from kronpress.layers import (
     QuantizedLinear,
     StructuredLayer,
     TensorFormat,
-    matrices_of,
     packed,
     spec_of,
 )
@@ -159,7 +158,7 @@ class Quantize(Scheme, Step):
         layer, numbers = target.layer(bench.student), TensorFormat.of(bench.dtype)
         dense = None if moment is None else layer.weight.detach().clone()
         errors, sizes = [], []
-        for matrix in list(matrices_of(layer)):
+        for matrix in target.matrices(layer):
             coded = None
             if dense is not None and moment is not None and isinstance(self.fit, Compensated):
                 grid, fit = target.storage.grid(), self.fit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,7 +100,8 @@ class Scheme(Checked):
             if target.storage.leaves:
                 continue
             layer = model.get_submodule(target.site.path)
-            shapes = [matrix.shape for matrix in matrices_of(layer)] or [tuple(weight_of(layer).shape)]
+            factored = isinstance(layer, StructuredLayer)
+            shapes = [matrix.shape for matrix in target.matrices(layer)] if factored else [weight_of(layer).shape]
             for shape in shapes:
                 with _named(target.site.path):
                     target.storage.grid().require(shape)
@@ -135,6 +137,14 @@ class Target:
     def needs_inputs(self) -> bool:
         """Whether the rounding of its inputs begins from examples of them."""
         return self.rounding is not None and not self.rounding.grid().dynamic
+
+    def matrices(self, layer: nn.Module) -> list[Matrix]:
+        """Return the matrices and factors of the site's layer that go on the grid."""
+        if self.storage.leaves:
+            return []
+        matrices = list(matrices_of(layer))
+        large = [matrix for matrix in matrices if math.prod(matrix.shape) >= self.storage.least]
+        return matrices if len(matrices) == 1 else large
 
     def holds(self, matrix: Matrix) -> bool:
         """Say whether a matrix learns on this grid already, by the same quantizer."""

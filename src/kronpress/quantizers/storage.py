@@ -68,6 +68,8 @@ class Storage(BitWidth):
         quantizer: by default `bwn` for 1 bit, `twn` for 1.58 and `mse` for more.
         group: how many numbers of a row share a scale; or `row`, or `tensor` for one scale in all.
         scale: number format of the scales.
+        least: numbers of a factor that goes on the grid; smaller ones stay as they are, which takes next to nothing,
+            and errors in them are errors in all of a product.
     """
 
     by_bits: ClassVar[dict[float, str]] = {1: "bwn", 1.58: "twn"}
@@ -75,6 +77,7 @@ class Storage(BitWidth):
 
     group: int | Literal["row", "tensor"] = "row"
     scale: Literal["float16", "bfloat16", "float32"] = "float16"
+    least: int = Field(default=64, ge=1)
 
     def grid(self) -> Grid:
         """Return the grid."""
