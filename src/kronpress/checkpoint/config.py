@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.quantizers.auto import register_quantization_config
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
@@ -80,6 +80,14 @@ def layers_of(config: PreTrainedConfig) -> KronpressConfig | None:
     if isinstance(layers, dict) and layers.get("quant_method") == METHOD:
         return KronpressConfig(**layers)
     return layers if isinstance(layers, KronpressConfig) else None
+
+
+def forget_quantization(model: PreTrainedModel) -> None:
+    """Drop what says that a model is quantized: its weights are plain numbers now and must save as such."""
+    for owner, name in ((model.config, "quantization_config"), (model, "hf_quantizer"), (model, "quantization_method")):
+        if hasattr(owner, name):
+            delattr(owner, name)
+    setattr(model, "is_quantized", False)  # noqa: B010  (typed as a module by torch)
 
 
 def require_layers(layers: Any) -> None:

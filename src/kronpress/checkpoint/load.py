@@ -25,7 +25,7 @@ from kronpress.checkpoint.completeness import (
     require_complete,
     require_float_parameters,
 )
-from kronpress.checkpoint.config import PREFIX
+from kronpress.checkpoint.config import PREFIX, forget_quantization
 from kronpress.checkpoint.contents import (
     CONFIG,
     MANIFEST,
@@ -120,7 +120,7 @@ def _open(source: str, dtype: torch.dtype | None, verify: bool) -> tuple[PreTrai
     note_unread(model, unread)
     settle_ties(model)
     if "gguf_file" in options:
-        _forget_gguf(model)
+        forget_quantization(model)
     probe = Probe.read(folder) if verify and folder is not None else None
     if probe is not None:
         with _plain_errors(source):
@@ -184,14 +184,6 @@ def _gguf(path: Path) -> dict[str, Any]:
     if importlib.util.find_spec("gguf") is None:
         raise KronpressError("reading a GGUF file needs a package: run `pip install gguf` and try again")
     return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
-
-
-def _forget_gguf(model: PreTrainedModel) -> None:
-    """Drop the traces of the quantized file: the weights are plain numbers now and must save as such."""
-    for owner, name in ((model.config, "quantization_config"), (model, "hf_quantizer"), (model, "quantization_method")):
-        if hasattr(owner, name):
-            delattr(owner, name)
-    setattr(model, "is_quantized", False)  # noqa: B010  (typed as a module by torch)
 
 
 def _require_sound(folder: Path) -> None:

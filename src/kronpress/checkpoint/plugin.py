@@ -26,6 +26,7 @@ from transformers.quantizers.auto import register_quantizer
 from transformers.quantizers.base import HfQuantizer
 from typing_extensions import override
 
+from kronpress.checkpoint import config as described
 from kronpress.checkpoint import fresh, weights
 from kronpress.checkpoint.config import METHOD, PREFIX, KronpressConfig, layers_of, place_of, require_layers
 from kronpress.checkpoint.contents import require_one_folder
@@ -265,9 +266,7 @@ def _release(model: PreTrainedModel) -> None:
             if type(config) in _CONFIGS.values():
                 config.__class__ = _base_of(type(config))
                 config.model_type = type(config).model_type
-            for owner, name in ((config, "quantization_config"), (part, "hf_quantizer"), (part, "quantization_method")):
-                vars(owner).pop(name, None)
-            vars(part)["is_quantized"] = False
+            described.forget_quantization(part)
 
 
 def model_class(base: type[PreTrainedModel]) -> type[PreTrainedModel]:
