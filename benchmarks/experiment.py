@@ -22,6 +22,7 @@ from kronpress.families import layout
 from kronpress.finetune import Finetune
 from kronpress.notation import read_yaml
 from kronpress.run import Recipe, read_recipe
+from kronpress.run.inputs import ready
 from kronpress.step import Step, Workbench
 from kronpress.validation import Checked
 
@@ -111,6 +112,6 @@ def slug(name: str) -> str:
 def workbench(name: str, text: str, folder: Path) -> Workbench:
     """Open a dense model as the teacher and as the student to be, with a text to learn from."""
     teacher, tokenizer = load_with_tokenizer(name)
-    corpus = Corpus("text", text)
+    teacher, corpus = ready(teacher), Corpus("text", text)
     torch.manual_seed(0)
-    return Workbench(copy.deepcopy(teacher.float()), teacher.float(), tokenizer, corpus, corpus, folder)
+    return Workbench(copy.deepcopy(teacher), teacher, tokenizer, corpus, corpus, folder)

@@ -5,14 +5,16 @@
 DIR holds CoLA, SST-2, MRPC, STS-B, RTE and QNLI. The teachers are fine-tuned first (experiments/tasks-teacher.yaml), on
 RTE after QNLI. Each arm of experiments/quantization-arms.yaml is the stages of one run of experiments/quantization.yaml
 on one task. A tenth of each training set selects epochs; the scores are those of the dev sets, and those that dev would
-have selected stand beside. What is done is not done again, what was interrupted goes on. The scores go to a JSON file.
+have selected stand beside. Each seed passes through all stages on its own. What is done is not done again, what was
+interrupted goes on. The scores go to a JSON file, where those of further seeds, arms and tasks join them.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,48 +42,50 @@ class Arms:
     glue: Path
     out: Path
     tasks: Sequence[str]
-    seeds: int
 
     def teachers(self) -> dict[str, ModelScore]:
         """Fine-tune the teachers, or read what an earlier call found."""
         study = Study(glue=self.glue, text=(), out=self.out, tokens=0, tasks=self.tasks, seeds=1, epochs=5.0)
         return study.teacher(overrides=TEACHERS)
 
-    def arm(self, name: str, task: str) -> list[ModelScore]:
-        """Train the stages of an arm on a task, or read what an earlier call found."""
+    def arm(self, name: str, task: str, seed: int) -> list[ModelScore]:
+        """Train the stages of an arm on a task with one seed, or read what an earlier call found."""
         passes = PASSES.get(task, 1.0)
         stages = {
             label: {**stage, "epochs": passes * stage["epochs"], "start": stage.get("start")}
             for label, stage in ARMS[name]["stages"].items()
         }
-        overrides = {
+        overrides: dict[str, Any] = {
             "finetune.data": str(self.glue),
             "finetune.tasks": {task: {}},
-            "finetune.seeds": self.seeds,
             "finetune.stages": stages,
             "finetune.augment": ARMS[name].get("augment"),
             "finetune.teacher": str(self.out / "teacher" / "{task}" / "student"),
         }
         recipe = experiment.recipe("quantization", overrides=overrides)
         step: Finetune = experiment.only(recipe, Finetune)
-        bench = workbench(recipe.model, "", self.out / slug(name))
+        bench = replace(workbench(recipe.model, "", self.out / slug(name) / f"seed-{seed}"), seed=seed)
         step.check(bench)
         (result,) = step.run(bench).tasks
         return [row for row in result.models if row.model in stages]
 
 
-def told(row: ModelScore) -> dict[str, Any]:
-    """Return what is kept of a model's score."""
+def keep(scores: dict[str, Any], label: str, row: ModelScore, *, seed: int) -> dict[str, Any]:
+    """Put what one seed reached beside what others did, and return what is kept under the label."""
+    kept: dict[str, Any] = scores.setdefault(label, {"seeds": {}})
     best = None if row.best_on_dev is None else row.best_on_dev.value
-    seeds = [seed.score for seed in row.seeds]
-    size = row.footprint.bytes_on_disk
-    return {"score": row.score.value, "seeds": seeds, "best_on_dev": best, "bytes": size, "epochs": row.epochs}
+    kept |= {"bytes": row.footprint.bytes_on_disk, "epochs": row.epochs}
+    kept["seeds"][str(seed)] = {"score": row.score.value, "best_on_dev": best}
+    return kept
 
 
 def _line(task: str, label: str, kept: Mapping[str, Any], *, whole: float) -> str:
+    seeds = list(kept["seeds"].values())
+    scores, best = [seed["score"] for seed in seeds], [seed["best_on_dev"] for seed in seeds]
+    spread = f" ± {statistics.stdev(scores):.1f}" if len(scores) > 1 else ""
+    score, selected = statistics.fmean(scores), "–" if None in best else f"{statistics.fmean(best):.1f}"
     size = f"{kept['bytes'] / 2**20:.2f}" if kept["bytes"] else "–"
-    best = f"{kept['best_on_dev']:.1f}" if kept["best_on_dev"] is not None else "–"
-    return f"| {task} | {label} | {kept['score']:.1f} | {100 * kept['score'] / whole:.1f} | {best} | {size} |"
+    return f"| {task} | {label} | {score:.1f}{spread} | {100 * score / whole:.1f} | {selected} | {size} |"
 
 
 def main() -> None:
@@ -91,11 +95,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/quantization"))
     parser.add_argument("--tasks", nargs="*", choices=TASKS, default=TASKS)
     parser.add_argument("--arms", nargs="*", choices=list(ARMS), default=list(ARMS))
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0])
     parser.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/quantization.json"))
     arguments = parser.parse_args()
-    arms = Arms(arguments.glue, arguments.out, arguments.tasks, arguments.seeds)
+    arms = Arms(arguments.glue, arguments.out, arguments.tasks)
     keep_freed_memory()
     kept: dict[str, Any] = read_json(arguments.json) if arguments.json.exists() else {}
     print("| task | model | dev | % of teacher's | selected on dev | MiB |\n|---|---|---:|---:|---:|---:|")
@@ -103,15 +107,18 @@ def main() -> None:
         teachers = arms.teachers()
         for task in arguments.tasks:
             scores = kept.setdefault(task, {})
-            scores["teacher"] = told(teachers[task])
+            teacher = keep(scores, "teacher", teachers[task], seed=0)
             whole = teachers[task].score.value
-            print(_line(task, "teacher", scores["teacher"], whole=whole), flush=True)
+            print(_line(task, "teacher", teacher, whole=whole), flush=True)
             for arm in arguments.arms:
-                for row in arms.arm(arm, task):
+                rows = [(seed, row) for seed in arguments.seeds for row in arms.arm(arm, task, seed)]
+                labels = {}
+                for seed, row in rows:
                     label = f"{arm}: {row.model}"
-                    scores[label] = told(row)
-                    print(_line(task, label, scores[label], whole=whole), flush=True)
-                    write_json(arguments.json, kept)
+                    labels[label] = keep(scores, label, row, seed=seed)
+                write_json(arguments.json, kept)
+                for label, entry in labels.items():
+                    print(_line(task, label, entry, whole=whole), flush=True)
 
 
 if __name__ == "__main__":

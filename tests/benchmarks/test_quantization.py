@@ -20,10 +20,11 @@ def test_every_arm_has_stages_that_a_step_takes() -> None:
         assert next(stage.start for stage in step.stages.values()) == "teacher"
         copies = 0 if step.augment is None else step.augment.copies
         epochs[name] = {label: (1 + copies) * (stage.epochs or 0) for label, stage in step.stages.items()}
-    progressive = list(epochs["progressive"].values())
-    two = list(epochs["progressive"]).index("w2a8") + 1
-    for name, budget in (("direct-2", progressive[:two]), ("direct-1", progressive)):
-        assert sum(epochs[name].values()) == sum(budget)
+    stages = list(epochs["progressive"])
+    direct = [arm for name, arm in epochs.items() if name in ("direct-2", "direct-1", "direct-1-4", "direct-1-1")]
+    assert len(direct) == 4
+    for ((label, whole),) in (arm.items() for arm in direct):
+        assert whole == sum(epochs["progressive"][stage] for stage in stages[: stages.index(label) + 1])
     assert epochs["direct-2, augmented"] == epochs["direct-2"]
     ternary = {sum(arm.values()) for name, arm in epochs.items() if name.startswith("ternary")}
     assert ternary == {sum(epochs["ternary, TWN"].values())}
