@@ -23,6 +23,7 @@ from kronpress.train.checkpoints import MARK
 from tests.tiny import TEXT, bench, save_tiny, tiny_llama, weights_files
 
 RECIPE = """
+precision: fp32  # what is faster is measured anew by every process
 model: {folder}/model
 data: {{train: {folder}/text.txt}}
 steps:

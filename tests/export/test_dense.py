@@ -123,7 +123,11 @@ def test_each_kind_of_layer_fills_its_place(spec: StructuredSpec) -> None:
         {"method": {"name": "pruning", "right": (1, 2)}},
         {"method": {"name": "van_loan_normalized", "right": (2, 1), "scales": True}},
         {"method": {"name": "van_loan", "right": (2, 2), "terms": 3, "scales": True}, "sites": "all"},
-        {"method": {"name": "van_loan", "right": (2, 2), "permute": "all"}, "sites": "all,embedding"},
+        {
+            "method": {"name": "van_loan", "right": (2, 2), "permute": "all"},
+            "sites": "feed_forward,embedding",
+            "blocks": [0],
+        },
     ],
     ids=str,
 )

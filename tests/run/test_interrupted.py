@@ -29,6 +29,7 @@ from kronpress.train.trainer import DistillationTrainer
 from tests.tiny import TEXT, save_tiny, tiny_gpt2, weights_files
 
 RECIPE = """
+precision: fp32  # what is faster is measured anew by every process
 steps:
 - {step: prune, form: kronecker, fit: {tokens: 512, window: 64}}
 - {step: evaluate, max_windows: 1}
@@ -100,7 +101,7 @@ def test_a_stop_anywhere_changes_nothing(recipe: Recipe, tmp_path: Path, monkeyp
 
 def test_a_killed_process_is_resumed_to_the_same_bits(recipe: Recipe, tmp_path: Path) -> None:
     recipe = read_recipe(
-        write(recipe, tmp_path / "long.yaml"), overrides=["distill.tokens=12800", "distill.save_every=20"]
+        write(recipe, tmp_path / "long.yaml"), overrides=["distill.tokens=6400", "distill.save_every=10"]
     )
     whole = execute(recipe, tmp_path / "whole")
     killed = Run(tmp_path / "killed", recipe)
@@ -116,7 +117,7 @@ def test_a_killed_process_is_resumed_to_the_same_bits(recipe: Recipe, tmp_path: 
             process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     reached = read_log(killed.step_folder(2) / "train.jsonl")[-1]["step"]
-    assert 0 < reached < 200
+    assert 0 < reached < 100
     assert not killed.manifest().finished
     assert weights(execute(recipe, killed.folder, resume=True)) == weights(whole)
     curves = [files.read_json(run.step_folder(2) / "report.json")["record"]["curve"] for run in (whole, killed)]
