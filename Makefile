@@ -19,7 +19,7 @@ demo: $(STAMP)  ## compress the embedded model, resuming or showing an earlier r
 	$(BIN)/kronpress run demo --out runs/demo --resume
 
 test: $(STAMP)  ## the default tier: offline, minutes on two cores
-	$(BIN)/pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 test-slow: $(STAMP)  ## real models and data
 	$(BIN)/pytest -m slow
