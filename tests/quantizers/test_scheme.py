@@ -12,15 +12,7 @@ from transformers import AutoModel, PreTrainedModel
 
 from kronpress.checkpoint import adopt, load, save
 from kronpress.errors import KronpressError
-from kronpress.layers import (
-    Matrix,
-    QuantizedEmbedding,
-    QuantizedLinear,
-    is_learning,
-    matrices_of,
-    pack,
-    packed,
-)
+from kronpress.layers import Matrix, QuantizedEmbedding, QuantizedLinear, is_learning, matrices_of, pack, packed
 from kronpress.quantizers import Scheme, keep_progress, learning, take_progress
 from tests.tiny import factorized, logits, some_ids, tiny_bert, tiny_gpt2, tiny_llama
 

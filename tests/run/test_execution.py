@@ -93,14 +93,11 @@ def front_matter(run: Run) -> dict[str, Any]:
 def own_kind(recipe: str) -> PreTrainedModel:
     """A tiny model of the kind that a shipped recipe names, with sides that its factors divide."""
     name, grouped = read_recipe(recipe).model, bool(re.search(r"group: \d", read_recipe(recipe).to_yaml()))
+    sizes = {"hidden_size": 64, "intermediate_size": 128} if grouped else {}
     if "bert" in name or "minilm" in name:
-        sizes = (
-            {"hidden_size": 64, "intermediate_size": 128} if grouped else {"hidden_size": 48, "intermediate_size": 96}
-        )
-        return tiny_bert(num_hidden_layers=2, **sizes)
+        return tiny_bert(**{"num_hidden_layers": 2, "hidden_size": 48, "intermediate_size": 96} | sizes)
     if "gpt2" in name:
         return tiny_gpt2(n_embd=48, n_inner=96, n_positions=PROTOCOL_WINDOW)
-    sizes = {"hidden_size": 64, "intermediate_size": 128} if grouped else {}
     return tiny_llama(max_position_embeddings=PROTOCOL_WINDOW, **sizes)
 
 
