@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,20 +38,16 @@ def read_utf8(path: Path, *, remedy: str = "check its permissions") -> str:
         content = path.read_bytes()
     except OSError as error:
         raise KronpressError(f"'{path}' can not be read: {error.strerror}; {remedy}") from None
-    return decoded(content, path)
-
-
-def decoded(content: bytes, path: Path) -> str:
-    """Return the text of UTF-8 that a file held, without a byte-order mark.
-
-    Raises:
-        KronpressError: it is not UTF-8.
-    """
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise KronpressError(f"{path}, line {line}: not UTF-8 at byte {error.start}; convert it to UTF-8") from None
+        raise not_utf8(path, line=line, byte=error.start) from None
+
+
+def not_utf8(path: Path, *, line: int, byte: int) -> KronpressError:
+    """Return what is wrong with a file that is no UTF-8 at a byte."""
+    return KronpressError(f"{path}, line {line}: not UTF-8 at byte {byte}; convert it to UTF-8")
 
 
 def read_json_lines(path: Path, *, remedy: str = "check its permissions") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -60,16 +56,16 @@ def read_json_lines(path: Path, *, remedy: str = "check its permissions") -> Ite
     Raises:
         KronpressError: as `read_utf8`, or a line holds something else.
     """
-    return json_objects(read_utf8(path, remedy=remedy), path)
+    return json_objects(read_utf8(path, remedy=remedy).split("\n"), path)
 
 
-def json_objects(text: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the place and the object of each line of a text, which stands in the file `path`.
+def json_objects(lines: Iterable[str], path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the place and the object of each line of the file `path` that is not blank.
 
     Raises:
         KronpressError: a line holds something else.
     """
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(lines, start=1):
         if line.strip():
             place = f"{path}, line {number}"
             yield place, _json_object(line, place)

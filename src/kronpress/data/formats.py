@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import importlib
+import io
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from kronpress.data.files import decoded, json_objects, read_utf8, require_characters
+from kronpress.data.files import json_objects, not_utf8, require_characters
 from kronpress.errors import KronpressError, listed
 
 ENDINGS = (".txt", ".md", ".jsonl", ".text", ".raw", ".tokens", ".parquet")
@@ -20,6 +23,7 @@ _OTHER = {
     *(".zip", ".tar", ".tgz", ".bz2", ".xz", ".zst", ".7z"),
 }
 _BETWEEN_DOCUMENTS = "\n\n"
+_BLOCK = 2**20  # bytes of a file that are read at once
 _ROWS = 256  # of a Parquet file that are in memory at once
 _LARGEST = 4 * 2**30  # bytes or characters that come out of one packed file
 _UNSUSPECTED = 64 * 2**20  # so many may come out of any
@@ -37,15 +41,49 @@ def read_file(path: Path) -> str:
     Raises:
         KronpressError: it is of another kind, not UTF-8, malformed, or grows without measure when it is unpacked.
     """
+    if not holds_records(path):
+        return "".join(stream_text(path))
+    texts = ((place, record["text"]) for place, record in stream_records(path))
+    return join_rows(texts) if _ending(path) == ".parquet" else join_documents([text for _, text in texts])
+
+
+def holds_records(path: Path) -> bool:
+    """Tell whether a file is one of records, each with a text of its own, rather than one text.
+
+    Raises:
+        KronpressError: its name has an ending that stands for a format that is not read.
+    """
     ending = _ending(path)
     if ending in _OTHER or (ending == ".parquet" and _is_packed(path)):
         raise KronpressError(f"'{path}' is not a text that can be read; give it as one of {', '.join(ENDINGS)}")
-    if ending == ".parquet":
-        return join_rows(_parquet_rows(path))
-    text = decoded(_unpacked(path), path) if _is_packed(path) else read_utf8(path)
-    if ending == ".jsonl":
-        return join_documents([_text_of(record, place) for place, record in json_objects(text, path)])
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return ending in (".jsonl", ".parquet")
+
+
+def stream_text(path: Path) -> Iterator[str]:
+    r"""Yield the text of a file that holds no records, piece by piece, with `\n` line ends.
+
+    Raises:
+        KronpressError: as `read_file`, when the stream comes to it.
+    """
+    newlines = io.IncrementalNewlineDecoder(None, translate=True)
+    for part in _decoded_stream(path):
+        yield newlines.decode(part)
+    yield newlines.decode("", final=True)
+
+
+def stream_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the place, for messages, and the record of each row of a file, all with a string under `text`.
+
+    Raises:
+        KronpressError: as `read_file`, when the stream comes to it.
+    """
+    if _ending(path) == ".parquet":
+        rows = _parquet_rows(path)
+    else:
+        rows = json_objects(_lines(_decoded_stream(path)), path)
+    for place, record in rows:
+        _text_of(record, place)
+        yield place, record
 
 
 def join_documents(documents: list[str]) -> str:
@@ -92,15 +130,39 @@ def _ending(path: Path) -> str:
     return (path.with_suffix("") if _is_packed(path) else path).suffix.lower()
 
 
-def _unpacked(path: Path) -> bytes:
+def _decoded_stream(path: Path) -> Iterator[str]:
+    """Yield the text of a file, unpacked, without a byte-order mark and with its line ends as they are."""
+    decoder, lines, place = codecs.getincrementaldecoder("utf-8-sig")(), 1, 0
+    for part in chain(_bytes(path), [b""]):
+        try:
+            yield decoder.decode(part, final=not part)
+        except UnicodeDecodeError as error:
+            before = place + len(part) - len(error.object)  # the end of the part before may have been half a character
+            raise not_utf8(path, line=lines + error.object.count(b"\n", 0, error.start), byte=before + error.start) from None
+        lines, place = lines + part.count(b"\n"), place + len(part)
+
+
+def _bytes(path: Path) -> Iterator[bytes]:
     try:
-        with gzip.open(path) as stream:
-            return b"".join(bounded(iter(lambda: stream.read(2**20), b""), path=path, size=len))
-    except (OSError, EOFError, zlib.error) as error:
+        with gzip.open(path) if _is_packed(path) else path.open("rb") as stream:
+            parts = iter(lambda: stream.read(_BLOCK), b"")
+            yield from bounded(parts, path=path, size=len) if _is_packed(path) else parts
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise KronpressError(f"'{path}' can not be unpacked ({error}); give a whole gzip file") from None
+    except OSError as error:
+        raise KronpressError(f"'{path}' can not be read: {error.strerror}; check its permissions") from None
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
+def _lines(parts: Iterable[str]) -> Iterator[str]:
+    """Yield the lines of a stream, without their ends."""
+    rest = ""
+    for part in parts:
+        *whole, rest = (rest + part).split("\n")
+        yield from whole
+    yield rest
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         arrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     except ImportError:
@@ -111,7 +173,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
             batches = file.iter_batches(batch_size=_ROWS, columns=["text"])
             texts = (text for batch in batches for text in batch.column(0).to_pylist())
             for number, text in enumerate(bounded(texts, path=path, size=lambda text: 1 + len(str(text)))):
-                yield f"{path}, row {number}", text
+                yield f"{path}, row {number}", {"text": text}
     except (OSError, arrow.lib.ArrowException) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise KronpressError(f"'{path}' can not be read ({reason[:200]}); give a whole Parquet file") from None
