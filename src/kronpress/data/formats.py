@@ -77,10 +77,7 @@ def stream_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises:
         KronpressError: as `read_file`, when the stream comes to it.
     """
-    if _ending(path) == ".parquet":
-        rows = _parquet_rows(path)
-    else:
-        rows = json_objects(_lines(_decoded_stream(path)), path)
+    rows = _parquet_rows(path) if _ending(path) == ".parquet" else json_objects(_lines(_decoded_stream(path)), path)
     for place, record in rows:
         _text_of(record, place)
         yield place, record
@@ -138,7 +135,8 @@ def _decoded_stream(path: Path) -> Iterator[str]:
             yield decoder.decode(part, final=not part)
         except UnicodeDecodeError as error:
             before = place + len(part) - len(error.object)  # the end of the part before may have been half a character
-            raise not_utf8(path, line=lines + error.object.count(b"\n", 0, error.start), byte=before + error.start) from None
+            line = lines + error.object.count(b"\n", 0, error.start)
+            raise not_utf8(path, line=line, byte=before + error.start) from None
         lines, place = lines + part.count(b"\n"), place + len(part)
 
 
