@@ -30,7 +30,8 @@ from transformers import (
 import kronpress
 from kronpress import KronpressError
 from kronpress.checkpoint import structured_layers
-from tests.tiny import factorized, factors_of, logits, some_ids, tiny_bert, tiny_gpt2, tiny_llama
+from kronpress.factorize import Factorize
+from tests.tiny import bench, factorized, factors_of, logits, some_ids, tiny_bert, tiny_gpt2, tiny_llama
 
 CONCRETE = {
     "llama": "LlamaForCausalLM",
@@ -105,6 +106,19 @@ def test_new_factors_are_as_large_as_new_weights(checkpoint: Path) -> None:
     for path, layer in structured_layers(model).items():
         deviation = layer.to_dense().weight.std()
         assert 0.5 < deviation / model.config.initializer_range < 2, path
+
+
+def test_new_cores_are_drawn_though_a_list_of_the_layer_holds_them(tmp_path: Path) -> None:
+    work = bench(tiny_llama(), tmp_path)
+    Factorize(form={"name": "tensor_train", "rank": 4}, fit="nearest", sites="feed_forward").run(work)
+    kronpress.save(work.student, tmp_path / "saved")
+    models = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        models.append(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path / "saved")))
+    for path, layer in structured_layers(models[0]).items():
+        weight, other = layer.dense_weight(), models[1].get_submodule(path).dense_weight()
+        assert 0.1 < weight.std() / models[0].config.initializer_range < 5 and not torch.equal(weight, other), path
 
 
 def test_a_tied_head_shares_the_factors_of_a_new_model(checkpoint: Path) -> None:

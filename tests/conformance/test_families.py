@@ -23,6 +23,7 @@ from kronpress.factorize.reorder import reorder
 from kronpress.families import FAMILIES, base_prefix, layout, select_sites
 from kronpress.layers import weight_of
 from kronpress.prune import Prune
+from kronpress.truncate import keep_blocks
 from tests import tiny
 
 DECODER = {
@@ -257,6 +258,21 @@ def test_a_narrow_model_is_what_its_config_says(model_type: str, tmp_path: Path)
     fresh.load_state_dict(student.state_dict())
     fresh.eval()
     assert torch.equal(tiny.logits(fresh, ids()), tiny.logits(student, ids()))
+
+
+@pytest.mark.parametrize("model_type", list(FAMILIES))
+def test_a_truncated_model_is_what_its_config_says_and_generates_alike_with_a_cache(model_type: str) -> None:
+    student = build(model_type)
+    blocks = {"lfm2": [0, 1], "qwen3_5_text": [0, 1]}.get(model_type, [0, 2])  # one with attention among them
+    keep_blocks(student, blocks)
+    fresh = type(student)(copy.deepcopy(student.config)).eval()
+    fresh.load_state_dict(student.state_dict())
+    assert len(layout(fresh).block_paths) == 2
+    assert torch.equal(tiny.logits(fresh, ids()), tiny.logits(student, ids()))
+    if FAMILIES[model_type].causal:
+        options = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+        cached, plain = (fresh.generate(ids(), use_cache=use, **options) for use in (True, False))
+        assert torch.equal(cached, plain)
 
 
 @pytest.mark.parametrize("model_type", [name for name, family in FAMILIES.items() if family.holder("up") != "up"])

@@ -245,7 +245,7 @@ def test_rows_behind_the_tokens_of_the_tokenizer_change_nothing(cached: bool, tm
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({}, "the key 'tokens' is missing"),
+        ({}, "either tokens, or epochs"),
         ({"tokens": 0}, "tokens is 0"),
         ({"tokens": 9, "lr": 1}, "unknown key 'lr'"),
         ({"tokens": 9, "losses": "logit"}, "unknown loss 'logit': did you mean 'logits'"),

@@ -1,4 +1,4 @@
-"""Random numbers for the structured layers that no file fills."""
+"""Random numbers for layers that no file fills, and for a whole model that begins anew."""
 
 from __future__ import annotations
 
@@ -6,11 +6,25 @@ import math
 
 import torch
 from torch import Tensor, nn
-from transformers import initialization
+from transformers import PreTrainedModel, initialization
 
 from kronpress.layers import QuantizedTensor, RoundedInputs, StructuredLayer, spanning
 
+_LOADED = "_is_hf_initialized"  # what transformers marks modules and tensors with that need no random numbers
 _CONSTANT = {"bias": initialization.zeros_, "scales": initialization.ones_}
+
+
+def drawn(module: nn.Module, *, deviation: float) -> bool:
+    """Give a part of a structured layer random numbers, and say whether the module is one."""
+    if isinstance(module, StructuredLayer):
+        fill(module, deviation=deviation)
+    elif isinstance(module, QuantizedTensor):
+        draw(module, deviation=deviation)
+    elif isinstance(module, RoundedInputs):
+        open_wide(module)
+    else:
+        return False
+    return True
 
 
 def fill(layer: StructuredLayer, *, deviation: float) -> None:
@@ -47,8 +61,17 @@ def open_wide(inputs: RoundedInputs) -> None:
             inputs.shift.copy_(shift[..., 0])
 
 
+def redraw(model: PreTrainedModel) -> None:
+    """Give a model the random weights of one that is built from its configuration, factors included, in place."""
+    for thing in (*model.modules(), *model.parameters(), *model.buffers()):
+        if hasattr(thing, _LOADED):
+            delattr(thing, _LOADED)
+    model.initialize_weights()
+    model.tie_weights()
+
+
 def _is_loaded(tensor: Tensor) -> bool:
-    return tensor.is_meta or getattr(tensor, "_is_hf_initialized", False)
+    return tensor.is_meta or getattr(tensor, _LOADED, False)
 
 
 def _has_factors(layer: StructuredLayer) -> bool:

@@ -38,9 +38,6 @@ from kronpress.checkpoint.ties import share_tied_factors
 from kronpress.errors import KronpressError
 from kronpress.families import FAMILIES, base_prefix, family_of, has_module, replace_module
 from kronpress.layers import (
-    QuantizedTensor,
-    RoundedInputs,
-    StructuredLayer,
     StructuredSpec,
     is_learning,
     packed,
@@ -111,15 +108,13 @@ class KronpressModel(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         deviation = getattr(self.config, "initializer_range", None) or 0.02
-        if isinstance(module, StructuredLayer):
-            fresh.fill(module, deviation=deviation)
-        elif isinstance(module, QuantizedTensor):
-            fresh.draw(module, deviation=deviation)
-        elif isinstance(module, RoundedInputs):
-            fresh.open_wide(module)
-        else:
+        if not fresh.drawn(module, deviation=deviation):
             parent: Any = super()
             parent._init_weights(module)
+
+    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
+        parent: Any = super()  # which, for code beside its own, would skip a layer whose tensors a child holds
+        parent._initialize_weights(module, is_custom_code=False)
 
     def mark_tied_weights_as_initialized(self, loading_info: Any) -> None:
         """Mark them, but keep in mind those of which no copy is stored: a head and its table are one object."""

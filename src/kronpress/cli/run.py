@@ -1,4 +1,4 @@
-"""Commands that run recipes: run, compress and quantize."""
+"""Commands that run recipes: run, compress, truncate and quantize."""
 
 from __future__ import annotations
 
@@ -48,6 +48,35 @@ def compress(
     """Compress a model by a recipe; the checkpoint goes straight into --out, the run's logs into --out/run."""
     fields = _fields(data, held_out) | {"model": model}
     work.run.compress(recipe, out, overrides=override or (), fields=fields, resume=resume)
+
+
+@command()
+def truncate(
+    model: Model,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the shorter model; must be absent or empty.")],
+    keep: Annotated[int | None, typer.Option(min=1, help="How many blocks stay.")] = None,
+    blocks: Annotated[
+        str,
+        typer.Option(
+            help="Which blocks stay: by their places, alt, distil, 3b3t, 6b, 6t or 3l; by what is measured on text, "
+            "greedy or influence; or their numbers, counted from 0, with commas."
+        ),
+    ] = "alt",
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Let the blocks that stay make up for the others, by text, untrained.")
+    ] = False,
+    data: Annotated[
+        str | None, typer.Option(help="Text for greedy, influence and --repair; the bundled one if not given.")
+    ] = None,
+    held_out: HeldOut = None,
+    resume: Resume = False,
+) -> None:
+    """Keep some of a model's blocks, without training; the result opens without kronpress."""
+    fields = _fields(data, held_out) | {"model": model}
+    numbers = [part.strip() for part in blocks.split(",")]
+    chosen = [int(number) for number in numbers] if all(number.isdecimal() for number in numbers) else blocks
+    step = {"blocks": chosen, "repair": repair} | ({} if keep is None else {"keep": keep})
+    work.run.truncate(out, step, fields=fields, resume=resume)
 
 
 @command()

@@ -2,83 +2,62 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
-from jaxtyping import Int
 from pydantic import Field, SerializeAsAny, field_validator
 from torch import Tensor
 from torch.utils.data import ConcatDataset
 from transformers import PreTrainedModel
 
-from kronpress.activations.attention import training_attention
 from kronpress.activations.head import head_of
 from kronpress.checkpoint import load_with_tokenizer
 from kronpress.checkpoint.digests import model_sources
 from kronpress.errors import KronpressError
-from kronpress.families import family_of, vocabulary_size, window_of
+from kronpress.families import vocabulary_size, window_of
 from kronpress.losses import LOSSES, LogitLoss, Loss, compares, parse_losses, readings_of
 from kronpress.quantizers import let_learn
 from kronpress.records import TeacherStorage, TrainingRecord
 from kronpress.step import STEPS, Needs, Workbench
 from kronpress.teacher import Storage, text_live, text_teacher
 from kronpress.teacher.text_outputs import Likeliest, StoredText, check_size
-from kronpress.train.compiled import compiled_blocks
+from kronpress.train.language import LanguageStep, special_tokens
 from kronpress.train.language_objective import Distillation
-from kronpress.train.step import TrainingStep
-from kronpress.train.text import EncoderText, Frame, NextToken, Taught, Text, epochs_of
-from kronpress.train.training import Material, train
+from kronpress.train.text import Taught, Text
 
 
 @STEPS.enroll
-class Distill(TrainingStep):
+class Distill(LanguageStep):
     """Train the student to answer like the teacher, on the recipe's training text.
 
     A decoder predicts the next token. An encoder reads one segment or two, and guesses masked tokens if any loss is
-    one of predictions; next-sentence prediction is not learned. AdamW's β are 0.9 and 0.95.
+    one of predictions; next-sentence prediction is not learned.
 
     Attributes:
-        tokens: training tokens; the text is read again, in another order, where it is shorter.
-        dropout: none by default: noise in the student is noise in every loss between activations, and hardly a text is
-            read often enough to be learned by heart.
-        window: tokens of text per training window, 512 by default, or as many as the student sees beside special
-            tokens; the text is packed, so that no token is padding.
         losses: what is minimized: names, or labels of your own, with the fields of the loss (`name` where the label is
             another, `weight`); a number alone is the weight.
         teacher: another model than the recipe's to learn from, a folder or hub id.
-        validate_every: steps between measurements on held-out text; never by default.
-        validation_windows: of that text.
-        compile: let torch.compile translate the blocks; pays where a run is long and a C++ compiler or GPU is there.
         cache_teacher: run the teacher once over the text and store the likeliest tokens on disk until the step is done,
             rather than run it at every step; the losses that compare must be `logits` with `top_k`.
         cache_max_bytes: what that may take.
     """
 
     kind: ClassVar[str] = "distill"
-    tokens: int = Field(ge=1)
-    dropout: float | None = Field(default=0.0, ge=0, lt=1)
-    window: int | None = Field(default=None, ge=2)
     losses: dict[str, SerializeAsAny[Loss]] = Field(default={"logits": LOSSES["logits"]()}, min_length=1)
     teacher: str | None = None
-    validate_every: int | None = Field(default=None, ge=1)
-    validation_windows: int = Field(default=16, ge=1)
-    compile: bool = False
     cache_teacher: bool = False
     cache_max_bytes: int = Field(default=4 * 2**30, ge=1)
 
     def unread(self) -> dict[str, str]:
         """Return what belongs to a validation, a teacher or a cache that the other fields do not ask for."""
         idle = {
-            "validation_windows": (self.validate_every is None, "set validate_every"),
             "cache_max_bytes": (not self.cache_teacher, "set cache_teacher: true"),
             "teacher": (not compares(self.losses), "add a loss that compares, as logits"),
         }
-        return {name: f"{remedy}, or leave it out" for name, (unused, remedy) in idle.items() if unused}
+        unused = {name: f"{remedy}, or leave it out" for name, (unread, remedy) in idle.items() if unread}
+        return super().unread() | unused
 
     @field_validator("losses", mode="before")
     @classmethod
@@ -92,10 +71,10 @@ class Distill(TrainingStep):
     def check(self, bench: Workbench) -> None:
         """Check that models, losses and text fit together."""
         super().check(bench)
-        model, window = self._teacher_model(bench) if compares(self.losses) else None, self._window(bench.student)
+        model = self._teacher_model(bench) if compares(self.losses) else None
         if model is not None:
-            window_of(model, window, special=_special(model))
-        texts = self._texts(bench, window, tokens=self._count(window) * window)
+            window_of(model, self.window_for(bench.student), special=special_tokens(model))
+        texts = self.first_texts(bench, self.losses)
         self._check_logits(bench, model)
         teacher = None if model is None else text_live(model, readings=readings_of(self.losses))
         Distillation(bench.student, teacher, self.losses)
@@ -110,7 +89,7 @@ class Distill(TrainingStep):
 
     def run(self, bench: Workbench) -> TrainingRecord:
         """Train, going on from the last whole checkpoint in the step's folder."""
-        texts = self._texts(bench, self._window(bench.student))
+        texts = self.texts(bench, self.losses)
         teacher = text_teacher(
             self.losses,
             _once(texts),
@@ -123,36 +102,10 @@ class Distill(TrainingStep):
             self._check_logits(bench, None)
         let_learn(bench.student)
         objective = Distillation(bench.student, teacher, self.losses)
-        with self._prepared(*objective.models):
+        with self.prepared(*objective.models):
             if isinstance(teacher, StoredText):
-                return replace(self._train(bench, objective, _taught(texts, teacher)), teacher=_size_of(teacher))
-            return self._train(bench, objective, texts)
-
-    @contextmanager
-    def _prepared(self, *models: PreTrainedModel) -> Iterator[None]:
-        """Let the models compute as fast as training can."""
-        with training_attention(*models), compiled_blocks(*models) if self.compile else nullcontext():
-            yield
-
-    def _train(self, bench: Workbench, objective: Distillation, sets: Sequence[Text | Taught]) -> TrainingRecord:
-        window, (data, *validation) = self._window(bench.student), sets
-        material = Material(
-            data=data,
-            steps=len(data) // self.batch,
-            tokens_per_step=self.batch * window,
-            validation=validation[0] if validation else None,
-            validate_every=self.validate_every,
-        )
-        record = train(self.settings, objective, material, folder=bench.folder, seed=bench.seed)
-        return replace(record, window=window)
-
-    def _window(self, model: PreTrainedModel) -> int:
-        """Return the tokens of text in a window, whose special tokens the model must see as well."""
-        return window_of(model, self.window, special=_special(model))
-
-    def _count(self, window: int) -> int:
-        """Return how many windows are read, again and again ones included."""
-        return math.ceil(self.tokens / (self.batch * window)) * self.batch
+                return replace(self.train(bench, objective, _taught(texts, teacher)), teacher=_size_of(teacher))
+            return self.train(bench, objective, texts)
 
     def _checked_teacher(self, bench: Workbench) -> PreTrainedModel:
         teacher = self._teacher_model(bench)
@@ -194,28 +147,6 @@ class Distill(TrainingStep):
                     f"the student has a vocabulary of {ours} and the teacher of {theirs}, but the tokenizer has "
                     f"{tokens} tokens, all of which both must know; choose another teacher"
                 )
-
-    def _texts(self, bench: Workbench, window: int, *, tokens: int | None = None) -> list[Text]:
-        """Return the text to train on, in the order of the training, and the validation text if there is any."""
-        count = self._count(window)
-        windows = bench.training_windows(size=window, tokens=tokens, drawn=count * window)
-        texts = [self._text(bench, windows, order=epochs_of(len(windows), count=count, seed=bench.seed))]
-        if self.validate_every is not None:
-            held_out = bench.held_out_windows(size=window, count=self.validation_windows)
-            texts.append(self._text(bench, held_out, order=torch.arange(len(held_out))))
-        return texts
-
-    def _text(self, bench: Workbench, windows: Int[Tensor, "windows tokens"], *, order: Int[Tensor, " count"]) -> Text:
-        if family_of(bench.student).causal:
-            return NextToken(windows, order)
-        guessed = any(isinstance(loss, LogitLoss) for loss in self.losses.values())
-        frame = Frame.of(bench.student, bench.tokenizer)
-        return EncoderText(windows, order, frame, seed=bench.seed, guessed=guessed)
-
-
-def _special(model: PreTrainedModel) -> int:
-    """Return how many special tokens a model reads around a window: the [CLS] and [SEP] of an encoder."""
-    return 0 if family_of(model).causal else 2
 
 
 def _once(texts: Sequence[Text]) -> ConcatDataset[dict[str, Tensor]]:

@@ -26,6 +26,7 @@ from kronpress.records import FinetuneRecord, ModelScore, TaskRecord
 from kronpress.step import STEPS, Needs, Workbench
 from kronpress.tasks import TASKS, SentenceTask, with_head
 from kronpress.teacher import task_live
+from kronpress.train.settings import Beta
 from kronpress.train.step import TrainingStep
 from kronpress.validation import path_name
 
@@ -73,7 +74,6 @@ class Finetune(TrainingStep):
 
     kind: ClassVar[str] = "finetune"
     changes_student: ClassVar[bool] = False
-    betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
     tasks: dict[str, TaskOptions] = Field(min_length=1)
     data: str | None = None
     epochs: float = Field(default=3.0, gt=0)
@@ -83,6 +83,7 @@ class Finetune(TrainingStep):
     learning_rate: float = Field(default=5e-5, gt=0)
     warmup: float = Field(default=0.1, ge=0, lt=1)
     weight_decay: float = Field(default=0.01, ge=0)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     save_every: int = Field(default=500, ge=1)
     log_every: int = Field(default=20, ge=1)
     losses: dict[str, SerializeAsAny[Loss]] = Field(default=LABELS_ALONE, min_length=1)

@@ -20,7 +20,7 @@ from kronpress.records.evaluation import (
     TextSetScore,
     geometric_mean,
 )
-from kronpress.records.layers import FactorizeRecord, LayerChange
+from kronpress.records.layers import BlockMeasure, FactorizeRecord, LayerChange, RepairMeasure, TruncateRecord
 from kronpress.records.quantization import (
     InputRange,
     NumberFormat,
@@ -35,6 +35,7 @@ from kronpress.records.training import TeacherStorage, TrainingPoint, TrainingRe
 
 __all__ = [
     "FORMAT_VERSION",
+    "BlockMeasure",
     "EvaluationRecord",
     "FactorizeRecord",
     "Fidelity",
@@ -55,6 +56,7 @@ __all__ = [
     "QuantizationRecord",
     "QuantizedLayer",
     "Record",
+    "RepairMeasure",
     "Sample",
     "Score",
     "SeedScore",
@@ -70,6 +72,7 @@ __all__ = [
     "TextSetScore",
     "TrainingPoint",
     "TrainingRecord",
+    "TruncateRecord",
     "decode",
     "encode",
     "geometric_mean",

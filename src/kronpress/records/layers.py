@@ -46,3 +46,43 @@ class FactorizeRecord(Record):
     modules: tuple[LayerChange, ...]
     notes: tuple[str, ...]
     parameters: int
+
+
+@dataclass(frozen=True)
+class BlockMeasure(Record):
+    """What was measured of one block, counted from 0; see `TruncateRecord.measure`."""
+
+    block: int
+    value: float
+
+
+@dataclass(frozen=True)
+class RepairMeasure(Record):
+    """What a shortened model loses without and with repaired weights; the lower one decides which of them it has."""
+
+    without: float
+    repaired: float
+
+
+@dataclass(frozen=True)
+class TruncateRecord(Record):
+    """What a step did that kept some of the blocks.
+
+    Attributes:
+        method: its name and its settings; JSON values.
+        depth: the blocks that there were.
+        kept: the blocks that stayed, counted from 0.
+        measure: what the values of `measured` are; empty where nothing was measured.
+        measured: the blocks in the order in which they were removed or, where all are measured at once, in their own.
+        repair: what repairing the others came to; None where it was not asked for.
+        parameters: of the whole student afterwards.
+    """
+
+    kind: Literal["truncate"] = field(default="truncate", kw_only=True)
+    method: Mapping[str, Any]
+    depth: int
+    kept: tuple[int, ...]
+    parameters: int
+    measure: str = ""
+    measured: tuple[BlockMeasure, ...] = ()
+    repair: RepairMeasure | None = None

@@ -38,7 +38,9 @@ class TrainingRecord(Record):
     Attributes:
         tokens: that were read; a text read twice counts twice.
         steps: of the optimizer.
-        seconds: since this process began or went on with it.
+        seconds: of training, over all sittings where it was interrupted; what a stop lost is not in it.
+        devices: that trained together, one a process.
+        device: what each of them is, in a few words.
         tokens_per_second: None where nothing was logged.
         peak_rss_bytes: the most memory that the process has held until then.
         curve: the training loss.
@@ -57,5 +59,12 @@ class TrainingRecord(Record):
     curve: tuple[TrainingPoint, ...]
     validation: tuple[TrainingPoint, ...] = ()
     parts: Mapping[str, float] = field(default_factory=dict)
+    devices: int = 1
+    device: str = ""
     window: int | None = None
     teacher: TeacherStorage | None = None
+
+    @property
+    def device_hours(self) -> float:
+        """Hours that all devices together trained."""
+        return self.devices * self.seconds / 3600

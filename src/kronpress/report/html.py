@@ -28,8 +28,9 @@ from kronpress.report.scores import score_tables
 from kronpress.report.summary import QuantizedStep, RunSummary
 
 if TYPE_CHECKING:
-    from kronpress.report import grid_plots, plots
+    from kronpress.report import depth_plots, grid_plots, plots
 else:
+    depth_plots = lazily("kronpress.report.depth_plots")
     grid_plots = lazily("kronpress.report.grid_plots")
     plots = lazily("kronpress.report.plots")  # which imports matplotlib
 
@@ -122,6 +123,14 @@ def _errors(summary: RunSummary) -> str:
     return section("What replacing the layers changed", parts=[pair(picture, right=numbers)])
 
 
+def _depth(summary: RunSummary) -> str:
+    parts = []
+    for record in summary.truncated:
+        words = f"{len(record.kept)} of {record.depth} blocks stay: {', '.join(map(str, record.kept))}. "
+        parts.append(plot(depth_plots.kept_blocks(record), caption=words + record.measure))
+    return section("Depth", parts=parts)
+
+
 def _grids(summary: RunSummary) -> str:
     if not summary.quantized:
         return ""
@@ -211,6 +220,7 @@ def _sections(summary: RunSummary) -> Iterator[str]:
     yield _size(summary)
     yield _speed(summary)
     yield _training(summary)
+    yield _depth(summary)
     yield _errors(summary)
     yield _grids(summary)
     yield _ranges(summary)

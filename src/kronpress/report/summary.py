@@ -15,6 +15,7 @@ from kronpress.records import (
     TaskRecord,
     TextSetComparison,
     TrainingPoint,
+    TruncateRecord,
 )
 
 
@@ -81,6 +82,7 @@ class RunSummary:
     footprint_before: Footprint | None = None
     footprint_after: Footprint | None = None
     layers: Sequence[LayerChange] = ()
+    truncated: Sequence[TruncateRecord] = ()
     quantized: Sequence[QuantizedStep] = ()
     training: Sequence[TrainingPoint] = ()
     validation: Sequence[TrainingPoint] = ()

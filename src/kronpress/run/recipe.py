@@ -9,7 +9,16 @@ from typing import Any
 
 from pydantic import BaseModel, Field, SerializeAsAny, field_validator
 
-from kronpress import distill, evaluate, factorize, finetune, prune, quantize  # noqa: F401  (their steps register themselves)
+from kronpress import (  # noqa: F401  (their steps register themselves)
+    distill,
+    evaluate,
+    factorize,
+    finetune,
+    pretrain,
+    prune,
+    quantize,
+    truncate,
+)
 from kronpress.data import read_utf8, user_path
 from kronpress.errors import KronpressError, did_you_mean, shown
 from kronpress.notation import read_yaml, write_yaml

@@ -23,6 +23,7 @@ from kronpress.records import (
     TaskRecord,
     TrainingPoint,
     TrainingRecord,
+    TruncateRecord,
 )
 from kronpress.run.manifest import Manifest
 from kronpress.run.recipe import Recipe
@@ -52,6 +53,7 @@ def summarize(recipe: Recipe, manifest: Manifest, reports: Sequence[StepReport])
         footprint_before=_saved(manifest.footprint_before),
         footprint_after=manifest.footprint_after,
         layers=[module for change in changes for module in change.modules],
+        truncated=_records(reports, TruncateRecord),
         quantized=[
             report.QuantizedStep(number, step.record)
             for number, step in enumerate(reports, start=1)
@@ -69,6 +71,7 @@ def summarize(recipe: Recipe, manifest: Manifest, reports: Sequence[StepReport])
             *manifest.notes,
             *_size_notes(recipe.model, manifest),
             *(text for change in changes for text in change.notes),
+            *_depth_notes(_records(reports, TruncateRecord)),
             *_training_notes(reports),
             *_task_notes(recipe, reports),
             *_fidelity_notes(evaluations),
@@ -145,12 +148,25 @@ def _size_notes(model: str, manifest: Manifest) -> Iterable[str]:
         )
 
 
+def _depth_notes(records: Sequence[TruncateRecord]) -> Iterable[str]:
+    for record in records:
+        blocks = ", ".join(map(str, record.kept))
+        yield f"{len(record.kept)} of {record.depth} blocks stay ({record.method['blocks']['name']}): {blocks}"
+        if record.repair is not None:
+            better = record.repair.repaired < record.repair.without
+            yield (
+                f"repairing the blocks that stay brings {record.repair.without:.4g} to {record.repair.repaired:.4g} on "
+                f"calibration text that they were not fitted to, and is {'kept' if better else 'left out'}"
+            )
+
+
 def _training_notes(reports: Sequence[StepReport]) -> Iterable[str]:
     for step in reports:
         record = step.record
         if isinstance(record, TrainingRecord) and record.tokens_per_second:
             yield (
-                f"trained on {record.tokens:,} tokens at {record.tokens_per_second:,.0f} tokens/s, with "
+                f"trained on {record.tokens:,} tokens at {record.tokens_per_second:,.0f} tokens/s, "
+                f"{record.device_hours:.3g} device-hours ({record.devices} × {record.device}), with "
                 f"{step.peak_rss_bytes / 2**30:.1f} GiB of memory at most"
             )
 

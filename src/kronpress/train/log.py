@@ -18,21 +18,25 @@ from kronpress.memory import peak_rss_bytes
 class JsonLog(TrainerCallback):
     """Appends a line per log to a file.
 
-    A line has step, tokens, loss and each of its `parts`, learning rate, norm of the gradient, tokens per second and
-    wall seconds since training began or went on, and the most memory that was held; or step, tokens and the loss on
-    validation text.
+    A line has step, tokens, loss and each of its `parts`, learning rate, norm of the gradient, tokens per second since
+    training began or went on, wall seconds of all sittings, and the most memory that was held; or step, tokens and the
+    loss on validation text.
+
+    Attributes:
+        before: wall seconds of the sittings before this one, up to the checkpoint that it goes on from.
     """
 
     def __init__(self, path: Path, *, tokens_per_step: float) -> None:
         self.path, self.tokens_per_step = path, tokens_per_step
-        self.started, self.first = time.perf_counter(), 0
+        self.started, self.first, self.before = time.perf_counter(), 0, 0.0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Forget lines beyond the checkpoint that training goes on from."""
         self.started, self.first = time.perf_counter(), state.global_step
+        kept = [line for line in read_log(self.path) if line["step"] <= state.global_step]
+        self.before = max((line["seconds"] for line in kept if "seconds" in line), default=0.0)
         if not state.is_world_process_zero:
             return
-        kept = [line for line in read_log(self.path) if line["step"] <= state.global_step]
         files.write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def on_log(
@@ -52,7 +56,7 @@ class JsonLog(TrainerCallback):
                 "learning_rate": logs.get("learning_rate"),
                 "grad_norm": logs.get("grad_norm"),
                 "tokens_per_second": round((state.global_step - self.first) * self.tokens_per_step / seconds, 1),
-                "seconds": round(seconds, 2),
+                "seconds": round(self.before + seconds, 2),
                 "peak_rss_bytes": peak_rss_bytes(),
             }
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
@@ -10,6 +10,8 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK,
 from kronpress import processes
 from kronpress.errors import KronpressError, did_you_mean
 from kronpress.validation import Checked
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainingFields(Checked):
@@ -20,6 +22,8 @@ class TrainingFields(Checked):
         micro_batch: how many of them one forward pass of one process takes; all that it has by default.
         dropout: probability at all places where the student drops activations, or null for what its configuration says.
         learning_rate: peak, reached after `warmup` of the steps and following `schedule` from there, for AdamW.
+        betas: of AdamW: how much of the mean gradient and of its mean square stays from step to step.
+        epsilon: of AdamW, added to the root of that mean square.
         save_every: steps between checkpoints that an interrupted run goes on from, rounded up to lines of the log.
         log_every: steps between lines of the log.
         report_to: trackers of `transformers.Trainer` (tensorboard, trackio, wandb …) beside our own log.
@@ -32,6 +36,8 @@ class TrainingFields(Checked):
     warmup: float = Field(default=0.05, ge=0, lt=1)
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
     weight_decay: float = Field(default=0.0, ge=0)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
+    epsilon: float = Field(default=1e-8, gt=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     save_every: int = Field(default=50, ge=1)
     log_every: int = Field(default=2, ge=1)
@@ -39,13 +45,7 @@ class TrainingFields(Checked):
 
 
 class TrainingSettings(TrainingFields):
-    """What a recipe says of a training, and what its step decides.
-
-    Attributes:
-        betas: of AdamW.
-    """
-
-    betas: tuple[float, float] = (0.9, 0.95)
+    """What a recipe says of a training, as the Trainer needs it."""
 
     def require_possible(self) -> None:
         """Check that processes can share the batch, and that the trackers exist.

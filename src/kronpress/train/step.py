@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from kronpress.step import Needs, Step, Workbench
 from kronpress.train.settings import TrainingFields, TrainingSettings
 from kronpress.train.training import refuse_shards
@@ -17,17 +15,17 @@ class TrainingStep(TrainingFields, Step):
         micro_batch: how many of them one forward pass of one process takes; all that it has by default.
         dropout: probability at all places where the student drops activations, or null for what its configuration says.
         learning_rate: peak, reached after `warmup` of the steps and following `schedule` from there, for AdamW.
+        betas: of AdamW: how much of the mean gradient and of its mean square stays from step to step.
+        epsilon: of AdamW, added to the root of that mean square.
         save_every: steps between checkpoints that an interrupted run goes on from, rounded up to lines of the log.
         log_every: steps between lines of the log.
         report_to: trackers of `transformers.Trainer` (tensorboard, trackio, wandb …) beside our own log.
     """
 
-    betas: ClassVar[tuple[float, float]] = (0.9, 0.95)  # of AdamW
-
     @property
     def settings(self) -> TrainingSettings:
         """How it trains."""
-        return TrainingSettings(betas=self.betas, **{name: getattr(self, name) for name in TrainingFields.model_fields})
+        return TrainingSettings(**{name: getattr(self, name) for name in TrainingFields.model_fields})
 
     def needs(self) -> Needs:
         """Return that all processes train together, with checkpoints of student and optimizer on disk."""

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,14 +62,14 @@ def train(
     """
     refuse_shards()
     started = time.perf_counter()
-    log = folder / "train.jsonl"
+    log = JsonLog(folder / "train.jsonl", tokens_per_step=material.tokens_per_step)
     training = trainer.DistillationTrainer(
         model=objective,
         args=_arguments(settings, objective, material, folder=folder, seed=seed),
         train_dataset=material.data,
         eval_dataset=material.validation,
         data_collator=material.collate,
-        callbacks=[JsonLog(log, tokens_per_step=material.tokens_per_step), *material.callbacks],
+        callbacks=[log, *material.callbacks],
     )
     resume = processes.from_main(lambda: newest_whole(folder / "trainer"))
     if not processes.is_main():
@@ -81,7 +81,16 @@ def train(
     finally:
         objective.eval()
         objective.zero_grad(set_to_none=True)
-    return _report(material, read_log(log), seconds=time.perf_counter() - started)
+    seconds = log.before + time.perf_counter() - started
+    record = _report(material, read_log(log.path), seconds=seconds)
+    return replace(record, devices=processes.count(), device=_name_of(objective.student.device))
+
+
+def _name_of(device: torch.device) -> str:
+    """Return what a report calls a device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} threads of a CPU"
 
 
 def _report(material: Material, lines: Sequence[Mapping[str, Any]], *, seconds: float) -> TrainingRecord:
@@ -117,6 +126,7 @@ def _arguments(
         weight_decay=settings.weight_decay,
         adam_beta1=settings.betas[0],
         adam_beta2=settings.betas[1],
+        adam_epsilon=settings.epsilon,
         optim="adamw_torch_fused",
         max_grad_norm=settings.max_grad_norm,
         logging_steps=settings.log_every,

@@ -1,0 +1,98 @@
+"""Blocks one by one: that goes whose absence costs the least."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+from transformers import PreTrainedModel
+
+from kronpress.bars import Bar
+from kronpress.checkpoint.files import read_json, write_json
+from kronpress.errors import KronpressError
+from kronpress.families import layout
+from kronpress.records import BlockMeasure
+from kronpress.step import Workbench
+from kronpress.truncate.blocks import keep_blocks, sharing
+from kronpress.truncate.choice import CHOICES, Choice, Chosen, calibration
+from kronpress.truncate.formulas import require_fewer
+from kronpress.truncate.judge import Judge
+
+
+@CHOICES.enroll
+class Greedy(Choice):
+    """Remove the block without which the loss on text is lowest, again and again.
+
+    Every round measures all blocks that are left. What was measured is kept in the step's folder, so that an
+    interrupted search goes on.
+
+    Attributes:
+        tokens: of the training text on which the loss is measured.
+    """
+
+    kind: ClassVar[str] = "greedy"
+    tokens: int = Field(default=8192, ge=2)
+
+    def choose(self, bench: Workbench, *, keep: int | None) -> Chosen:
+        """Search for the blocks, round by round."""
+        depth = len(layout(bench.student).block_paths)
+        number = require_fewer(keep, depth=depth)
+        judge = Judge.of(bench.student, calibration(bench, tokens=self.tokens))
+        losses = _Losses.read(bench.folder / "losses.json", bench.student, judge)
+        left, measured = list(range(depth)), []
+        rounds = range(depth, number, -1)
+        with Bar(total=sum(rounds), desc="blocks without which the loss is lowest", unit="model") as bar:
+            for _ in rounds:
+                block, loss = losses.cheapest(left, bar)
+                left.remove(block)
+                measured.append(BlockMeasure(block, loss))
+        return Chosen(tuple(left), tuple(measured), f"{judge.measure}, without it and those before")
+
+    def check(self, bench: Workbench, *, keep: int | None) -> None:
+        """Check the number, and that the text has a window."""
+        require_fewer(keep, depth=len(layout(bench.student).block_paths))
+        calibration(bench, tokens=1)
+
+
+@dataclass
+class _Losses:
+    """The losses of a model with some of its blocks, kept in a file as they are measured."""
+
+    path: Path
+    model: PreTrainedModel
+    judge: Judge
+    values: dict[str, float]
+
+    @classmethod
+    def read(cls, path: Path, model: PreTrainedModel, judge: Judge) -> _Losses:
+        """Take up what an interrupted search has measured."""
+        return cls(path, model, judge, dict(read_json(path)) if path.exists() else {})
+
+    def cheapest(self, left: Sequence[int], bar: Bar) -> tuple[int, float]:
+        """Return the block without which the loss of those that are left is lowest, and that loss.
+
+        Raises:
+            KronpressError: none can be left out.
+        """
+        losses, refused = {}, None
+        for block in left:
+            try:
+                losses[block] = self._loss([other for other in left if other != block])
+            except KronpressError as error:  # what remains would compute otherwise
+                refused = error
+            bar.update()
+        if not losses:
+            raise KronpressError(f"none of the blocks {list(left)} can be left out: {refused}")
+        return min(losses.items(), key=lambda entry: entry[1])
+
+    def _loss(self, kept: Sequence[int]) -> float:
+        key = " ".join(map(str, kept))
+        if key not in self.values:
+            shortened = sharing(self.model)
+            keep_blocks(shortened, kept)
+            self.values[key] = self.judge.loss(shortened)
+            write_json(self.path, self.values)
+        return self.values[key]
