@@ -38,6 +38,7 @@ from kronpress.checkpoint.ties import share_tied_factors
 from kronpress.errors import KronpressError
 from kronpress.families import FAMILIES, base_prefix, family_of, has_module, replace_module
 from kronpress.layers import (
+    StructuredLayer,
     StructuredSpec,
     is_learning,
     packed,
@@ -113,8 +114,8 @@ class KronpressModel(PreTrainedModel):
             parent._init_weights(module)
 
     def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
-        parent: Any = super()  # which, for code beside its own, would skip a layer whose tensors a child holds
-        parent._initialize_weights(module, is_custom_code=False)
+        parent: Any = super()  # which, for code beside its own, skips what has no tensors but those of its children
+        parent._initialize_weights(module, is_custom_code and not isinstance(module, StructuredLayer))
 
     def mark_tied_weights_as_initialized(self, loading_info: Any) -> None:
         """Mark them, but keep in mind those of which no copy is stored: a head and its table are one object."""
