@@ -44,8 +44,11 @@ def small(name: str, model: Path, text: Path, *more: str) -> Recipe:
     if "evaluate" in kinds:
         overrides += ["evaluate.max_windows=1", "evaluate.speed=false"]
     overrides += ["evaluate.prompts=[Once]"] if "prompts" in read_recipe(name).to_yaml() else []
-    if "distill" in kinds:
-        overrides += ["distill.tokens=512", "distill.window=32", "distill.save_every=3"]
+    for kind in kinds & {"distill", "pretrain"}:
+        overrides += [f"{kind}.tokens=512", f"{kind}.window=32", f"{kind}.save_every=3"]
+    if "truncate" in kinds:  # the recipes that train for epochs, in large batches
+        trained = "distill" if "distill" in kinds else "pretrain"
+        overrides += ["truncate.keep=2", f"{trained}.epochs=null", f"{trained}.batch=2", f"{trained}.micro_batch=1"]
     if "finetune" in kinds:
         overrides += ["finetune.tasks=sst-2", "finetune.epochs=0.5", f"finetune.data={glue(text.parent)}"]
         overrides += ["finetune.augment=null"]  # a tokenizer of bytes has no words

@@ -1,6 +1,14 @@
 """Layers as values and as modules that compute with factors; each knows its dense twin."""
 
-from kronpress.layers.dense import DenseEmbeddingSpec, DenseLinearSpec, linear, narrowed, scale_of, weight_of
+from kronpress.layers.dense import (
+    DenseEmbeddingSpec,
+    DenseLinearSpec,
+    is_transposed,
+    linear,
+    narrowed,
+    scale_of,
+    weight_of,
+)
 from kronpress.layers.embedding import FactoredEmbedding, FactoredHead, FactoredHeadSpec, FactoredTableSpec
 from kronpress.layers.formats import FLOAT32, TensorFormat, TensorSpec
 from kronpress.layers.fused import FusedLinear, FusedLinearSpec
@@ -102,6 +110,7 @@ __all__ = [
     "bias_of",
     "grids_of",
     "is_learning",
+    "is_transposed",
     "linear",
     "matrices_of",
     "narrowed",
