@@ -32,7 +32,7 @@ def healed(name: str, out: Path, text: str, tokens: int) -> Path:
     if not folder.exists():
         recipe = experiment.recipe("decoders", STARTS[name], overrides={"distill.tokens": tokens})
         bench = workbench(recipe.model, text, out / f"healing-{name}")
-        experiment.make(recipe, STARTS[name], bench)
+        experiment.make(recipe, bench)
         experiment.only(recipe, Distill).run(bench)
         save(bench.student, folder, tokenizer=bench.tokenizer)
     return folder

@@ -88,7 +88,7 @@ class Study:
     def _start(self, name: str, work: Workbench) -> PreTrainedModel:
         folder = self.out / f"start-{slug(name)}"
         if not folder.exists():
-            experiment.make(self._recipe(name, LOSS), STARTS[name], work)
+            experiment.make(self._recipe(name, LOSS), work)
             save(work.student, folder, tokenizer=work.tokenizer)
         return load(folder)
 

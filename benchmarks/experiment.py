@@ -4,42 +4,40 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import model_validator
-from torch import nn
-from transformers import PreTrainedModel
 
 from kronpress.checkpoint import load_with_tokenizer
 from kronpress.data import Corpus
 from kronpress.distill import Distill
 from kronpress.evaluate import Evaluate
-from kronpress.families import layout
 from kronpress.finetune import Finetune
 from kronpress.notation import read_yaml
+from kronpress.pretrain import Pretrain
 from kronpress.run import Recipe, read_recipe
 from kronpress.run.inputs import ready
 from kronpress.step import Step, Workbench
 from kronpress.validation import Checked
 
 FOLDER = Path(__file__).with_name("experiments")
-LATER = tuple(step.kind for step in (Distill, Evaluate, Finetune))  # steps that come when the student has its shape
+LATER = tuple(
+    step.kind for step in (Pretrain, Distill, Evaluate, Finetune)
+)  # steps that come when the student has its shape
 
 
 class Start(Checked):
-    """How the student of a recipe begins, if not as the recipe says: given as a list of steps, or as blocks.
+    """How the student of a recipe begins, if not as the recipe says: given as a list of steps.
 
     Attributes:
         steps: in place of those that the recipe begins with, before it measures or trains.
-        blocks: of the dense model that stay.
     """
 
     steps: tuple[dict[str, Any], ...] | None = None
-    blocks: tuple[int, ...] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -63,12 +61,12 @@ def recipe(name: str, start: Start | None = None, *, overrides: Mapping[str, Any
 
     Args:
         name: of the file.
-        start: how the student begins, if not as the recipe says; blocks are for `make` to keep.
+        start: how the student begins, if not as the recipe says.
         overrides: values by their keys, `distill.tokens` for instance.
     """
     steps = table(name)["steps"]
-    if start is not None and (start.steps is not None or start.blocks is not None):
-        steps = [*(start.steps or ()), *dropwhile(lambda step: step["step"] not in LATER, steps)]
+    if start is not None and start.steps is not None:
+        steps = [*start.steps, *dropwhile(lambda step: step["step"] not in LATER, steps)]
     changes = [f"{key}={json.dumps(value)}" for key, value in (overrides or {}).items()]
     return read_recipe(FOLDER / f"{name}.yaml", fields={"steps": steps}, overrides=changes)
 
@@ -79,29 +77,14 @@ def only(recipe: Recipe, kind: type[Step]) -> Any:
     return step
 
 
-def make(recipe: Recipe, start: Start, bench: Workbench) -> list[Any]:
+def make(recipe: Recipe, bench: Workbench) -> list[Any]:
     """Give the student its shape: run the steps before any that measures or trains; return their records."""
     shaping: list[Step] = []
     for step in recipe.steps:
         if step.kind in LATER:
             break
         shaping.append(step)
-    records = [step.run(bench) for step in shaping]
-    if start.blocks is not None:
-        keep_blocks(bench.student, start.blocks)
-    return records
-
-
-def keep_blocks(model: PreTrainedModel, kept: Sequence[int]) -> None:
-    """Keep these of the model's blocks, and number them anew for the key-value cache."""
-    paths = layout(model).block_paths
-    blocks = [model.get_submodule(paths[index]) for index in kept]
-    for number, block in enumerate(blocks):
-        for module in block.modules():
-            if hasattr(module, "layer_idx"):
-                module.layer_idx = number
-    model.set_submodule(paths[0].rpartition(".")[0], nn.ModuleList(blocks))
-    model.config.num_hidden_layers = len(blocks)
+    return [step.run(bench) for step in shaping]
 
 
 def slug(name: str) -> str:

@@ -18,18 +18,26 @@ from kronpress.step import NO_TEXT, Workbench
 def measured(
     recipe: Recipe, texts: TextSet, *, folder: Path, dense: str | None = None
 ) -> tuple[Run, TextSetComparison]:
+    """Run a recipe in a folder and measure its finished model on a set of texts; see `evaluated`."""
+    run, record = evaluated(recipe, Evaluation(texts=texts), folder=folder, dense=dense)
+    assert record.texts is not None
+    return run, record.texts
+
+
+def evaluated(
+    recipe: Recipe, evaluation: Evaluation, *, folder: Path, dense: str | None = None
+) -> tuple[Run, EvaluationRecord]:
     """Run a recipe in a folder and measure its finished model, or go on with what an earlier call did.
 
     What is measured of the dense model, by default that of the recipe, is kept beside the folder, for the other runs
     there.
     """
     run = execute(recipe, folder, resume=True)
-    path = result_file(folder, texts)
+    assert evaluation.texts is not None
+    path = result_file(folder, evaluation.texts)
     if not path.exists():
-        write_json(path, encode(_compared(dense or recipe.model, texts, run, precision=recipe.precision)))
-    record = decode(EvaluationRecord, read_json(path), place=path, remedy="remove it, and it is measured again")
-    assert record.texts is not None
-    return run, record.texts
+        write_json(path, encode(_compared(dense or recipe.model, evaluation, run, precision=recipe.precision)))
+    return run, decode(EvaluationRecord, read_json(path), place=path, remedy="remove it, and it is measured again")
 
 
 def result_file(folder: Path, texts: TextSet) -> Path:
@@ -37,9 +45,9 @@ def result_file(folder: Path, texts: TextSet) -> Path:
     return folder.with_name(f"{folder.name}-{texts.fingerprint[:12]}.json")
 
 
-def _compared(name: str, texts: TextSet, run: Run, *, precision: Precision) -> EvaluationRecord:
+def _compared(name: str, evaluation: Evaluation, run: Run, *, precision: Precision) -> EvaluationRecord:
     model, tokenizer = open_model(name)
     dense, student = ready(model), ready(load(run.checkpoint))
     cache = Workbench(student, dense, tokenizer, NO_TEXT, NO_TEXT, run.folder, run.folder.with_name("teacher.json"))
     with computing_in(choose(precision, student.device)):
-        return Evaluation(texts=texts).compare(dense, student, tokenizer, stage=run.folder.name, recall=cache.remember)
+        return evaluation.compare(dense, student, tokenizer, stage=run.folder.name, recall=cache.remember)

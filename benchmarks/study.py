@@ -47,7 +47,7 @@ def measure(row: Row, dense: Workbench, *, windows: int) -> dict[str, Any]:
     bench = copy.copy(dense)
     bench.student = copy.deepcopy(dense.teacher)
     recipe = experiment.recipe("study", row.start, overrides={"evaluate.max_windows": windows})
-    records = experiment.make(recipe, row.start, bench)
+    records = experiment.make(recipe, bench)
     measured = experiment.only(recipe, Evaluate).run(bench)
     errors = [module.relative_error for record in records for module in record.modules]
     quality = measured.perplexity[0].ratio if measured.fidelity is None else measured.fidelity.cosine

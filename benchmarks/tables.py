@@ -38,7 +38,7 @@ def main() -> None:
     print(f"|---|---:|{'---:|' * len(measured)}")
     for name, start in STARTS.items():
         bench = Workbench(copy.deepcopy(model.float()), model.float(), tokenizer, train, train, Path())
-        (record,) = experiment.make(experiment.recipe("tables", start), start, bench)
+        (record,) = experiment.make(experiment.recipe("tables", start), bench)
         (module,) = record.modules
         table, dense = bench.student.get_input_embeddings(), model.get_input_embeddings().weight
         with torch.no_grad():

@@ -112,11 +112,11 @@ class Study:
         return {name: next(row for row in rows[name] if row.model == "student") for name in self.tasks}
 
     def _student(self, row: Row) -> PreTrainedModel:
-        recipe, start = self._recipe(row), STARTS[row.start]
+        recipe = self._recipe(row)
         if not row.stage_one:
             return self._begun(recipe, row.start)
         folder = self.out / f"stage-1-{slug(row.start)}-{self.tokens}"
-        made = json.loads(json.dumps([recipe.to_yaml().partition("step: finetune")[0], start.blocks, self._digest]))
+        made = json.loads(json.dumps([recipe.to_yaml().partition("step: finetune")[0], self._digest]))
         if not (folder / "report.json").exists():
             bench = self._bench(f"training-{slug(row.start)}-{self.tokens}", text=True)
             bench.student = self._begun(recipe, row.start)
@@ -130,7 +130,7 @@ class Study:
     def _begun(self, recipe: Recipe, start: str) -> PreTrainedModel:
         """Return the student before any training."""
         bench = self._bench(f"start-{slug(start)}", text=True)
-        experiment.make(recipe, STARTS[start], bench)
+        experiment.make(recipe, bench)
         return bench.student
 
     def _bench(self, name: str, *, text: bool = False) -> Workbench:

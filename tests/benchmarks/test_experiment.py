@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from benchmarks import distillation, experiment, study, tasks
 from benchmarks.experiment import Start
 from kronpress.distill import Distill
 from kronpress.errors import KronpressError
-from kronpress.families import layout
 from kronpress.finetune import Finetune
 from kronpress.run import read_recipe
-from tests.tiny import bench, tiny_bert, tiny_gpt2, tiny_llama
 
 FILES = {path.stem for path in experiment.FOLDER.iterdir()}
 RECIPES = {name for name in FILES if not name.endswith(("-starts", "-rows", "-arms"))} - {"general"}  # a set of texts
@@ -59,18 +55,6 @@ def test_a_row_of_the_tasks_halves_its_rate_after_another_task(name: str) -> Non
     recipe = experiment.recipe("tasks-student", tasks.STARTS[row.start], overrides=row.overrides)
     step = experiment.only(recipe, Finetune)
     assert step.tasks["rte"].learning_rate == step.tasks["mrpc"].learning_rate == step.learning_rate / 2
-
-
-@pytest.mark.parametrize("build", [tiny_llama, tiny_gpt2, tiny_bert])
-def test_the_blocks_that_stay_are_those_named(build: object, tmp_path: Path) -> None:
-    work = bench(build(), tmp_path)  # type: ignore[operator]
-    recipe = experiment.recipe("initializations", Start(steps=()))
-    experiment.make(recipe, Start(blocks=(0, 2)), work)
-    assert work.student.config.num_hidden_layers == 2
-    kept, dense = layout(work.student).block_paths, layout(work.teacher).block_paths
-    for path, original in zip(kept, (dense[0], dense[2]), strict=True):
-        ours, theirs = work.student.get_submodule(path).state_dict(), work.teacher.get_submodule(original).state_dict()
-        assert all((ours[key] == theirs[key]).all() for key in theirs)
 
 
 def test_a_wrong_key_in_a_start_is_refused() -> None:

@@ -43,6 +43,13 @@ def opened(done: GgufExport) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32).eval()
 
 
+def gemma3_of_kept_blocks() -> PreTrainedModel:
+    """A model whose first block is a global one, as truncation can leave it."""
+    model = MODELS["gemma3"]()
+    model.config.layer_types = ["full_attention", *model.config.layer_types[1:]]
+    return model
+
+
 def paired(weight: torch.Tensor, heads: int) -> np.ndarray:
     """Rows in the order of Llama's own rotations, by what they mean: i and i + half of a head together."""
     size = len(weight) // heads
@@ -278,9 +285,10 @@ def test_factors_are_refused(method: dict[str, Any], tmp_path: Path) -> None:
             "cannot say rope_parameters",
         ),
         (lambda: small_gpt2(scale_attn_by_inverse_layer_idx=True), "scale_attn_by_inverse_layer_idx: True"),
+        (lambda: gemma3_of_kept_blocks(), r"cannot say full attention in the blocks \[0\], only in every sixth one"),
         (lambda: LlamaForSequenceClassification(small_llama().config), r"no place for score\.weight"),
     ],
-    ids=["activation", "rotation", "attention", "head"],
+    ids=["activation", "rotation", "attention", "blocks", "head"],
 )
 def test_what_a_file_cannot_say_is_refused(model: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(KronpressError, match=message):

@@ -102,6 +102,7 @@ def _gemma3_sizes(config: Any) -> Sizes:
     rotary = _rotary(config)
     if config.query_pre_attn_scalar != config.head_dim:
         raise _unlike(config, f"query_pre_attn_scalar: {config.query_pre_attn_scalar}", f"head_dim, {config.head_dim}")
+    _require_global_blocks(config)
     return Sizes(
         context=config.max_position_embeddings,
         blocks=config.num_hidden_layers,
@@ -115,6 +116,18 @@ def _gemma3_sizes(config: Any) -> Sizes:
         sliding_window=config.sliding_window,
         local_rotary_base=rotary["sliding_attention"]["rope_theta"],
     )
+
+
+def _require_global_blocks(config: Any) -> None:
+    """Check that every sixth block is global, as readers of GGUF take it for Gemma 3, whatever blocks were kept.
+
+    Raises:
+        KronpressError: it is not so.
+    """
+    every = {index for index in range(config.num_hidden_layers) if index % 6 == 5}
+    found = {index for index, kind in enumerate(config.layer_types) if kind == "full_attention"}
+    if found != every:
+        raise _unlike(config, f"full attention in the blocks {shown(sorted(found))}", "in every sixth one")
 
 
 def _gpt2_sizes(config: Any) -> Sizes:

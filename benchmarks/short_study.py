@@ -1,0 +1,167 @@
+"""The Short Study on SmolLM2-135M: truncation against other ways to the same size, and which training is worth it.
+
+    python -m benchmarks.short_study strategies --lambada FILE --out runs/short-study
+    python -m benchmarks.short_study techniques forms cleaning --lambada FILE --out runs/short-study
+
+The tables of experiments/short-study.yaml: every arm is a recipe, and its run a folder of its own. A start is made once
+and shared. Measured are `general` (the geometric mean over five kinds of text of the perplexity relative to the dense
+model), LAMBADA, tokens, and seconds of training. Rows join benchmarks/results/short-study.json. What is done is not
+done again, what was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from benchmarks import experiment
+from benchmarks.dirtied import texts_of
+from benchmarks.experiment import slug
+from benchmarks.measured import evaluated
+from kronpress.checkpoint import files
+from kronpress.checkpoint.files import read_json, write_json
+from kronpress.evaluate import TextSet
+from kronpress.evaluate.measure import Evaluation, LambadaFile
+from kronpress.memory import keep_freed_memory
+from kronpress.records import EvaluationRecord, TrainingRecord
+from kronpress.run import Recipe, Run, execute, make_recipe
+
+_TABLE = experiment.table("short-study")
+TABLES: dict[str, dict[str, Any]] = _TABLE["tables"]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One trained student; without tokens, it is measured as it begins."""
+
+    start: str
+    training: str
+    tokens: int
+    seed: int = 0
+    rate: float = _TABLE["settings"]["learning_rate"]
+    text: str = "whole"
+
+    @property
+    def name(self) -> str:
+        """What tells the arm from others."""
+        parts = [self.start, self.training, f"{self.tokens}", f"{self.rate:g}", f"seed {self.seed}"]
+        return ", ".join([*parts, *([] if self.text == "whole" else [self.text])])
+
+    def recipe(self, start: str, data: dict[str, Any]) -> Recipe:
+        """Return the recipe that trains on from the model of the start."""
+        losses, settings = _TABLE["trainings"][self.training], {**_TABLE["settings"], "learning_rate": self.rate}
+        how = {"step": "distill", "losses": losses, "teacher": _TABLE["model"]} if losses else {"step": "pretrain"}
+        steps = [{**how, **settings, "tokens": self.tokens}]
+        return _recipe(start, steps, data=data, seed=self.seed)
+
+
+def arms(table: str) -> Iterator[Arm]:
+    """Return the arms of a table."""
+    fields = {"seeds": [0], "rates": [Arm.rate], "texts": ["whole"], **TABLES[table]}
+    axes = (fields[name] for name in ("seeds", "starts", "trainings", "tokens", "rates", "texts"))
+    for seed, start, training, tokens, rate, text in product(*axes):
+        yield Arm(start, training, tokens, seed, rate, text)
+
+
+def _recipe(model: str, steps: Sequence[Any], *, data: dict[str, Any] = _TABLE["data"], seed: int = 0) -> Recipe:
+    fields = {"model": model, "data": data, "precision": _TABLE["precision"], "seed": seed, "steps": steps}
+    return make_recipe(fields)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Where runs and results are, and what is measured."""
+
+    out: Path
+    result: Path
+    evaluation: Evaluation
+
+    def rows(self, table: str) -> Iterator[dict[str, Any]]:
+        """Run the arms of a table that are not in the result yet, and return a row for each."""
+        for start in TABLES[table]["starts"]:
+            yield self._row(f"{start}, untrained", lambda start=start: self._untrained(start))
+        for arm in arms(table):
+            yield self._row(arm.name, lambda arm=arm: self._trained(arm))
+
+    def _row(self, name: str, measure: Any) -> dict[str, Any]:
+        kept: dict[str, Any] = read_json(self.result) if self.result.exists() else {}
+        if name not in kept:
+            row = measure()
+            kept = read_json(self.result) if self.result.exists() else {}
+            write_json(self.result, {**kept, name: row})
+            kept[name] = row
+        return {"name": name, **kept[name]}
+
+    def _begun(self, start: str) -> tuple[str, Run | None]:
+        """Return the model that an arm begins from."""
+        steps = _TABLE["starts"][start]
+        if not steps:
+            return _TABLE["model"], None
+        run = execute(_recipe(_TABLE["model"], steps), self.out / f"start-{slug(start)}", resume=True)
+        return str(run.checkpoint), run
+
+    def _untrained(self, start: str) -> dict[str, Any]:
+        steps = _TABLE["starts"][start]
+        if not steps:
+            return {"start": start, "tokens": 0, "general": 1.0}
+        run, record = evaluated(
+            _recipe(_TABLE["model"], steps), self.evaluation, folder=self.out / f"start-{slug(start)}"
+        )
+        seconds = sum(step.seconds for step in run.manifest().steps)
+        return {"start": start, "tokens": 0, "seconds of the start": seconds, **_measures(run, record)}
+
+    def _trained(self, arm: Arm) -> dict[str, Any]:
+        model, _ = self._begun(arm.start)
+        data = {"train": texts_of(_TABLE["data"]["train"], arm.text, self.out / "texts")}
+        folder = self.out / slug(arm.name)
+        run, record = evaluated(arm.recipe(model, data), self.evaluation, folder=folder, dense=_TABLE["model"])
+        training = run.report(0).record
+        assert isinstance(training, TrainingRecord)
+        files.remove(run.checkpoint)  # a study of so many arms would fill the disk
+        how = {"seconds": round(training.seconds, 1), "tokens_per_second": training.tokens_per_second}
+        return {**asdict(arm), "tokens": training.tokens, **how, **_measures(run, record)}
+
+
+def _measures(run: Run, record: EvaluationRecord) -> dict[str, Any]:
+    size = run.manifest().footprint_after
+    assert record.texts is not None and size is not None
+    row = {"parameters": size.parameters, "general": record.texts.general}
+    row |= {text.name: text.perplexity.ratio for text in record.texts.texts}
+    if record.lambada is not None:
+        row |= {
+            "lambada accuracy": record.lambada.student.accuracy,
+            "lambada accuracy, dense": record.lambada.dense.accuracy,
+            "lambada": record.lambada.ratio,
+        }
+    return row
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Run tables and print them in Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tables", nargs="+", choices=list(TABLES))
+    parser.add_argument("--out", type=Path, default=Path("runs/short-study"))
+    parser.add_argument("--texts", type=Path, default=experiment.FOLDER / "general.yaml")
+    parser.add_argument("--lambada", help="the passages of LAMBADA, a .jsonl file")
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/short-study.json"))
+    arguments = parser.parse_args(given)
+    keep_freed_memory()
+    passages = None if arguments.lambada is None else LambadaFile.read(arguments.lambada, limit=None)
+    evaluation = Evaluation(texts=TextSet.read(arguments.texts), lambada=passages)
+    study = Study(arguments.out, arguments.json, evaluation)
+    for table in arguments.tables:
+        print(
+            f"\n{table}\n\n| arm | parameters | tokens | seconds | general | LAMBADA |\n|---|---:|---:|---:|---:|---:|"
+        )
+        for row in study.rows(table):
+            cells = [row.get("parameters", 0) / 1e6, row["tokens"], row.get("seconds", 0.0), row["general"]]
+            shown = f"{cells[0]:.1f} M | {cells[1]:,} | {cells[2]:.0f} | {cells[3]:.3f}"
+            print(f"| {row['name']} | {shown} | {row.get('lambada accuracy', 0):.1%} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
