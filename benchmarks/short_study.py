@@ -3,7 +3,7 @@
     python -m benchmarks.short_study strategies --lambada FILE --out runs/short-study
     python -m benchmarks.short_study techniques forms cleaning --lambada FILE --out runs/short-study
 
-The tables of experiments/short-study.yaml: every arm is a recipe, and its run a folder of its own. A start is made once
+The tables of experiments/short-study-arms.yaml: every arm is a recipe, and its run a folder of its own. A start is made once
 and shared. Measured are `general` (the geometric mean over five kinds of text of the perplexity relative to the dense
 model), LAMBADA, tokens, and seconds of training. Rows join benchmarks/results/short-study.json. What is done is not
 done again, what was interrupted goes on.
@@ -30,7 +30,7 @@ from kronpress.memory import keep_freed_memory
 from kronpress.records import EvaluationRecord, TrainingRecord
 from kronpress.run import Recipe, Run, execute, make_recipe
 
-_TABLE = experiment.table("short-study")
+_TABLE = experiment.table("short-study-arms")
 TABLES: dict[str, dict[str, Any]] = _TABLE["tables"]
 
 
