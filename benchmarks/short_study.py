@@ -3,8 +3,8 @@
     python -m benchmarks.short_study strategies --lambada FILE --out runs/short-study
     python -m benchmarks.short_study techniques forms cleaning --lambada FILE --out runs/short-study
 
-The tables of experiments/short-study-arms.yaml: every arm is a recipe, and its run a folder of its own. A start is made once
-and shared. Measured are `general` (the geometric mean over five kinds of text of the perplexity relative to the dense
+The tables of experiments/short-study-arms.yaml: every arm is a recipe, and its run a folder of its own. A start is made
+once and shared. Measured are `general` (the geometric mean over five kinds of text of the perplexity relative to the dense
 model), LAMBADA, tokens, and seconds of training. Rows join benchmarks/results/short-study.json. What is done is not
 done again, what was interrupted goes on.
 """
@@ -28,7 +28,7 @@ from kronpress.evaluate import TextSet
 from kronpress.evaluate.measure import Evaluation, LambadaFile
 from kronpress.memory import keep_freed_memory
 from kronpress.records import EvaluationRecord, TrainingRecord
-from kronpress.run import Recipe, Run, execute, make_recipe
+from kronpress.run import Recipe, Run, execute
 
 _TABLE = experiment.table("short-study-arms")
 TABLES: dict[str, dict[str, Any]] = _TABLE["tables"]
@@ -56,7 +56,7 @@ class Arm:
         losses, settings = _TABLE["trainings"][self.training], {**_TABLE["settings"], "learning_rate": self.rate}
         how = {"step": "distill", "losses": losses, "teacher": _TABLE["model"]} if losses else {"step": "pretrain"}
         steps = [{**how, **settings, "tokens": self.tokens}]
-        return _recipe(start, steps, data=data, seed=self.seed)
+        return recipe_of(start, steps, data=data, seed=self.seed)
 
 
 def arms(table: str) -> Iterator[Arm]:
@@ -67,9 +67,10 @@ def arms(table: str) -> Iterator[Arm]:
         yield Arm(start, training, tokens, seed, rate, text)
 
 
-def _recipe(model: str, steps: Sequence[Any], *, data: dict[str, Any] = _TABLE["data"], seed: int = 0) -> Recipe:
+def recipe_of(model: str, steps: Sequence[Any], *, data: dict[str, Any] = _TABLE["data"], seed: int = 0) -> Recipe:
+    """Return the recipe of some steps on the study's texts, or on other data."""
     fields = {"model": model, "data": data, "precision": _TABLE["precision"], "seed": seed, "steps": steps}
-    return make_recipe(fields)
+    return makerecipe_of(fields)
 
 
 @dataclass(frozen=True)
@@ -96,20 +97,20 @@ class Study:
             kept[name] = row
         return {"name": name, **kept[name]}
 
-    def _begun(self, start: str) -> tuple[str, Run | None]:
+    def _begun(self, start: str) -> str:
         """Return the model that an arm begins from."""
         steps = _TABLE["starts"][start]
         if not steps:
-            return _TABLE["model"], None
-        run = execute(_recipe(_TABLE["model"], steps), self.out / f"start-{slug(start)}", resume=True)
-        return str(run.checkpoint), run
+            return str(_TABLE["model"])
+        run = execute(recipe_of(_TABLE["model"], steps), self.out / f"start-{slug(start)}", resume=True)
+        return str(run.checkpoint)
 
     def _untrained(self, start: str) -> dict[str, Any]:
         steps = _TABLE["starts"][start]
         if not steps:
             return {"start": start, "tokens": 0, "general": 1.0}
         run, record = evaluated(
-            _recipe(_TABLE["model"], steps), self.evaluation, folder=self.out / f"start-{slug(start)}"
+            recipe_of(_TABLE["model"], steps), self.evaluation, folder=self.out / f"start-{slug(start)}"
         )
         seconds = sum(step.seconds for step in run.manifest().steps)
         return {"start": start, "tokens": 0, "seconds of the start": seconds, **_measures(run, record)}
