@@ -4,9 +4,9 @@
     python -m benchmarks.short_study techniques forms cleaning --lambada FILE --out runs/short-study
 
 The tables of experiments/short-study-arms.yaml: every arm is a recipe, and its run a folder of its own. A start is made
-once and shared. Measured are `general` (the geometric mean over five kinds of text of the perplexity relative to the dense
-model), LAMBADA, tokens, and seconds of training. Rows join benchmarks/results/short-study.json. What is done is not
-done again, what was interrupted goes on.
+once and shared. Measured are `general` (the geometric mean over five kinds of text of the perplexity relative to the
+dense model), LAMBADA, tokens, and seconds of training. Rows join benchmarks/results/short-study.json. What is done is
+not done again, what was interrupted goes on.
 """
 
 from __future__ import annotations
