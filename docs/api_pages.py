@@ -15,7 +15,19 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "kronpress"
-INTERNAL = {"__init__", "__main__", "bars", "cli", "imports", "lock", "memory", "notation", "processes", "shipped"}
+INTERNAL = {
+    "__init__",
+    "__main__",
+    "bars",
+    "cli",
+    "disk",
+    "imports",
+    "lock",
+    "memory",
+    "notation",
+    "processes",
+    "shipped",
+}
 
 
 def public_modules() -> list[str]:

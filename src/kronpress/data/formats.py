@@ -7,7 +7,7 @@ import gzip
 import importlib
 import io
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -71,15 +71,18 @@ def stream_text(path: Path) -> Iterator[str]:
     yield newlines.decode("", final=True)
 
 
-def stream_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def stream_records(path: Path, *, whole: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the place, for messages, and the record of each row of a file, all with a string under `text`.
+
+    Args:
+        whole: also read the other columns of a Parquet file.
 
     Raises:
         KronpressError: as `read_file`, when the stream comes to it.
     """
-    rows = _parquet_rows(path) if _ending(path) == ".parquet" else json_objects(_lines(_decoded_stream(path)), path)
+    rows = _parquet_rows(path, whole=whole) if _ending(path) == ".parquet" else json_objects(_lines(_decoded_stream(path)), path)
     for place, record in rows:
-        _text_of(record, place)
+        text_of(record, place)
         yield place, record
 
 
@@ -96,7 +99,7 @@ def join_rows(rows: Iterable[tuple[str, Any]]) -> str:
     Raises:
         KronpressError: a row is no text.
     """
-    texts = [_text_of({"text": text}, place) for place, text in rows]
+    texts = [text_of({"text": text}, place) for place, text in rows]
     if any(texts) and all(text.find("\n") == len(text) - 1 for text in texts if text.strip(" ")):
         return "".join(text or "\n" for text in texts)
     return join_documents(texts)
@@ -160,7 +163,7 @@ def _lines(parts: Iterable[str]) -> Iterator[str]:
     yield rest
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _parquet_rows(path: Path, *, whole: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         arrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     except ImportError:
@@ -168,16 +171,21 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         with parquet.ParquetFile(path) as file:
             _require_text(file.schema_arrow.names, str(path))
-            batches = file.iter_batches(batch_size=_ROWS, columns=["text"])
-            texts = (text for batch in batches for text in batch.column(0).to_pylist())
-            for number, text in enumerate(bounded(texts, path=path, size=lambda text: 1 + len(str(text)))):
-                yield f"{path}, row {number}", {"text": text}
+            batches = file.iter_batches(batch_size=_ROWS, columns=None if whole else ["text"])
+            rows = (row for batch in batches for row in batch.to_pylist())
+            for number, row in enumerate(bounded(rows, path=path, size=lambda row: 1 + len(str(row["text"])))):
+                yield f"{path}, row {number}", row
     except (OSError, arrow.lib.ArrowException) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise KronpressError(f"'{path}' can not be read ({reason[:200]}); give a whole Parquet file") from None
 
 
-def _text_of(record: dict[str, Any], place: str) -> str:
+def text_of(record: Mapping[str, Any], place: str) -> str:
+    """Return the string under `text`.
+
+    Raises:
+        KronpressError: there is none, or it has half of a surrogate pair.
+    """
     text = record.get("text")
     if not isinstance(text, str):
         if text is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 from tqdm import tqdm
@@ -51,16 +52,21 @@ def hub_text(source: str) -> str:
     Raises:
         KronpressError: it can not be loaded, or a row has no text.
     """
+    return join_rows(_first_rows(source))
+
+
+def hub_records(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Stream the place, for messages, and the record of every row of a data set, named as for `hub_text`.
+
+    Raises:
+        KronpressError: it can not be loaded, or a row has no column `text`.
+    """
     name, _, split = source.partition("#")
     arguments = hub_arguments(name)
     if not arguments:
         raise KronpressError(f"{shown(source)} names no data set; name one as '{HUB}OWNER/NAME'")
-    return join_rows(_rows(source, load_from_hub(source, arguments, split=split or "train", streaming=True)))
-
-
-def _rows(source: str, loaded: Any) -> Iterator[tuple[str, Any]]:
-    rows, size, number = iter(loaded), 0, 0
-    while size < _CHARACTERS:
+    rows = iter(load_from_hub(source, arguments, split=split or "train", streaming=True))
+    for number in count():
         try:
             record = next(rows, None)
         except Exception as error:  # the connection, or a file of the data set
@@ -71,9 +77,17 @@ def _rows(source: str, loaded: Any) -> Iterator[tuple[str, Any]]:
             raise KronpressError(
                 f"{source}, row {number}: no column 'text', but {listed(record)}; name another data set"
             )
-        yield f"{source}, row {number}", record["text"]
-        size, number = size + len(str(record["text"])), number + 1
-    tqdm.write(f"warning: {source}: the first {size:,} characters are read; to read more, save it as a file")
+        yield f"{source}, row {number}", record
+
+
+def _first_rows(source: str) -> Iterator[tuple[str, Any]]:
+    size = 0
+    for place, record in hub_records(source):
+        if size >= _CHARACTERS:
+            tqdm.write(f"warning: {source}: the first {size:,} characters are read; to read more, save it as a file")
+            return
+        yield place, record["text"]
+        size += len(str(record["text"]))
 
 
 def _unloaded(source: str, error: Exception) -> KronpressError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,11 @@ from kronpress.data.files import neighbors, user_path
 from kronpress.data.formats import ENDINGS, is_text, join_documents, read_file
 from kronpress.data.hub import HUB, hub_text
 from kronpress.errors import KronpressError, did_you_mean, shown
+
+BUNDLED = "bundled:"
+"""What sources begin with that ship with Python."""
+
+NO_NAME = "a text source has no name; name a file, a folder or 'bundled:python-reference'"
 
 _PATTERN = set("*?[")
 _CONTROLS = bytes(code for code in range(32) if chr(code) not in "\t\n\v\f\r")
@@ -64,9 +69,14 @@ def read_text(source: str, *, folder: Path | None = None) -> Corpus:
         KronpressError: where the source is missing, of another kind, not UTF-8, malformed or empty.
     """
     start = folder or Path()
-    if source.strip() and _exists(source, start):
-        return Corpus(source, _read_source(source, start))
-    return Corpus(source, join_documents([_read_source(part.strip(), start) for part in source.split(",")]))
+    return Corpus(source, join_documents([_read_source(part, start) for part in source_parts(source, folder=start)]))
+
+
+def source_parts(source: str, *, folder: Path) -> list[str]:
+    """Return the sources that are named with commas between them; a path that has a comma in it is one."""
+    if source.strip() and _exists(source, folder):
+        return [source]
+    return [part.strip() for part in source.split(",")]
 
 
 def _exists(source: str, folder: Path) -> bool:
@@ -99,9 +109,9 @@ def split_held_out(corpus: Corpus, *, fraction: float = 0.1) -> tuple[Corpus, Co
 
 def _read_source(source: str, folder: Path) -> str:
     if not source:
-        raise KronpressError("a text source has no name; name a file, a folder or 'bundled:python-reference'")
-    if source.startswith("bundled:"):
-        text = _read_bundled(source)
+        raise KronpressError(NO_NAME)
+    if source.startswith(BUNDLED):
+        text = bundled_text(source)
     else:
         text = hub_text(source) if source.startswith(HUB) else _read_path(folder / user_path(source))
     if not text.strip():
@@ -113,38 +123,48 @@ def _read_source(source: str, folder: Path) -> str:
 
 
 def _read_path(path: Path) -> str:
+    return join_documents([read_file(file) for file in text_files(path)])
+
+
+def text_files(path: Path) -> list[Path]:
+    """Return the file, the files of text below a folder, or those that match a pattern, in the order of their paths.
+
+    Raises:
+        KronpressError: there is none.
+    """
     if path.is_dir():
-        return _read_folder(path)
+        return _files_below(path)
     if not path.is_file() and _PATTERN & set(path.name):
-        return _read_pattern(path)
+        return _files_that_match(path)
     if not path.is_file():
         remedy = "name a file, a folder or 'bundled:python-reference'"
         raise KronpressError(
             f"there is no text at '{path}': {neighbors(path, suffixes=(*ENDINGS, '.gz'), remedy=remedy)}"
         )
-    return read_file(path)
+    return [path]
 
 
-def _read_folder(folder: Path) -> str:
+def _files_below(folder: Path) -> list[Path]:
     paths = [path for path in folder.rglob("*") if is_text(path)]
     if not paths:
         raise KronpressError(f"the folder '{folder}' holds no {', '.join(ENDINGS)} file; name another folder")
-    return _read_files(paths, key=lambda path: path.relative_to(folder).as_posix())
+    return sorted(paths, key=lambda path: path.relative_to(folder).as_posix())
 
 
-def _read_pattern(pattern: Path) -> str:
+def _files_that_match(pattern: Path) -> list[Path]:
     paths = [path for path in map(Path, glob.glob(str(pattern))) if is_text(path)]
     if not paths:
         raise KronpressError(f"no {', '.join(ENDINGS)} file matches {shown(str(pattern))}; mend the pattern")
-    return _read_files(paths, key=lambda path: path.as_posix())
+    return sorted(paths, key=lambda path: path.as_posix())
 
 
-def _read_files(paths: Iterable[Path], *, key: Callable[[Path], str]) -> str:
-    return join_documents([read_file(path) for path in sorted(paths, key=key)])
+def bundled_text(source: str) -> str:
+    """Return the text that `bundled:NAME` names.
 
-
-def _read_bundled(source: str) -> str:
-    name = source.removeprefix("bundled:")
+    Raises:
+        KronpressError: there is none of that name.
+    """
+    name = source.removeprefix(BUNDLED)
     if name not in _BUNDLED:
         raise KronpressError(f"unknown bundled text '{name}': {did_you_mean(name, _BUNDLED)}")
     return _BUNDLED[name]()
