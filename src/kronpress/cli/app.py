@@ -60,7 +60,7 @@ app = typer.Typer(
 command = functools.partial(app.command, cls=_Command)
 
 Model = Annotated[str, typer.Argument(help="A folder, a hub id, a GGUF file or bundled:smollm2-135m.")]
-_RESUMABLE = {"run", "compress", "truncate", "quantize"}
+_RESUMABLE = {"run", "compress", "truncate", "quantize", "clean"}
 
 
 def _show_version(value: bool) -> bool:

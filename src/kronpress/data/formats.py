@@ -80,7 +80,11 @@ def stream_records(path: Path, *, whole: bool = False) -> Iterator[tuple[str, di
     Raises:
         KronpressError: as `read_file`, when the stream comes to it.
     """
-    rows = _parquet_rows(path, whole=whole) if _ending(path) == ".parquet" else json_objects(_lines(_decoded_stream(path)), path)
+    rows = (
+        _parquet_rows(path, whole=whole)
+        if _ending(path) == ".parquet"
+        else json_objects(_lines(_decoded_stream(path)), path)
+    )
     for place, record in rows:
         text_of(record, place)
         yield place, record

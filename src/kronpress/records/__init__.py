@@ -1,5 +1,6 @@
 """What steps did, as frozen, typed values that are written as JSON; reports only read them."""
 
+from kronpress.records.cleaning import CleaningExample, CleaningReport, CleaningRow
 from kronpress.records.codec import FORMAT_VERSION, Record, decode, encode
 from kronpress.records.evaluation import (
     EvaluationRecord,
@@ -36,6 +37,9 @@ from kronpress.records.training import TeacherStorage, TrainingPoint, TrainingRe
 __all__ = [
     "FORMAT_VERSION",
     "BlockMeasure",
+    "CleaningExample",
+    "CleaningReport",
+    "CleaningRow",
     "EvaluationRecord",
     "FactorizeRecord",
     "Fidelity",

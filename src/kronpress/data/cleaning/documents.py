@@ -1,0 +1,120 @@
+"""The documents of a text source, as a stream."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from kronpress.data.files import user_path
+from kronpress.data.formats import holds_records, stream_records, stream_text, text_of
+from kronpress.data.hub import HUB, hub_records
+from kronpress.data.text import BUNDLED, NO_NAME, bundled_text, source_parts, text_files
+from kronpress.errors import KronpressError
+
+Unit: TypeAlias = Literal["paragraph", "line"]
+"""What a document is in plain text."""
+
+BETWEEN: Mapping[Unit, str] = {"paragraph": "\n\n", "line": "\n"}
+"""What stands between two documents of plain text."""
+
+_ENDS: Mapping[Unit, re.Pattern[str]] = {
+    "paragraph": re.compile(r"\n(?:[^\S\n]*\n)+"),
+    "line": re.compile(r"\n+"),
+}
+_LONGEST = 2**24  # characters of a document of plain text: more is a file that has other units
+
+
+class Document(NamedTuple):
+    """What stays or goes as a whole.
+
+    Attributes:
+        text: of the document.
+        place: the file or data set and the line or row in it.
+        record: what the text is a field of, where the source has records.
+    """
+
+    text: str
+    place: str
+    record: dict[str, Any] | None = None
+
+
+def documents_of(source: str, *, unit: Unit) -> Iterator[Document]:
+    """Stream the documents of a source, named as for `read_text`, in their order; blank ones are left out.
+
+    Raises:
+        KronpressError: as `read_text`, when the stream comes to it; or plain text has no end of a unit for 16 million
+            characters.
+    """
+    for part in source_parts(source, folder=Path()):
+        if part.startswith(HUB):
+            yield from _records(hub_records(part))
+        elif part.startswith(BUNDLED):
+            yield from _units([bundled_text(part)], part, unit=unit)
+        else:
+            for path in text_files(user_path(part)):
+                yield from _of_file(path, unit=unit)
+
+
+def file_states(source: str) -> dict[str, tuple[int, int]]:
+    """Return the size in bytes and the time of the last change in nanoseconds of each file of a source.
+
+    Raises:
+        KronpressError: a file is missing.
+    """
+    states = {path: path.stat() for part in _paths(source) for path in text_files(part)}
+    return {str(path): (state.st_size, state.st_mtime_ns) for path, state in states.items()}
+
+
+def source_folders(source: str) -> list[Path]:
+    """Return the folders that a source names."""
+    return [path for path in _paths(source) if path.is_dir()]
+
+
+def _paths(source: str) -> list[Path]:
+    """Return what a source names on this machine."""
+    parts = source_parts(source, folder=Path())
+    if "" in parts:
+        raise KronpressError(NO_NAME)
+    return [user_path(part) for part in parts if not part.startswith((HUB, BUNDLED))]
+
+
+def _of_file(path: Path, *, unit: Unit) -> Iterator[Document]:
+    if holds_records(path):
+        return _records(stream_records(path, whole=True))
+    return _units(stream_text(path), str(path), unit=unit)
+
+
+def _records(rows: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[Document]:
+    for place, record in rows:
+        text = text_of(record, place)
+        if text.strip():
+            yield Document(text, place, record)
+
+
+def _units(parts: Iterable[str], name: str, *, unit: Unit) -> Iterator[Document]:
+    """Cut plain text into documents; ends of units that touch the end of what was read wait for what follows."""
+    rest, line = "", 1
+    for part in parts:
+        rest += part
+        start = 0
+        for end in _ENDS[unit].finditer(rest):
+            if end.end() == len(rest):
+                break
+            text = rest[start : end.start()]
+            if text and not text.isspace():
+                yield Document(text, f"{name}, line {line}")
+            line += rest.count("\n", start, end.end())
+            start = end.end()
+        rest = rest[start:]
+        if len(rest) > _LONGEST:
+            raise _too_long(f"{name}, line {line}", unit=unit)
+    text = rest.rstrip("\n")
+    if text.strip():
+        yield Document(text, f"{name}, line {line}")
+
+
+def _too_long(place: str, *, unit: Unit) -> KronpressError:
+    remedy = "set unit: line if every line is a document" if unit == "paragraph" else "give it as .jsonl"
+    return KronpressError(f"{place}: a {unit} of more than {_LONGEST:,} characters; {remedy}, or cut it into parts")
