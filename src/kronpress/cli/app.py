@@ -60,7 +60,7 @@ app = typer.Typer(
 command = functools.partial(app.command, cls=_Command)
 
 Model = Annotated[str, typer.Argument(help="A folder, a hub id, a GGUF file or bundled:smollm2-135m.")]
-_RESUMABLE = {"run", "compress", "truncate", "quantize", "clean"}
+_RESUMABLE = {"run": "run", "compress": "run", "truncate": "run", "quantize": "run", "clean": "cleaning"}
 
 
 def _show_version(value: bool) -> bool:
@@ -110,7 +110,7 @@ def main() -> None:
 
 def _how_to_go_on() -> str:
     command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
-    return "; the same command with --resume goes on with the run" if command in _RESUMABLE else ""
+    return f"; the same command with --resume goes on with the {_RESUMABLE[command]}" if command in _RESUMABLE else ""
 
 
 @contextmanager

@@ -125,7 +125,7 @@ def candidates(compared: Compared, band: int, *, alone: NDArray[np.bool_]) -> Pa
         first = first_of_runs(values[order])
         later = np.flatnonzero(~first)
         for earlier in (_heads(first)[later], later - 1):
-            pairs.append(documents[later] << _HALF | documents[earlier])
+            pairs.append(np.asarray(documents[later] << _HALF | documents[earlier], dtype=np.uint64))
     return np.unique(np.concatenate(pairs))
 
 

@@ -1,0 +1,259 @@
+"""Measure what cleaning costs and finds, on real text with planted duplicates.
+
+    python -m benchmarks.cleaning --data DIR --size 200 --json benchmarks/results/cleaning.json
+
+Every paragraph of the .txt files below DIR comes once as it is, and then again and again with the words of its
+sentences in another order, until the file has so many megabytes. A tenth of the paragraphs have a planted duplicate
+somewhere: the same again, one word changed, or the first sentence moved to the end; and some have one that is none:
+other words of the same lengths between the same four first and last ones. The command runs in a process of its own, on
+one core. What goes is right if it is a planted duplicate, or is similar to another paragraph by chance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from kronpress.data.cleaning import Batch, Cleaning, Document
+from kronpress.disk import read_json, write_json
+
+RULES = ("minhash", "short_study")
+KINDS = ("exact", "one word changed", "sentence moved", "other middle")
+OTHER = "other middle"
+RATE = 0.1  # of the paragraphs get a planted one
+SHINGLE = 3
+THRESHOLD = 0.8
+SHORTEST = 20  # words of a paragraph that is planted
+SENTENCE = re.compile(r"(?<=[.!?])\s+")
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A paragraph that was planted: its kind, the numbers of both in the file, and their Jaccard similarity."""
+
+    kind: str
+    original: int
+    copy: int
+    jaccard: float
+
+
+def paragraphs(folder: Path) -> list[str]:
+    """Return the different paragraphs of all texts."""
+    texts = [path.read_text(encoding="utf-8") for path in sorted(folder.rglob("*.txt"))]
+    blocks = (block.strip() for text in texts for block in re.split(r"\n\s*\n", text))
+    return list(dict.fromkeys(" ".join(block.split()) for block in blocks if block))
+
+
+def varied(text: str, draw: random.Random) -> str:
+    """Return a paragraph with the words of each sentence in another order."""
+    sentences = [sentence.split() for sentence in SENTENCE.split(text)]
+    for sentence in sentences:
+        draw.shuffle(sentence)
+    return " ".join(word for sentence in sentences for word in sentence)
+
+
+def planted(text: str, kind: str, draw: random.Random) -> str:
+    """Return a paragraph that is made of another."""
+    words = text.split()
+    if kind == "one word changed":
+        words[draw.randrange(len(words))] = f"word{draw.randrange(10**6)}"
+    elif kind == "sentence moved":
+        first, *others = SENTENCE.split(text)
+        return " ".join([*others, first])
+    elif kind == OTHER:
+        middle = [re.sub("[a-z]", lambda _: chr(97 + draw.randrange(26)), word, count=1) for word in words[4:-4]]
+        return " ".join([*words[:4], *middle, *words[-4:]])
+    return " ".join(words)
+
+
+def shingles(text: str) -> set[str]:
+    """Return the runs of three words of a text, found another way than the command does."""
+    words = re.findall(r"[^\W_]+", text.lower())
+    return {" ".join(words[start : start + SHINGLE]) for start in range(max(1, len(words) - SHINGLE + 1))}
+
+
+def jaccard(one: set[str], other: set[str]) -> float:
+    """Return the Jaccard similarity of two sets."""
+    return len(one & other) / len(one | other)
+
+
+def similar_to_another(texts: Sequence[str], numbers: set[int]) -> set[int]:
+    """Return those of some paragraphs that have a Jaccard similarity of at least 0.8 with another one of all."""
+    sets = {number: shingles(texts[number]) for number in numbers}
+    owners: dict[str, list[int]] = defaultdict(list)
+    for number, members in sets.items():
+        for shingle in members:
+            owners[shingle].append(number)
+    right: set[int] = set()
+    for number, text in enumerate(texts if numbers else ()):
+        members = shingles(text)
+        near = {owner for shingle in members & owners.keys() for owner in owners[shingle]} - {number}
+        right |= {owner for owner in near - right if jaccard(sets[owner], members) >= THRESHOLD}
+    return right
+
+
+def build(source: Sequence[str], *, megabytes: float, seed: int) -> tuple[list[str], list[Planted]]:
+    """Return the paragraphs of the file, and what was planted."""
+    draw, made, plans, size = random.Random(seed), [], [], 0
+    for text in _endless(source, draw):
+        made.append(text)
+        size += len(text)
+        if draw.random() < RATE and len(text.split()) >= SHORTEST:
+            kind = draw.choice(KINDS)
+            if kind != "sentence moved" or len(SENTENCE.split(text)) > 1:
+                made.append(planted(text, kind, draw))
+                size += len(made[-1])
+                plans.append((kind, len(made) - 2, len(made) - 1))
+        if size >= megabytes * 1e6:
+            break
+    order = list(range(len(made)))
+    draw.shuffle(order)
+    place = {number: index for index, number in enumerate(order)}
+    pairs = [
+        Planted(kind, place[one], place[two], jaccard(shingles(made[one]), shingles(made[two])))
+        for kind, one, two in plans
+    ]
+    return [made[number] for number in order], pairs
+
+
+def _endless(source: Sequence[str], draw: random.Random) -> Iterator[str]:
+    yield from source
+    while True:
+        yield from (varied(text, draw) for text in source)
+
+
+def run(rule: str, file: Path, out: Path) -> dict[str, float]:
+    """Clean a file by the command, on one core; return seconds and the peak memory in megabytes."""
+    core = min(os.sched_getaffinity(0))
+    command = [sys.executable, "-m", "kronpress", "clean", str(file), "--out", str(out), "--duplicates", rule]
+    started = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=lambda: os.sched_setaffinity(0, {core}))
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0, f"the command ended with status {status}"
+    return {"seconds": time.perf_counter() - started, "peak_megabytes": usage.ru_maxrss * 1024 / 1e6}
+
+
+def missing(texts: Sequence[str], out: Path) -> set[int]:
+    """Return the numbers of the paragraphs that are not in the result, which has the others in their order."""
+    shards = (path.read_text(encoding="utf-8").strip("\n") for path in sorted(out.glob("*.txt")))
+    stayed = (text for shard in shards for text in shard.split("\n\n"))
+    gone, expected = set(), next(stayed, None)
+    for number, text in enumerate(texts):
+        if text == expected:
+            expected = next(stayed, None)
+        else:
+            gone.add(number)
+    assert expected is None, "the result has a paragraph that was not in the file"
+    return gone
+
+
+def filtered(texts: Sequence[str], gone: set[int]) -> set[int]:
+    """Return the numbers of those that went because they are bad text, not because they are duplicates."""
+    settings, numbers = Cleaning(), sorted(gone)
+    if not numbers:
+        return set()
+    batch = Batch([Document(texts[number], "") for number in numbers])
+    bad = [settings.html.drops(text) for text in batch.texts]
+    flags = [bad, *(rule.drops(batch).tolist() for rule in settings.every_filter())]
+    return {number for number, *verdicts in zip(numbers, *flags, strict=True) if any(verdicts)}
+
+
+def judged(texts: Sequence[str], pairs: Sequence[Planted], out: Path) -> dict[str, Any]:
+    """Return precision and recall; a planted duplicate counts as found if one of the two went."""
+    gone = missing(texts, out)
+    gone -= filtered(texts, gone)
+    true = {number for pair in pairs if pair.kind != OTHER for number in (pair.original, pair.copy)}
+    wrong = gone - true
+    wrong -= similar_to_another(texts, wrong)
+    kinds = {kind: [pair for pair in pairs if pair.kind == kind] for kind in KINDS}
+    similar = [pair for pair in pairs if pair.jaccard >= THRESHOLD and pair.kind != OTHER]
+    return {
+        "went": len(gone),
+        "precision": 1 - len(wrong) / max(1, len(gone)),
+        "recall_at_0.8": _share(similar, gone),
+        "pairs_at_0.8": len(similar),
+        "kinds": {kind: _kind(members, gone) for kind, members in kinds.items()},
+    }
+
+
+def _kind(pairs: Sequence[Planted], gone: set[int]) -> dict[str, float]:
+    similar = [pair for pair in pairs if pair.jaccard >= THRESHOLD]
+    mean = sum(pair.jaccard for pair in pairs) / max(1, len(pairs))
+    return {"pairs": len(pairs), "jaccard": mean, "went": _share(pairs, gone), "went_at_0.8": _share(similar, gone)}
+
+
+def _share(pairs: Sequence[Planted], gone: set[int]) -> float:
+    return sum(pair.original in gone or pair.copy in gone for pair in pairs) / max(1, len(pairs))
+
+
+def counted_words(file: Path) -> float:
+    """Return the seconds that `wc -w` takes."""
+    started = time.perf_counter()
+    subprocess.run(["wc", "-w", str(file)], check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - started
+
+
+def measure(data: Path, *, megabytes: float, seed: int) -> dict[str, Any]:
+    """Return everything that is measured."""
+    texts, pairs = build(paragraphs(data), megabytes=megabytes, seed=seed)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "text.txt"
+        file.write_text("\n\n".join(texts) + "\n", encoding="utf-8")
+        size, words = file.stat().st_size / 1e6, counted_words(file)
+        rules = {}
+        for rule in RULES:
+            cost = run(rule, file, Path(folder) / rule)
+            speed = {"megabytes_per_second": size / cost["seconds"], "times_wc": cost["seconds"] / words}
+            report = read_json(Path(folder) / rule / "report.json")
+            rules[rule] = cost | speed | judged(texts, pairs, Path(folder) / rule) | {"settings": report["settings"]}
+    return {"megabytes": size, "paragraphs": len(texts), "seed": seed, "wc_seconds": words, "rules": rules}
+
+
+def tables(result: dict[str, Any]) -> Iterator[Table]:
+    """Yield a table of what it costs and one of what it finds."""
+    title = f"{result['megabytes']:.0f} MB, {result['paragraphs']:,} paragraphs, one core"
+    cost = Table("rule", "MB/s", "× wc -w", "peak MB", "went", "precision", "recall at J ≥ 0.8", title=title)
+    kinds = Table("rule", "planted", "pairs", "mean J", "went", "went of J ≥ 0.8")
+    for rule, row in result["rules"].items():
+        numbers = (row["megabytes_per_second"], row["times_wc"], row["peak_megabytes"])
+        shares = (f"{row['precision']:.4f}", f"{row['recall_at_0.8']:.4f}")
+        cost.add_row(rule, *(f"{number:.1f}" for number in numbers), f"{row['went']:,}", *shares)
+        for kind, found in row["kinds"].items():
+            shares = tuple(f"{found[name]:.4f}" for name in ("jaccard", "went", "went_at_0.8"))
+            kinds.add_row(rule, kind, f"{found['pairs']:,}", *shares)
+    yield cost
+    yield kinds
+
+
+def main() -> None:
+    """Measure, print the tables, and keep the result where it is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--size", type=float, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    result = measure(arguments.data, megabytes=arguments.size, seed=arguments.seed)
+    for table in tables(result):
+        Console().print(table)
+    if arguments.json is not None:
+        write_json(arguments.json, json.loads(json.dumps(result), parse_float=lambda text: float(f"{float(text):.5g}")))
+
+
+if __name__ == "__main__":
+    main()
