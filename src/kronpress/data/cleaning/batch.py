@@ -15,7 +15,8 @@ from kronpress.data.cleaning.words import Words, words_of
 Flags = NDArray[np.bool_]
 """One truth for each document of a batch."""
 
-_CHARACTERS = 2**18
+CHARACTERS = 2**18
+"""Of a batch: enough for the arrays to pay, and few enough for them to be small."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +49,18 @@ class Batch:
         return chosen
 
 
-def batches(documents: Iterator[Document]) -> Iterator[Batch]:
-    """Cut a stream into batches of about 262,000 characters; none has both plain text and records."""
+def batches(documents: Iterator[Document], *, size: int = CHARACTERS) -> Iterator[Batch]:
+    """Cut a stream into batches of at least `size` characters; none has both plain text and records."""
     gathered: list[Document] = []
-    size = 0
+    gathered_size = 0
     for document in documents:
         if gathered and (document.record is None) != (gathered[0].record is None):
             yield Batch(gathered)
-            gathered, size = [], 0
+            gathered, gathered_size = [], 0
         gathered.append(document)
-        size += len(document.text)
-        if size >= _CHARACTERS:
+        gathered_size += len(document.text)
+        if gathered_size >= size:
             yield Batch(gathered)
-            gathered, size = [], 0
+            gathered, gathered_size = [], 0
     if gathered:
         yield Batch(gathered)

@@ -20,9 +20,11 @@ Pairs: TypeAlias = NDArray[np.uint64]
 STAYS = -1
 """In the place of the document that one is a duplicate of, where it is none."""
 
+AT_ONCE = 2_000_000
+"""Documents that are sorted together, and shingles that are compared together."""
+
 _HALF = np.uint64(32)
 _LOWER = np.uint64(0xFFFFFFFF)
-_AT_ONCE = 2_000_000  # documents that are sorted, or shingles that are compared
 
 
 class Compared:
@@ -40,7 +42,7 @@ class Compared:
     @property
     def slices(self) -> int:
         """Into how many parts the documents are put by their numbers, so that each is sorted in bounded memory."""
-        return 1 + self.count // _AT_ONCE
+        return 1 + self.count // AT_ONCE
 
     def keys(self, part: int) -> Iterator[tuple[Hashes, Places]]:
         """Yield the keys in one slice and whose they are, for each part."""
@@ -161,7 +163,7 @@ def _verdicts(compared: Compared, pairs: Pairs, threshold: float) -> Iterator[ND
     start = 0
     while start < len(pairs):
         before = total[start - 1] if start else 0
-        end = max(start + 1, int(np.searchsorted(total, before + _AT_ONCE, side="right")))
+        end = max(start + 1, int(np.searchsorted(total, before + AT_ONCE, side="right")))
         yield jaccard(compared, pairs[start:end]) >= threshold - 1e-9
         start = end
 

@@ -132,7 +132,7 @@ class ShortStudy(Duplicates):
 def study_key(text: str) -> str:
     """Return the length of a text without ASCII punctuation and the MD5 of its first four and last four words.
 
-    >>> study_key("He was never near it at all in the end") == study_key("He was never told of it in the end")
+    >>> study_key("1 2 3 4 five 6 7 8 9") == study_key("1 2 3 4 four 6 7 8 9")
     True
     """
     words = text.split()

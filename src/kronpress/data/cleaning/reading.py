@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kronpress import disk
 from kronpress.bars import Bar
-from kronpress.data.cleaning.batch import Batch, Flags, batches
+from kronpress.data.cleaning.batch import CHARACTERS, Batch, Flags, batches
 from kronpress.data.cleaning.documents import BETWEEN, Document, documents_of
 from kronpress.data.cleaning.duplicates import NearDuplicates
 from kronpress.data.cleaning.settings import Cleaning
@@ -57,7 +57,7 @@ def read(source: str, settings: Cleaning, work: Work) -> None:
     progress = Bar(desc="reading", unit="document", initial=sum(note.documents for note in whole), leave=False)
     number = len(whole)
     with progress:
-        for batch in batches(documents):
+        for batch in batches(documents, size=min(CHARACTERS, int(settings.shard_megabytes * _MEGABYTE))):
             if gathered is not None and gathered.ends_before(batch):
                 gathered.write()
                 gathered, number = None, number + 1

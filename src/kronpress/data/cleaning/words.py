@@ -19,7 +19,7 @@ _STEP = np.uint64(0x9E3779B97F4A7C15)  # odd, so that it has an inverse modulo 2
 _BACK = np.uint64(pow(int(_STEP), -1, 2**64))
 _HALF = np.uint64(32)  # bits
 _LETTERS = np.array([byte >= 0x80 or chr(byte).isalnum() for byte in range(256)])
-_SIGNS = {0xE2: 3, 0xC2: 2}  # first byte and length of quotes, dashes and spaces beyond ASCII
+_SIGNS = {0xC2: (2, 0xBF), 0xE2: (3, 0x81), 0xE3: (3, 0x80)}  # punctuation: first byte, length, highest second byte
 _SPACELESS = (0xE3, 0xE9)  # first bytes of kana and Chinese characters, each of which counts as a word
 
 
@@ -127,10 +127,9 @@ def first_of_runs(values: NDArray[np.integer]) -> NDArray[np.bool_]:
 def _letters(data: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Say of each byte of UTF-8 whether it belongs to a word."""
     inside = _LETTERS[data]
-    for sign, length in _SIGNS.items():
+    for sign, (length, highest) in _SIGNS.items():
         places = np.flatnonzero(data == sign)
-        if sign == 0xE2:  # E2 80 and E2 81 are punctuation
-            places = places[data[np.minimum(places + 1, len(data) - 1)] <= 0x81]
+        places = places[data[np.minimum(places + 1, len(data) - 1)] <= highest]
         for offset in range(length):
             inside[places + offset] = False
     return inside
