@@ -51,6 +51,11 @@ class Planted:
     copy: int
     jaccard: float
 
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """Those of both."""
+        return self.original, self.copy
+
 
 def paragraphs(folder: Path) -> list[str]:
     """Return the different paragraphs of all texts."""
@@ -67,7 +72,7 @@ def varied(text: str, draw: random.Random) -> str:
     return " ".join(word for sentence in sentences for word in sentence)
 
 
-def planted(text: str, kind: str, draw: random.Random) -> str:
+def plant(text: str, kind: str, draw: random.Random) -> str:
     """Return a paragraph that is made of another."""
     words = text.split()
     if kind == "one word changed":
@@ -97,7 +102,7 @@ def similar_to_another(texts: Sequence[str], numbers: set[int]) -> set[int]:
     sets = {number: shingles(texts[number]) for number in numbers}
     owners: dict[str, list[int]] = defaultdict(list)
     for number, members in sets.items():
-        for shingle in members:
+        for shingle in sorted(members, key=len)[-1 - int((1 - THRESHOLD) * len(members)) :]:  # one of these is shared
             owners[shingle].append(number)
     right: set[int] = set()
     for number, text in enumerate(texts if numbers else ()):
@@ -116,7 +121,7 @@ def build(source: Sequence[str], *, megabytes: float, seed: int) -> tuple[list[s
         if draw.random() < RATE and len(text.split()) >= SHORTEST:
             kind = draw.choice(KINDS)
             if kind != "sentence moved" or len(SENTENCE.split(text)) > 1:
-                made.append(planted(text, kind, draw))
+                made.append(plant(text, kind, draw))
                 size += len(made[-1])
                 plans.append((kind, len(made) - 2, len(made) - 1))
         if size >= megabytes * 1e6:
@@ -177,9 +182,9 @@ def judged(texts: Sequence[str], pairs: Sequence[Planted], out: Path) -> dict[st
     """Return precision and recall; a planted duplicate counts as found if one of the two went."""
     gone = missing(texts, out)
     gone -= filtered(texts, gone)
-    true = {number for pair in pairs if pair.kind != OTHER for number in (pair.original, pair.copy)}
-    wrong = gone - true
-    wrong -= similar_to_another(texts, wrong)
+    planted = {kind: {number for pair in pairs if pair.kind == kind for number in pair.numbers} for kind in KINDS}
+    unplanned = gone.difference(*planted.values())
+    wrong = gone & planted[OTHER] | unplanned - similar_to_another(texts, unplanned)
     kinds = {kind: [pair for pair in pairs if pair.kind == kind] for kind in KINDS}
     similar = [pair for pair in pairs if pair.jaccard >= THRESHOLD and pair.kind != OTHER]
     return {

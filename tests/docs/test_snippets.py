@@ -11,6 +11,7 @@ import torch
 
 from kronpress import losses, quantizers
 from kronpress.checkpoint import save
+from kronpress.data import cleaning
 from kronpress.factorize import fits, forms
 from kronpress.losses import LOSSES, Loss, Predictions
 from kronpress.registry import Shelf
@@ -49,6 +50,7 @@ def elsewhere(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run in that folder, and put what a snippet registers on a shelf that is thrown away."""
     monkeypatch.chdir(place)
     monkeypatch.setattr(losses, "LOSSES", Shelf[type[Loss]]("loss"))
+    monkeypatch.setattr(cleaning, "FILTERS", Shelf[type[cleaning.Filter]]("filter"))
     monkeypatch.setattr(forms, "FORMS", Shelf[type[forms.Form]]("form"))
     monkeypatch.setattr(fits, "FITS", Shelf[type[fits.Fit]]("fit"))
     shelf = Shelf[type[quantizers.Quantizer]]("quantizer")

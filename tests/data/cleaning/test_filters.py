@@ -74,13 +74,13 @@ def test_the_language_is_told() -> None:
 @pytest.mark.parametrize(
     ("module", "settings", "words"),
     [
-        ("rensa", Cleaning(), r"duplicates: minhash needs the package rensa; pip install 'kronpress\[clean\]'"),
+        ("rensa", Cleaning(), "duplicates: minhash needs the package rensa; pip install rensa"),
         (
             "selectolax.lexbor",
             Cleaning(),
             r"html: strict needs the package selectolax; pip install 'kronpress\[clean\]'",
         ),
-        ("lingua", Cleaning(language="en"), "language needs the package lingua; pip install lingua-language-detector"),
+        ("lingua", Cleaning(language="en"), "language needs the package lingua-language-detector; pip install lingua"),
     ],
 )
 def test_a_missing_package_is_named(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from html.parser import HTMLParser
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from kronpress.data.cleaning.packages import needed
 from kronpress.registry import Shelf
@@ -60,7 +60,7 @@ class StrictHtml(Html):
 
     def require(self) -> None:
         """Check that selectolax is there."""
-        needed("selectolax.lexbor", by="html: strict")
+        _lexbor()
 
     def drops(self, text: str) -> bool:
         """Drop what is built as a page; the parser itself adds html, head and body, which are looked for in the text.
@@ -72,8 +72,11 @@ class StrictHtml(Html):
             return False
         if _PAGE.search(text):
             return True
-        parser = needed("selectolax.lexbor", by="html: strict").LexborHTMLParser
-        return parser(text).css_first(_STRUCTURE) is not None
+        return _lexbor().LexborHTMLParser(text).css_first(_STRUCTURE) is not None
+
+
+def _lexbor() -> Any:
+    return needed("selectolax.lexbor", by="html: strict", package="selectolax")
 
 
 @HTML.enroll

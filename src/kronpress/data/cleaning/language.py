@@ -53,7 +53,7 @@ class Language(Filter):
 
 
 def _lingua() -> Any:
-    return needed("lingua", by="language", remedy="pip install lingua-language-detector")
+    return needed("lingua", by="language", package="lingua-language-detector")
 
 
 @cache

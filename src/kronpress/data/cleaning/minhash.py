@@ -38,7 +38,7 @@ class MinHash(NearDuplicates):
 
     def require(self) -> None:
         """Check that rensa is there."""
-        needed("rensa", by="duplicates: minhash")
+        needed("rensa", by="duplicates: minhash", package="rensa")
 
     def takes(self, batch: Batch) -> Flags:
         """Compare those that are long enough."""
@@ -54,7 +54,7 @@ class MinHash(NearDuplicates):
 
     def sketch(self, shingles: Words) -> Bands:
         """Return a number for each document and band, made of the rows of the band."""
-        rensa = needed("rensa", by="duplicates: minhash")
+        rensa = needed("rensa", by="duplicates: minhash", package="rensa")
         matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(
             mixed(shingles.hashes), shingles.bounds.astype(np.uint64), num_perm=self.bands * self.rows, seed=self.seed
         )

@@ -8,8 +8,8 @@ from typing import Any
 from kronpress.errors import KronpressError
 
 
-def needed(module: str, *, by: str, remedy: str = "pip install 'kronpress[clean]'") -> Any:
-    """Import a module of another package; `by` names the setting that needs it.
+def needed(module: str, *, by: str, package: str) -> Any:
+    """Import a module of another package, named as it is installed; `by` names the setting that needs it.
 
     Raises:
         KronpressError: the package is missing.
@@ -17,4 +17,4 @@ def needed(module: str, *, by: str, remedy: str = "pip install 'kronpress[clean]
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise KronpressError(f"{by} needs the package {module.partition('.')[0]}; {remedy}") from None
+        raise KronpressError(f"{by} needs the package {package}; pip install {package}") from None
