@@ -78,7 +78,7 @@ def test_the_language_is_told() -> None:
         (
             "selectolax.lexbor",
             Cleaning(),
-            r"html: strict needs the package selectolax; pip install 'kronpress\[clean\]'",
+            "html: strict needs the package selectolax; pip install selectolax",
         ),
         ("lingua", Cleaning(language="en"), "language needs the package lingua-language-detector; pip install lingua"),
     ],

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kronpress import disk
 from kronpress.bars import Bar
 from kronpress.data.cleaning.batch import CHARACTERS, Batch, Flags, batches
-from kronpress.data.cleaning.documents import BETWEEN, Document, documents_of
+from kronpress.data.cleaning.documents import BETWEEN, Document, documents_of, file_states
 from kronpress.data.cleaning.duplicates import NearDuplicates
 from kronpress.data.cleaning.settings import Cleaning
 from kronpress.data.cleaning.work import Part, PartNote, Went, Work
@@ -54,7 +54,8 @@ def read(source: str, settings: Cleaning, work: Work) -> None:
     documents = documents_of(source, unit=settings.unit)
     _skip(documents, whole, source=source)
     rules, gathered = _rules(settings), None
-    progress = Bar(desc="reading", unit="document", initial=sum(note.documents for note in whole), leave=False)
+    done = sum(note.bytes for note in whole)
+    progress = Bar(desc="reading", unit="megabyte", initial=done // _MEGABYTE, total=_megabytes(source), leave=False)
     number = len(whole)
     with progress:
         for batch in batches(documents, size=min(CHARACTERS, int(settings.shard_megabytes * _MEGABYTE))):
@@ -63,7 +64,8 @@ def read(source: str, settings: Cleaning, work: Work) -> None:
                 gathered, number = None, number + 1
             gathered = gathered or _Gathered(work.part(number), settings, rules, records=batch.records)
             gathered.add(batch)
-            progress.update(len(batch.documents))
+            done += sum(_sizes(batch.texts))
+            progress.update(done // _MEGABYTE - progress.n)
         if gathered is not None:
             gathered.write()
     if gathered is None and not whole:
@@ -84,6 +86,13 @@ def _skip(documents: Iterator[Document], whole: Sequence[PartNote], *, source: s
         raise KronpressError(
             f"{shown(source)} is no longer the text that the cleaning began with; clean it into a new folder"
         )
+
+
+def _megabytes(source: str) -> int | None:
+    """Return how much text a source has, if that is known before it is read."""
+    states = file_states(source)
+    packed = any(name.lower().endswith((".gz", ".parquet")) for name in states)
+    return None if packed or not states else sum(size for size, _ in states.values()) // _MEGABYTE
 
 
 def _rules(settings: Cleaning) -> list[Rule]:

@@ -139,6 +139,7 @@ def test_folders_that_can_not_be_used_are_named(source: Path, tmp_path: Path) ->
     (tmp_path / "empty.txt").write_text("\n\n")
     with pytest.raises(KronpressError, match="is empty; name a file"):
         clean(str(tmp_path / "empty.txt"), SMALL, tmp_path / "out")
+    assert not (tmp_path / "out").exists(), "a corrected command can use the folder"
     with locked(tmp_path / "busy"), pytest.raises(KronpressError, match="busy is in use by process"):
         clean(str(source), SMALL, tmp_path / "busy")
 

@@ -23,6 +23,7 @@ from kronpress.records import CleaningReport, decode, encode
 REPORT = "report.json"
 """What was done; it is written last, so a folder that has it is finished."""
 
+_ROOM = 3  # times the text: as it is kept while the work goes on, what it is compared by, and what is written
 _REMEDY = "clean the text into a new folder"
 
 
@@ -53,10 +54,7 @@ def clean(source: str, settings: Cleaning, folder: Path, *, resume: bool = False
         if (folder / REPORT).exists():
             beginning.require_same(_finished(folder), folder)
         else:
-            if work.begun.exists():
-                beginning.require_same(_Beginning.read(work.begun), folder)
-            disk.remove_partial(folder)
-            disk.write_json(work.begun, asdict(beginning))
+            _begin(beginning, work, folder)
             report = _report(beginning, settings, work, out=folder)
             disk.write_json(folder / REPORT, encode(report))
         disk.remove(work.folder)
@@ -124,9 +122,24 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
     return {path: leaf for key, below in inner for path, leaf in _flat(below, f"{name} {key}".strip()).items()}
 
 
+def _begin(beginning: _Beginning, work: Work, folder: Path) -> None:
+    """Note what the cleaning begins with, or check that it is what it began with."""
+    disk.remove_partial(folder)
+    if work.begun.exists():
+        beginning.require_same(_Beginning.read(work.begun), folder)
+        return
+    disk.require_space(folder, needed=_ROOM * sum(size for size, _ in beginning.files.values()))
+    disk.write_json(work.begun, asdict(beginning))
+
+
 def _report(beginning: _Beginning, settings: Cleaning, work: Work, *, out: Path | None) -> CleaningReport:
     """Do all passes and return what they did; without `out` nothing is written but work files."""
-    read(beginning.source, settings, work)
+    try:
+        read(beginning.source, settings, work)
+    except KronpressError:
+        if not work.parts():  # nothing was achieved, so that a corrected command can use the folder
+            disk.remove(work.folder)
+        raise
     started = time.perf_counter()
     decide(settings.duplicates, work)
     outcome = Outcome(settings, work)
