@@ -12,6 +12,7 @@ one core. What goes is right if it is a planted duplicate, or is similar to anot
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import random
@@ -155,9 +156,12 @@ def taken(command: Sequence[str], *, core: int) -> dict[str, float]:
     A speed is by the seconds that it computes, which do not depend on what else the machine does.
     """
     started = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=lambda: os.sched_setaffinity(0, {core}))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    start = functools.partial(os.sched_setaffinity, 0, {core})
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment, preexec_fn=start)
     _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0, f"the command ended with status {status}"
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, f"the command ended with status {process.returncode}"
     wall, cpu = time.perf_counter() - started, usage.ru_utime + usage.ru_stime
     return {"seconds": wall, "cpu_seconds": cpu, "peak_megabytes": usage.ru_maxrss * 1024 / 1e6}
 

@@ -40,22 +40,22 @@ class Compared:
         return int(self.starts[-1])
 
     @property
-    def slices(self) -> int:
-        """Into how many parts the documents are put by their numbers, so that each is sorted in bounded memory."""
+    def sections(self) -> int:
+        """Into how many sections documents are put by their numbers, so that each is sorted in bounded memory."""
         return 1 + self.count // AT_ONCE
 
-    def keys(self, part: int) -> Iterator[tuple[Hashes, Places]]:
-        """Yield the keys in one slice and whose they are, for each part."""
-        for start, arrays in zip(self.starts, self.parts, strict=False):
-            keys = arrays.load("keys")
-            chosen = np.flatnonzero(keys[:, 0] % np.uint64(self.slices) == part)
+    def keys(self, section: int) -> Iterator[tuple[Hashes, Places]]:
+        """Yield the keys in one section and whose they are, for each part."""
+        for start, part in zip(self.starts, self.parts, strict=False):
+            keys = part.load("keys")
+            chosen = np.flatnonzero(keys[:, 0] % np.uint64(self.sections) == section)
             yield keys[chosen], start + chosen
 
-    def band(self, number: int, part: int) -> Iterator[tuple[Hashes, Places]]:
-        """Yield the numbers of one band in one slice and whose they are, for each part."""
-        for start, arrays in zip(self.starts, self.parts, strict=False):
-            values = arrays.load("bands")[number]
-            chosen = np.flatnonzero(values % np.uint64(self.slices) == part)
+    def band(self, number: int, section: int) -> Iterator[tuple[Hashes, Places]]:
+        """Yield the numbers of one band in one section and whose they are, for each part."""
+        for start, part in zip(self.starts, self.parts, strict=False):
+            values = part.load("bands")[number]
+            chosen = np.flatnonzero(values % np.uint64(self.sections) == section)
             yield values[chosen], start + chosen
 
     @cached_property
@@ -100,8 +100,8 @@ def decide(rule: Duplicates, work: Work) -> None:
 def exact_duplicates(compared: Compared) -> Places:
     """Return for each document the first with the same key, or STAYS for the first itself."""
     stays = np.full(compared.count, STAYS)
-    for part in range(compared.slices if compared.parts else 0):
-        keys, documents = _joined(compared.keys(part))
+    for section in range(compared.sections if compared.parts else 0):
+        keys, documents = _joined(compared.keys(section))
         order = np.lexsort((keys[:, 1], keys[:, 0]))
         keys, documents = keys[order], documents[order]
         heads = _heads(first_of_runs(keys[:, 0]) | first_of_runs(keys[:, 1]))
@@ -119,8 +119,8 @@ def candidates(compared: Compared, band: int, *, alone: NDArray[np.bool_]) -> Pa
         alone: which documents are no exact duplicates; the others are left out.
     """
     pairs: list[Pairs] = [np.zeros(0, dtype=np.uint64)]
-    for part in range(compared.slices if compared.parts else 0):
-        values, documents = _joined(compared.band(band, part))
+    for section in range(compared.sections if compared.parts else 0):
+        values, documents = _joined(compared.band(band, section))
         values, documents = values[alone[documents]], documents[alone[documents]]
         order = np.argsort(values, kind="stable")
         documents = documents[order].astype(np.uint64)

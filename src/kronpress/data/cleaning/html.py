@@ -103,12 +103,12 @@ class StudyHtml(Html):
             tags.close()
         except (AssertionError, ValueError):  # as the authors do with what can not be parsed
             return True
-        return tags.found
+        return tags.any
 
 
 class _Tags(HTMLParser):
-    found = False
+    any = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Note that there is one."""
-        self.found = True
+        self.any = True
