@@ -37,6 +37,7 @@ def test_ordinary_text_stays(name: str) -> None:
 
 def test_words_are_counted() -> None:
     assert dropped("words", ["* * *", "one", "one two three"], max=2) == [True, False, True]
+    assert dropped("words", ["one " * 100_000], max=99_000) == [True], "though not all of it is looked at"
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from kronpress.data.cleaning.batch import Batch, Flags
+from kronpress.data.cleaning.words import LONGEST
 from kronpress.registry import Shelf
 from kronpress.validation import Checked
 
@@ -52,16 +53,17 @@ class Length(Filter):
 
     Attributes:
         min: words; 1 drops only what has no letter or digit, as documents may be paragraphs and headings.
-        max: words.
+        max: words, or None as documents may be books; of a very long one they are reckoned from its beginning.
     """
 
     kind: ClassVar[str] = "words"
     min: int = Field(default=1, ge=0)
-    max: int = Field(default=100_000, ge=1)
+    max: int | None = Field(default=None, ge=1)
 
     def drops(self, batch: Batch) -> Flags:
         """Drop what is too short or too long."""
-        return (batch.words.counts < self.min) | (batch.words.counts > self.max)
+        counts = batch.words.counts * ratios(max(1, len(text) / LONGEST) for text in batch.texts)
+        return (counts < self.min) | (counts > (np.inf if self.max is None else self.max))
 
 
 @FILTERS.enroll

@@ -103,7 +103,8 @@ class _Beginning:
         if self.source != other.source:
             raise KronpressError(f"{folder} holds a cleaning of {shown(other.source)}; repeat that, or {_REMEDY}")
         now, before = _flat(self.settings), _flat(other.settings)
-        for name in [name for name in {**before, **now} if now.get(name) != before.get(name)]:
+        name = next((name for name in {**before, **now} if now.get(name) != before.get(name)), None)
+        if name is not None:
             raise KronpressError(
                 f"{folder} holds a cleaning with {name}: {shown(before.get(name))}, not {shown(now.get(name))}; "
                 f"repeat that, or {_REMEDY}"
