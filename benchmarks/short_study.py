@@ -70,7 +70,7 @@ def arms(table: str) -> Iterator[Arm]:
 def recipe_of(model: str, steps: Sequence[Any], *, data: dict[str, Any] = _TABLE["data"], seed: int = 0) -> Recipe:
     """Return the recipe of some steps on the study's texts, or on other data."""
     fields = {"model": model, "data": data, "precision": _TABLE["precision"], "seed": seed, "steps": steps}
-    return makerecipe_of(fields)
+    return make_recipe(fields)
 
 
 @dataclass(frozen=True)
