@@ -28,7 +28,7 @@ from kronpress.evaluate import TextSet
 from kronpress.evaluate.measure import Evaluation, LambadaFile
 from kronpress.memory import keep_freed_memory
 from kronpress.records import EvaluationRecord, TrainingRecord
-from kronpress.run import Recipe, Run, execute
+from kronpress.run import Recipe, Run, execute, make_recipe
 
 _TABLE = experiment.table("short-study-arms")
 TABLES: dict[str, dict[str, Any]] = _TABLE["tables"]
@@ -115,11 +115,17 @@ class Study:
         seconds = sum(step.seconds for step in run.manifest().steps)
         return {"start": start, "tokens": 0, "seconds of the start": seconds, **_measures(run, record)}
 
-    def _trained(self, arm: Arm) -> dict[str, Any]:
-        model, _ = self._begun(arm.start)
+    def student(self, arm: Arm, folder: Path) -> Path:
+        """Train an arm in a folder, and return its model."""
+        return execute(self._recipe(arm), folder, resume=True).checkpoint
+
+    def _recipe(self, arm: Arm) -> Recipe:
         data = {"train": texts_of(_TABLE["data"]["train"], arm.text, self.out / "texts")}
+        return arm.recipe(self._begun(arm.start), data)
+
+    def _trained(self, arm: Arm) -> dict[str, Any]:
         folder = self.out / slug(arm.name)
-        run, record = evaluated(arm.recipe(model, data), self.evaluation, folder=folder, dense=_TABLE["model"])
+        run, record = evaluated(self._recipe(arm), self.evaluation, folder=folder, dense=_TABLE["model"])
         training = run.report(0).record
         assert isinstance(training, TrainingRecord)
         files.remove(run.checkpoint)  # a study of so many arms would fill the disk
