@@ -53,10 +53,8 @@ class Arm:
 
     def recipe(self, start: str, data: dict[str, Any]) -> Recipe:
         """Return the recipe that trains on from the model of the start."""
-        losses, settings = _TABLE["trainings"][self.training], {**_TABLE["settings"], "learning_rate": self.rate}
-        how = {"step": "distill", "losses": losses, "teacher": _TABLE["model"]} if losses else {"step": "pretrain"}
-        steps = [{**how, **settings, "tokens": self.tokens}]
-        return recipe_of(start, steps, data=data, seed=self.seed)
+        step = {**training_of(self.training), "learning_rate": self.rate, "tokens": self.tokens}
+        return recipe_of(start, [step], data=data, seed=self.seed)
 
 
 def arms(table: str) -> Iterator[Arm]:
@@ -65,6 +63,13 @@ def arms(table: str) -> Iterator[Arm]:
     axes = (fields[name] for name in ("seeds", "starts", "trainings", "tokens", "rates", "texts"))
     for seed, start, training, tokens, rate, text in product(*axes):
         yield Arm(start, training, tokens, seed, rate, text)
+
+
+def training_of(name: str) -> dict[str, Any]:
+    """Return the step of a training of the table, which learns from the dense model if its losses compare."""
+    losses = _TABLE["trainings"][name]
+    how = {"step": "distill", "losses": losses, "teacher": _TABLE["model"]} if losses else {"step": "pretrain"}
+    return {**how, **_TABLE["settings"]}
 
 
 def recipe_of(model: str, steps: Sequence[Any], *, data: dict[str, Any] = _TABLE["data"], seed: int = 0) -> Recipe:
