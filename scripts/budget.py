@@ -34,7 +34,6 @@ PRIVATE_IN_TESTS = {  # how often a test file uses a private name of the package
     "activations/test_attention.py": 4,
     "activations/test_stream.py": 1,
     "cli/test_evaluate.py": 1,
-    "data/test_tokenize.py": 2,
     "evaluate/test_lambada.py": 1,
     "evaluate/test_perplexity.py": 3,
     "evaluate/test_speed.py": 1,

@@ -34,6 +34,14 @@ def test_data() -> Path:
 
 
 @pytest.fixture
+def large_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let every text of more than a line be a large one; return the folder of the cache."""
+    monkeypatch.setenv("KRONPRESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("kronpress.data.corpus.IN_MEMORY", 10)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
 def no_shipped_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let lm-eval know no tasks but those of the test's own folders: to index those that it ships takes 10 s."""
     lm_eval_tasks = pytest.importorskip("lm_eval.tasks", reason="needs pip install lm-eval")

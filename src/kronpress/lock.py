@@ -22,6 +22,10 @@ NOTE = ".kronpress.lock"
 _ATTEMPTS = 100
 
 
+class InUseError(KronpressError):
+    """Another process has the folder."""
+
+
 @dataclass(frozen=True)
 class _Holder:
     """Who has a folder, as the note in it says."""
@@ -44,7 +48,7 @@ def locked(folder: Path) -> Iterator[None]:
     who holds it; on a file system without locks the note itself is the lock.
 
     Raises:
-        KronpressError: another process has it; the message names the process, its host and the remedy.
+        InUseError: another process has it; the message names the process, its host and the remedy.
     """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     holder = _Holder.this_process()
@@ -136,10 +140,10 @@ def _read(folder: Path) -> _Holder | None:
     return _Holder(**note) if isinstance(note, dict) and note.keys() == names else None
 
 
-def _in_use(folder: Path) -> KronpressError:
+def _in_use(folder: Path) -> InUseError:
     holder = _read(folder)
     who = "another process" if holder is None else f"process {holder.pid} on {holder.host}, since {holder.since}"
-    return KronpressError(
+    return InUseError(
         f"{folder} is in use by {who}; wait until it has ended, or name another folder "
         f"(if no such process is left, remove {folder / NOTE})"
     )

@@ -17,13 +17,25 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from kronpress.checkpoint.files import read_json, write_json
-from kronpress.data import Corpus, beginning, knows_more, require_known, tokenize, windows
+from kronpress.data import (
+    Corpus,
+    StoredWindows,
+    TextWindows,
+    beginning,
+    knows_more,
+    require_known,
+    stored_tokens,
+    tokenize,
+    windows,
+)
 from kronpress.errors import KronpressError
 from kronpress.records import Record, StepRecord, decode, encode
 from kronpress.registry import Shelf
 from kronpress.validation import Checked
 
 R = TypeVar("R", bound=Record)
+
+_AT_ONCE = 2**22  # ids of a large text that are counted at once
 
 
 @dataclass(frozen=True)
@@ -103,25 +115,48 @@ class Workbench:
             tqdm.write(f"warning: {self.measurements} is damaged; what it lacks is measured again")
         return sound
 
-    def training_windows(
-        self, *, size: int, tokens: int | None = None, drawn: int | None = None
-    ) -> Int[Tensor, "windows size"]:
+    def training_windows(self, *, size: int, tokens: int | None = None) -> Int[Tensor, "windows size"]:
         """Return the training text, or about its first `tokens` tokens, as windows of ids in the order of the text.
 
-        Where the model needs it, each begins with the token of the beginning of a text. A step that draws windows from
-        all over the text says how many tokens are `drawn`: of a mixture of texts it gets the first so many, because
-        in all of a mixture the longest text has the largest share.
+        Where the model needs it, each begins with the token of the beginning of a text.
         """
-        if tokens is None and self.train.shares is not None:
-            tokens = drawn
         limit = None if tokens is None else max(size, tokens)
         self._note_shares(limit)
         return self._windows(self.train, size=size, limit=limit)
+
+    def drawn_windows(self, *, size: int, drawn: int | None, tokens: int | None = None) -> TextWindows:
+        """Return windows as `training_windows` does, for a step that draws so many tokens of them from all over.
+
+        Of a mixture of texts it gets the first `drawn` tokens, because in all of a mixture the longest text has the
+        largest share; without a number it gets all. Windows of a large text are read from the cache, where its tokens
+        are put once. A check needs only about the first `tokens` of a small one.
+        """
+        if not self.train.is_large:
+            return self.training_windows(size=size, tokens=drawn if self.train.shares and tokens is None else tokens)
+        limit = max(size, drawn) if self.train.shares and drawn is not None else None
+        self._note_shares(limit)
+        ids = stored_tokens(self.train, self.tokenizer, model=self.student, limit=limit)
+        first = beginning(self.tokenizer, model=self.student)
+        return StoredWindows(ids, size=size, name=self.train.name, first=first, limit=limit)
 
     def training_ids(self, *, tokens: int | None = None) -> Int[Tensor, " tokens"]:
         """Return the ids of the training text, or of its first `tokens` tokens, at least one and nothing added."""
         self._note_shares(tokens)
         return windows(self._ids(self.train, limit=tokens), size=1, name=self.train.name).flatten()
+
+    def training_counts(self, rows: int, *, tokens: int | None = None) -> Int[Tensor, " rows"]:
+        """Return how often each of the ids below `rows` stands in the training text, or in its first `tokens` tokens.
+
+        There are more where the text has larger ids.
+        """
+        if tokens is not None or not self.train.is_large:
+            return torch.bincount(self.training_ids(tokens=tokens), minlength=rows)
+        self._note_shares(None)
+        ids = stored_tokens(self.train, self.tokenizer, model=self.student)
+        counts = torch.zeros(max(rows, 1 + ids.highest), dtype=torch.long)
+        for start in range(0, len(ids), _AT_ONCE):
+            counts += torch.bincount(ids[start : start + _AT_ONCE], minlength=len(counts))
+        return counts
 
     def held_out_windows(self, *, size: int, count: int) -> Int[Tensor, "windows size"]:
         """Return the first `count` windows of the held-out text, or as many as it has."""
@@ -153,7 +188,10 @@ class Workbench:
         """
         if knows_more(self.tokenizer, model=self.student):
             for text in (self.train, self.held_out):
-                self._ids(text, limit=None)
+                if text.is_large:
+                    stored_tokens(text, self.tokenizer, model=self.student)
+                else:
+                    self._ids(text, limit=None)
 
     def _ids(self, text: Corpus, *, limit: int | None) -> Int[Tensor, " tokens"]:
         ids = tokenize(text, self.tokenizer, limit=limit)

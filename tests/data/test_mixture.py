@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,8 +87,20 @@ def test_a_single_text_stays_as_it_is() -> None:
     assert mixed((corpus, 3)) is corpus
 
 
-@given(text=st.text(alphabet="ab \n", max_size=200), size=st.integers(1, 20))
-def test_pieces_are_the_text_again_and_cut_no_line(text: str, size: int) -> None:
-    cut = list(pieces(text, size=size))
+def test_large_texts_give_the_same_mixture_once(large_texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = (documents("a", count=10, size=1_000), 1), (documents("é", count=30, size=700), 2.5)
+    stored, again = mixed(*texts), mixed(*texts)
+    lighter = mixed(texts[0], (texts[1][0], 2))
+    monkeypatch.undo()
+    whole = mixed(*texts)
+    assert stored.is_large and (stored.text, stored.shares, stored.name) == (whole.text, whole.shares, whole.name)
+    assert stored.fingerprint == whole.fingerprint and stored == again != lighter
+    assert len(list((large_texts / "texts").iterdir())) == 2
+
+
+@given(parts=st.lists(st.text(alphabet="ab \n", max_size=50), max_size=5), size=st.integers(1, 20))
+def test_pieces_are_the_text_again_and_cut_no_line(parts: list[str], size: int) -> None:
+    cut, text = list(pieces(parts, size=size)), "".join(parts)
+    assert cut == list(pieces([text], size=size)), "however the text comes"
     assert "".join(cut) == text and all(cut)
     assert all(piece.endswith("\n") and len(piece) >= size for piece in cut[:-1])

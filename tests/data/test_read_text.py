@@ -229,11 +229,12 @@ def test_a_data_set_on_the_hub_is_streamed(
 
 
 def test_no_more_is_read_of_the_hub_than_there_is_room_for(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv("KRONPRESS_CACHE", str(tmp_path))
     on_the_hub(monkeypatch, iter(lambda: {"text": "a" * 10**7}, None))  # without an end
     assert len(read_text("hub:owner/name").text) == 10**8 + 2 * 9 + 1
-    assert "the first 100,000,000 characters are read" in capsys.readouterr().out
+    assert "the first 100,000,000 characters are read; to train on more, write it to files" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -45,12 +45,13 @@ def byte_pairs(splitter: str) -> PreTrainedTokenizerFast:
 
 @pytest.mark.parametrize("splitter", SPLITTERS)
 @settings(max_examples=60, deadline=None)
-@given(text=st.lists(st.sampled_from(["\n", " ", "\t", "the", "cat", "'s", "12", ".", "é"]), max_size=60).map("".join))
-def test_chunks_equal_the_whole(splitter: str, text: str) -> None:
-    tokenizer = byte_pairs(splitter)
+@given(pieces=st.lists(st.sampled_from(["\n", " ", "\t", "the", "cat", "'s", "12", ".", "é"]), max_size=60))
+def test_chunks_equal_the_whole(splitter: str, pieces: list[str]) -> None:
+    tokenizer, text = byte_pairs(splitter), "".join(pieces)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tokens, "_CHUNK", 3)
+        patch.setattr(tokens, "CHUNK", 3)
         chunked = tokenize(text, tokenizer)
+        assert list(tokens.chunks(pieces)) == list(tokens.chunks([text])), "however the text comes"
     assert chunked.tolist() == tokenizer(text, verbose=False)["input_ids"]
 
 
@@ -73,7 +74,7 @@ def test_no_warning_of_a_maximum_length(caplog: pytest.LogCaptureFixture, monkey
 
 
 def test_text_without_any_boundary_is_one_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokens, "_CHUNK", 3)
+    monkeypatch.setattr(tokens, "CHUNK", 3)
     tokenizer = byte_pairs("gpt2")
     assert tokenizer.decode(tokenize("x" * 50, tokenizer).tolist()) == "x" * 50
     assert tokenize(Corpus("empty", ""), tokenizer).tolist() == []

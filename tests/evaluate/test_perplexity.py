@@ -43,6 +43,31 @@ def test_weighting_and_remainder_as_computed_by_hand(
     assert result.seconds > 0
 
 
+@pytest.mark.parametrize("name", ["plain", "kept", "strided", "words", "after the bos token"])
+def test_a_large_text_has_the_same_perplexity(
+    llama: LlamaForCausalLM, letters: PreTrainedTokenizerFast, large_texts: Path, name: str
+) -> None:
+    protocol = {
+        "plain": PerplexityProtocol("p", window=10),
+        "kept": PerplexityProtocol("p", window=10, remainder="keep"),
+        "strided": PerplexityProtocol("p", window=10, stride=4, weighting="window"),
+        "words": PerplexityProtocol("p", window=10, normalizer="word"),
+        "after the bos token": PerplexityProtocol("p", window=10, begin="bos"),
+    }[name]
+    (large_texts.parent / "text.txt").write_text(TEXT)
+    corpus, tokenizer = read_text(str(large_texts.parent / "text.txt")), with_end(letters)
+    tokenizer.bos_token = "?"
+    for windows in (3, None):
+        assert large_texts.exists() is False, "what reads some windows puts nothing into the cache"
+        results = [
+            protocol.measure(llama, tokenizer, text, name="text", max_windows=windows, progress=False)
+            for text in (corpus, TEXT)
+        ]
+        assert len({dataclasses.replace(result, seconds=0.0) for result in results}) == 1
+    with pytest.raises(KronpressError, match=r"takes windows of 5000 tokens and .* sees at most"):
+        PerplexityProtocol("p", window=5000).measure(llama, tokenizer, corpus, name="text")
+
+
 def test_weightings_differ_on_uneven_windows() -> None:
     nats, predicted = torch.tensor([9.0, 2.0]).double(), torch.tensor([3.0, 1.0]).double()
     assert PerplexityProtocol("t", window=4)._mean(nats, predicted) == pytest.approx(11 / 4)

@@ -42,7 +42,7 @@ def test_one_text_is_read_as_it_is(tmp_path: Path) -> None:
     assert (train, held_out) == split_held_out(read_text("apple.txt"))
     work = dataclasses.replace(bench(tiny_llama(), tmp_path), train=train)
     expected = windows(tokenize(train.text, tiny_tokenizer()), size=32)
-    assert torch.equal(work.training_windows(size=32, drawn=64), expected), "a step draws from all of it"
+    assert torch.equal(work.drawn_windows(size=32, drawn=64), expected), "a step draws from all of it"
     assert torch.equal(work.training_windows(size=32, tokens=64), expected[:2])
     assert opened(train={"apple.txt": 3}) == (train, held_out)
 
@@ -113,11 +113,11 @@ def test_training_reads_the_first_tokens_of_a_mixture(tmp_path: Path) -> None:
     train, _ = opened(train={"apple.txt": 1, "cheese.txt": 1})
     assert train.shares is not None
     work = dataclasses.replace(bench(tiny_llama(), tmp_path), train=train)
-    assert len(work.training_windows(size=32, drawn=640)) == 20
+    assert len(work.drawn_windows(size=32, drawn=640)) == 20
     assert work.notes == []
     step = Distill(tokens=2048, window=32, losses={"cross_entropy": 1})
     assert step.run(work).tokens == 2048 and work.notes == []
-    work.training_windows(size=32, drawn=2 * train.shares.tokens)
+    work.drawn_windows(size=32, drawn=2 * train.shares.tokens)
     work.training_ids()
     assert ["read; the other texts fill up" in note and "cheese.txt (train) ends" in note for note in work.notes] == [
         True,
@@ -138,3 +138,36 @@ def test_a_run_on_several_texts_resumes_and_notes_where_shares_end(tmp_path: Pat
     other = [changes[0], "data.train={apple.txt: 1, bread.txt: 1, cheese.txt: 1}"]
     with pytest.raises(KronpressError, match="another recipe"):
         execute(recipe(*other, steps=(calibrated,)), tmp_path / "run", resume=True)
+
+
+@pytest.mark.usefixtures("texts")
+def test_a_run_on_large_texts_comes_to_the_same(
+    tmp_path: Path, large_texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_tiny(tmp_path / "model", tiny_llama(num_hidden_layers=1))
+    trained = {"step": "distill", "tokens": 2048, "window": 32, "batch": 4, "losses": {"cross_entropy": 1}}
+    steps = (trained | {"validate_every": 8}, {"step": "evaluate"}, {"step": "evaluate", "max_windows": 3})
+    source = "data.train={apple.txt: 2, bread.txt: 1}"
+    begun = recipe(f"model={tmp_path / 'model'}", source, steps=steps)
+    large = execute(begun, tmp_path / "large")
+    assert len(list(large_texts.glob("tokens/*/00000.ids"))) == 2, "of the training text, and of the held-out one"
+    (tmp_path / "apple.txt").write_text(Path("apple.txt").read_text())  # as new as now
+    assert execute(begun, tmp_path / "large", resume=True).folder == large.folder
+    monkeypatch.delenv("KRONPRESS_CACHE")
+    monkeypatch.setattr("kronpress.data.corpus.IN_MEMORY", 10**6)
+    small = execute(begun, tmp_path / "small")
+    assert small.manifest().data == large.manifest().data
+    for index in range(3):
+        first, second = (
+            json.loads(next(run.folder.glob(f"steps/0{index}-*/report.json")).read_text())["record"]
+            for run in (small, large)
+        )
+        assert without_clock(first) == without_clock(second)
+
+
+def without_clock(value: Any) -> Any:
+    """The values of a report but for those that depend on the clock and on what ran before."""
+    if isinstance(value, dict):
+        clock = ("seconds", "tokens_per_second", "peak_rss_bytes")
+        return {key: without_clock(part) for key, part in value.items() if key not in clock}
+    return [without_clock(part) for part in value] if isinstance(value, list) else value

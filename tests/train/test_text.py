@@ -183,3 +183,17 @@ def test_every_epoch_reads_every_window_once(windows: int, count: int) -> None:
         assert len(set(epoch)) == len(epoch)
         assert set(epoch) <= set(range(windows))
     assert torch.equal(order, epochs_of(windows, count=count, seed=3))
+
+
+def test_the_order_is_that_of_whole_permutations() -> None:
+    for windows, count in ((7, 3), (7, 7), (7, 23), (1, 4)):
+        generator = torch.Generator().manual_seed(5)
+        expected = torch.cat([torch.randperm(windows, generator=generator) for _ in range(count)])[:count]
+        assert epochs_of(windows, count=count, seed=5).tolist() == expected.tolist()
+
+
+def test_ids_that_are_not_ordinary_are_left_however_large() -> None:
+    text = EncoderText(torch.tensor([[300, 1, 500, 2]]), torch.zeros(9).long(), Frame(CLS, SEP, MASK, (1, 2)), seed=0)
+    for index in range(9):
+        ids = text[index]["input_ids"][1:-1]
+        assert ids[[0, 2]].tolist() == [300, 500]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from kronpress.cache import cache_folder
 from kronpress.errors import KronpressError
 from kronpress.shipped import TERMS
 
@@ -72,8 +72,7 @@ class BundledInParts:
         Raises:
             KronpressError: the first package is not installed.
         """
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        return cache / "kronpress" / f"{self.name}-{self._digest()[0][:12]}"
+        return cache_folder() / f"{self.name}-{self._digest()[0][:12]}"
 
     @contextmanager
     def assembled(self) -> Iterator[Path]:

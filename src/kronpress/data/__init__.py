@@ -1,6 +1,6 @@
 """Text and tokens: where calibration, training and evaluation get their input.
 
-What computes with tokens is imported when it is first asked for, so that text is read and cleaned without torch.
+What needs torch is imported when it is first asked for, so that text is cleaned without it.
 """
 
 from __future__ import annotations
@@ -16,21 +16,28 @@ from kronpress.data.files import (
     user_path,
 )
 from kronpress.data.hub import HUB, hub_arguments, load_from_hub
-from kronpress.data.text import Corpus, Shares, read_text, split_held_out
 from kronpress.imports import lazily
 
 if TYPE_CHECKING:
+    from kronpress.data.corpus import Corpus, Shares, split_held_out
     from kronpress.data.mixture import WeightedText, mix
+    from kronpress.data.text import read_text
+    from kronpress.data.token_files import StoredTokens, StoredWindows, TextWindows, stored_tokens
     from kronpress.data.tokens import beginning, bos_of, count_tokens, knows_more, require_known, tokenize, windows
 else:
-    _mixture, _tokens = lazily("kronpress.data.mixture"), lazily("kronpress.data.tokens")
+    _HOMES = {
+        "corpus": ("Corpus", "Shares", "split_held_out"),
+        "mixture": ("WeightedText", "mix"),
+        "text": ("read_text",),
+        "token_files": ("StoredTokens", "StoredWindows", "TextWindows", "stored_tokens"),
+        "tokens": ("beginning", "bos_of", "count_tokens", "knows_more", "require_known", "tokenize", "windows"),
+    }
+    _MODULES = {name: lazily(f"{__name__}.{home}") for home, names in _HOMES.items() for name in names}
 
     def __getattr__(name: str) -> object:
-        """Return what computes with tokens."""
-        if name in ("WeightedText", "mix"):
-            return getattr(_mixture, name)
-        if name in __all__:
-            return getattr(_tokens, name)
+        """Return what computes with tokens, or with texts of any size."""
+        if name in _MODULES:
+            return getattr(_MODULES[name], name)
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
 
 
@@ -38,6 +45,9 @@ __all__ = [
     "HUB",
     "Corpus",
     "Shares",
+    "StoredTokens",
+    "StoredWindows",
+    "TextWindows",
     "WeightedText",
     "beginning",
     "bos_of",
@@ -54,6 +64,7 @@ __all__ = [
     "require_characters",
     "require_known",
     "split_held_out",
+    "stored_tokens",
     "tokenize",
     "user_path",
     "windows",

@@ -8,7 +8,7 @@ import importlib
 import io
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +32,20 @@ _HIGHEST_RATIO = 100  # text shrinks to a third or a tenth
 
 def is_text(path: Path) -> bool:
     """Tell whether a file in a folder is one of text."""
-    return path.is_file() and _ending(path) in ENDINGS
+    return path.is_file() and ending_of(path) in ENDINGS
 
 
-def read_file(path: Path) -> str:
-    r"""Return the text of a file with `\n` line ends; its name may have any ending that stands for no other format.
+def stream_file(path: Path) -> Iterator[str]:
+    r"""Yield the text of a file with `\n` line ends, piece by piece; its name may have any ending of no other format.
 
     Raises:
         KronpressError: it is of another kind, not UTF-8, malformed, or grows without measure when it is unpacked.
     """
     if not holds_records(path):
-        return "".join(stream_text(path))
-    texts = ((place, record["text"]) for place, record in stream_records(path))
-    return join_rows(texts) if _ending(path) == ".parquet" else join_documents([text for _, text in texts])
+        return stream_text(path)
+    if ending_of(path) == ".parquet":
+        return joined_rows(lambda: ((place, record["text"]) for place, record in stream_records(path)))
+    return joined([record["text"]] for _, record in stream_records(path))
 
 
 def holds_records(path: Path) -> bool:
@@ -53,8 +54,8 @@ def holds_records(path: Path) -> bool:
     Raises:
         KronpressError: its name has an ending that stands for a format that is not read.
     """
-    ending = _ending(path)
-    if ending in _OTHER or (ending == ".parquet" and _is_packed(path)):
+    ending = ending_of(path)
+    if ending in _OTHER or (ending == ".parquet" and is_packed(path)):
         raise KronpressError(f"'{path}' is not a text that can be read; give it as one of {', '.join(ENDINGS)}")
     return ending in (".jsonl", ".parquet")
 
@@ -63,7 +64,7 @@ def stream_text(path: Path) -> Iterator[str]:
     r"""Yield the text of a file that holds no records, piece by piece, with `\n` line ends.
 
     Raises:
-        KronpressError: as `read_file`, when the stream comes to it.
+        KronpressError: as `stream_file`, when the stream comes to it.
     """
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
     for part in _decoded_stream(path):
@@ -78,11 +79,11 @@ def stream_records(path: Path, *, whole: bool = False) -> Iterator[tuple[str, di
         whole: also read the other columns of a Parquet file.
 
     Raises:
-        KronpressError: as `read_file`, when the stream comes to it.
+        KronpressError: as `stream_file`, when the stream comes to it.
     """
     rows = (
         _parquet_rows(path, whole=whole)
-        if _ending(path) == ".parquet"
+        if ending_of(path) == ".parquet"
         else json_objects(_lines(_decoded_stream(path)), path)
     )
     for place, record in rows:
@@ -90,23 +91,59 @@ def stream_records(path: Path, *, whole: bool = False) -> Iterator[tuple[str, di
         yield place, record
 
 
-def join_documents(documents: list[str]) -> str:
-    """Put one blank line between documents, and leave out those that are blank."""
-    if len(documents) == 1:
-        return documents[0]
-    return _BETWEEN_DOCUMENTS.join(document.strip("\n") for document in documents if document.strip()) + "\n"
+def joined(documents: Iterable[Iterable[str]]) -> Iterator[str]:
+    """Put one blank line between documents and leave out those that are blank; a single one stays as it is.
+
+    Each document comes in pieces, and so does the text.
+    """
+    rest = iter(documents)
+    first = list(islice(rest, 2))
+    if len(first) == 1:
+        yield from first[0]
+        return
+    between = ""
+    for document in chain(first, rest):
+        for number, piece in enumerate(_stripped(document)):
+            if number == 0:
+                yield between
+            yield piece
+            between = _BETWEEN_DOCUMENTS
+    yield "\n"
 
 
-def join_rows(rows: Iterable[tuple[str, Any]]) -> str:
+def _stripped(document: Iterable[str]) -> Iterator[str]:
+    """Yield a document without line ends around it; nothing where it is blank."""
+    held, begun = "", False
+    for piece in document:
+        held += piece
+        if not begun and held.strip():
+            held, begun = held.lstrip("\n"), True
+        if begun:
+            kept = held.rstrip("\n")
+            yield kept
+            held = held[len(kept) :]
+
+
+def joined_rows(rows: Callable[[], Iterable[tuple[str, Any]]]) -> Iterator[str]:
     """Join the rows of a data set, each with its place: the lines of a text, as in WikiText, or else documents.
+
+    The rows are gone through twice, and the first time only until one is no line.
 
     Raises:
         KronpressError: a row is no text.
     """
-    texts = [text_of({"text": text}, place) for place, text in rows]
-    if any(texts) and all(text.find("\n") == len(text) - 1 for text in texts if text.strip(" ")):
-        return "".join(text or "\n" for text in texts)
-    return join_documents(texts)
+    if _are_lines(text_of({"text": text}, place) for place, text in rows()):
+        return (text or "\n" for _, text in rows())
+    return joined([text_of({"text": text}, place)] for place, text in rows())
+
+
+def _are_lines(texts: Iterable[str]) -> bool:
+    any_text = False
+    for text in texts:
+        any_text = any_text or bool(text)
+        if text.strip(" ") and text.find("\n") != len(text) - 1:
+            return False
+    return any_text
 
 
 def bounded(parts: Iterable[Any], *, path: Path, size: Callable[[Any], int]) -> Iterator[Any]:
@@ -126,12 +163,14 @@ def bounded(parts: Iterable[Any], *, path: Path, size: Callable[[Any], int]) -> 
         yield part
 
 
-def _is_packed(path: Path) -> bool:
+def is_packed(path: Path) -> bool:
+    """Tell whether a file is unpacked when it is read."""
     return path.suffix.lower() == ".gz"
 
 
-def _ending(path: Path) -> str:
-    return (path.with_suffix("") if _is_packed(path) else path).suffix.lower()
+def ending_of(path: Path) -> str:
+    """Return the ending of a file's name that stands for its format, in lower case."""
+    return (path.with_suffix("") if is_packed(path) else path).suffix.lower()
 
 
 def _decoded_stream(path: Path) -> Iterator[str]:
@@ -149,9 +188,9 @@ def _decoded_stream(path: Path) -> Iterator[str]:
 
 def _bytes(path: Path) -> Iterator[bytes]:
     try:
-        with gzip.open(path) if _is_packed(path) else path.open("rb") as stream:
+        with gzip.open(path) if is_packed(path) else path.open("rb") as stream:
             parts = iter(lambda: stream.read(_BLOCK), b"")
-            yield from bounded(parts, path=path, size=len) if _is_packed(path) else parts
+            yield from bounded(parts, path=path, size=len) if is_packed(path) else parts
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise KronpressError(f"'{path}' can not be unpacked ({error}); give a whole gzip file") from None
     except OSError as error:

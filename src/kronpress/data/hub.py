@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from kronpress.data.formats import join_rows
+from kronpress.data.formats import joined_rows
 from kronpress.errors import KronpressError, listed, shown
 
 HUB = "hub:"
@@ -52,7 +52,8 @@ def hub_text(source: str) -> str:
     Raises:
         KronpressError: it can not be loaded, or a row has no text.
     """
-    return join_rows(_first_rows(source))
+    rows = list(_first_rows(source))
+    return "".join(joined_rows(lambda: rows))
 
 
 def hub_records(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -84,7 +85,10 @@ def _first_rows(source: str) -> Iterator[tuple[str, Any]]:
     size = 0
     for place, record in hub_records(source):
         if size >= _CHARACTERS:
-            tqdm.write(f"warning: {source}: the first {size:,} characters are read; to read more, save it as a file")
+            tqdm.write(
+                f"warning: {source}: the first {size:,} characters are read; to train on more, write it to files with "
+                f"`kronpress clean {source} --out FOLDER` and name the folder"
+            )
             return
         yield place, record["text"]
         size += len(str(record["text"]))

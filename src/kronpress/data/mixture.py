@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import heapq
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from kronpress.data.formats import join_documents
-from kronpress.data.text import Corpus, Shares
-from kronpress.data.tokens import count_tokens
+from kronpress.checkpoint import files
+from kronpress.data.cached import cached, key_of
+from kronpress.data.corpus import Corpus, FilePart, Shares, is_large, stored_text
+from kronpress.data.formats import joined
+from kronpress.data.tokens import count_tokens, tokenizer_digest
 
 _PIECE = 1000  # characters, some 200 to 250 tokens of English: a window holds pieces of few sources
 _PIECES = 256  # that are counted at once
@@ -37,32 +39,67 @@ def mix(texts: Sequence[WeightedText], tokenizer: PreTrainedTokenizerBase, *, co
     of it is due, and ties go by the order of the texts: nothing is random. When a text has given everything, the
     others go on; `shares` of the result says where that is. A single text stays as it is. The tokens of
     about the first `counted` characters of each text are counted, and those of the rest are reckoned from them.
+
+    Where the texts are large together, their mixture is written once into a file in the cache.
     """
     if len(texts) == 1:
         return texts[0].corpus
     streams = [_Stream(text, tokenizer, counted) for text in texts]
-    merged = heapq.merge(*(stream.due() for stream in streams), key=itemgetter(0))
-    mixed = join_documents([piece for _, piece in merged])
     name = " + ".join(f"{stream.name} × {stream.weight:g}" for stream in streams)
-    return Corpus(name, mixed, _shares(streams))
+    if is_large(sum(text.corpus.size for text in texts)):
+        return Corpus(name, *_stored(streams))
+    return Corpus(name, "".join(_mixed(streams)), _shares(streams))
 
 
-def pieces(text: str, *, size: int = _PIECE) -> Iterator[str]:
-    r"""Cut a text into pieces that put together are the text again.
+def _mixed(streams: Sequence[_Stream]) -> Iterator[str]:
+    merged = heapq.merge(*(stream.due() for stream in streams), key=itemgetter(0))
+    return joined([piece] for _, piece in merged)
+
+
+def _stored(streams: Sequence[_Stream]) -> tuple[FilePart, Shares]:
+    """Return the mixture of large texts as a file in the cache, and how far it keeps their shares."""
+    facts = [(stream.name, stream.text.corpus.fingerprint, stream.weight, stream.counted) for stream in streams]
+    key = key_of("mixture", facts, tokenizer_digest(streams[0].tokenizer))
+    noted = cached("texts", key) / "shares.json"
+
+    def parts() -> Iterator[str]:
+        yield from _mixed(streams)
+        files.write_json(noted, asdict(_shares(streams)))
+
+    part = stored_text(key, parts(), needed=sum(stream.text.corpus.size for stream in streams))
+    return part, Shares(**files.read_object(noted))
+
+
+def pieces(text: Iterable[str], *, size: int = _PIECE) -> Iterator[str]:
+    r"""Cut a text, which comes in parts, into pieces that put together are the text again.
 
     A piece ends at the first blank line behind `size` characters, or, where twice as many have none, at the first end
     of a line behind them. Lines are never cut.
 
-    >>> list(pieces("aaaa\nbbbb\n\ncc\n\ndd", size=5))
+    >>> list(pieces(["aaaa\nbbbb\n\ncc\n", "\ndd"], size=5))
     ['aaaa\n', 'bbbb\n\n', 'cc\n\ndd']
     """
-    start = 0
-    while start < len(text):
-        blank = _BLANK_LINE.search(text, start + size - 1, start + 2 * size)
-        line = text.find("\n", start + size - 1)
-        end = blank.end() if blank else line + 1 if line >= 0 else len(text)
-        yield text[start:end]
-        start = end
+    held = ""
+    for part in text:
+        held, start = held + part, 0
+        while end := _end_of_piece(held, start, size=size):
+            yield held[start:end]
+            start = end
+        held = held[start:]
+    while held:
+        end = _end_of_piece(held, 0, size=size, last=True)
+        yield held[:end]
+        held = held[end:]
+
+
+def _end_of_piece(text: str, start: int, *, size: int, last: bool = False) -> int:
+    """Return where the piece that begins at `start` ends; 0 where only more of the text tells, if there is more."""
+    if not last and len(text) < start + 2 * size:
+        return 0
+    blank = _BLANK_LINE.search(text, start + size - 1, start + 2 * size)
+    if blank:
+        return blank.end()
+    return text.find("\n", start + size - 1) + 1 or (len(text) if last else 0)
 
 
 @dataclass
@@ -90,7 +127,7 @@ class _Stream:
 
     def due(self) -> Iterator[tuple[float, str]]:
         """Yield each piece after the place where its middle stands in a text whose weight is 1."""
-        whole = (piece for piece in pieces(self.text.corpus.text) if piece.strip())
+        whole = (piece for piece in pieces(self.text.corpus.pieces()) if piece.strip())
         while batch := list(islice(whole, _PIECES)):
             for piece, tokens in zip(batch, self._counted(batch), strict=True):
                 yield (self.tokens + tokens / 2) / self.weight, piece

@@ -2,53 +2,25 @@
 
 from __future__ import annotations
 
-import glob
+import codecs
 import hashlib
-import importlib
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
-from kronpress.data.files import neighbors, user_path
-from kronpress.data.formats import ENDINGS, is_text, join_documents, read_file
+from kronpress.checkpoint import files
+from kronpress.data.cached import key_of
+from kronpress.data.corpus import Corpus, FilePart, Stamp, gathered, is_large, stored_text
+from kronpress.data.files import user_path
+from kronpress.data.formats import ending_of, holds_records, is_packed, joined, stream_file, stream_text
 from kronpress.data.hub import HUB, hub_text
-from kronpress.errors import KronpressError, did_you_mean, shown
+from kronpress.data.sources import BUNDLED, NO_NAME, bundled_text, source_parts, text_files
+from kronpress.errors import KronpressError, shown
 
-BUNDLED = "bundled:"
-"""What sources begin with that ship with Python."""
-
-NO_NAME = "a text source has no name; name a file, a folder or 'bundled:python-reference'"
-
-_PATTERN = set("*?[")
 _CONTROLS = bytes(code for code in range(32) if chr(code) not in "\t\n\v\f\r")
-
-
-@dataclass(frozen=True)
-class Shares:
-    """How far a mixture of texts keeps the shares of its sources.
-
-    Attributes:
-        tokens: from the start, after which a source has nothing left to give.
-        ends: that source.
-    """
-
-    tokens: int
-    ends: str
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """A text and the name by which reports and errors call it; `shares` are those of a mixture of texts."""
-
-    name: str
-    text: str
-    shares: Shares | None = None
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Return the SHA-256 of the UTF-8 text, in hexadecimal."""
-        return hashlib.sha256(self.text.encode("utf-8")).hexdigest()
+_MARK = "\ufeff".encode()  # of the byte order
 
 
 def read_text(source: str, *, folder: Path | None = None) -> Corpus:
@@ -65,117 +37,126 @@ def read_text(source: str, *, folder: Path | None = None) -> Corpus:
     any other ending that does not stand for another format. Files are read as UTF-8 with `\n` line ends; documents are
     joined by one blank line.
 
+    A large text stays in its file where that is a plain one, and is written once into a file in the cache elsewhere.
+
     Raises:
-        KronpressError: where the source is missing, of another kind, not UTF-8, malformed or empty.
+        KronpressError: where the source is missing, of another kind, not UTF-8, malformed or empty, or a large one
+            has no room in the cache.
     """
     start = folder or Path()
-    return Corpus(source, join_documents([_read_source(part, start) for part in source_parts(source, folder=start)]))
+    sources = [_Source(name, start) for name in source_parts(source, folder=start)]
+    plain = sources[0].plain_file() if len(sources) == 1 else None
+    return Corpus(source, plain or _content(sources))
 
 
-def source_parts(source: str, *, folder: Path) -> list[str]:
-    """Return the sources that are named with commas between them; a path that has a comma in it is one."""
-    if source.strip() and _exists(source, folder):
-        return [source]
-    return [part.strip() for part in source.split(",")]
+def _content(sources: list[_Source]) -> str | FilePart:
+    """Return the text of sources joined, or the file in the cache that holds it where it is large."""
+    parts, held = joined(source.pieces() for source in sources), list[str]()
+    if not gathered(parts, held=held):
+        return "".join(held)
+    key = key_of("sources", [source.digests() for source in sources])
+    return stored_text(key, chain(held, parts), needed=sum(source.size for source in sources))
 
 
-def _exists(source: str, folder: Path) -> bool:
-    try:
-        return (folder / user_path(source)).exists()
-    except KronpressError:  # several sources may be no path together
-        return False
+@dataclass(frozen=True)
+class _Source:
+    """What one name stands for; paths start from the folder."""
+
+    name: str
+    folder: Path
+
+    @cached_property
+    def content(self) -> str | list[Path]:
+        """Return the files in their order, or the text where it comes from none."""
+        if not self.name:
+            raise KronpressError(NO_NAME)
+        if self.name.startswith(BUNDLED):
+            return bundled_text(self.name)
+        return hub_text(self.name) if self.name.startswith(HUB) else text_files(self.folder / user_path(self.name))
+
+    @cached_property
+    def stamps(self) -> list[Stamp]:
+        """Return the stamps of the files as they were when they were first asked for."""
+        return [] if isinstance(self.content, str) else [Stamp.of(path.stat()) for path in self.content]
+
+    @property
+    def size(self) -> int:
+        """Return the size of the files, or of the text."""
+        return len(self.content) if isinstance(self.content, str) else sum(stamp.size for stamp in self.stamps)
+
+    def pieces(self) -> Iterator[str]:
+        """Yield the text piece by piece.
+
+        Raises:
+            KronpressError: it cannot be read, is empty or no plain text, or a file has changed on the way.
+        """
+        content, before, look = self.content, self.stamps, _Look(self.name)
+        for piece in [content] if isinstance(content, str) else joined(map(stream_file, content)):
+            look.take(piece.encode())
+            yield piece
+        look.finish()
+        if not isinstance(content, str) and [Stamp.of(path.stat()) for path in content] != before:
+            raise KronpressError(f"a file of {shown(self.name)} has changed while it was read; start again")
+
+    def digests(self) -> list[tuple[str, str]]:
+        """Return what tells the text from others without reading it as one: formats and SHA-256 of the files."""
+        if isinstance(self.content, str):
+            return [("text", hashlib.sha256(self.content.encode()).hexdigest())]
+        return [(ending_of(path) if holds_records(path) else "text", _packed_digest(path)) for path in self.content]
+
+    def plain_file(self) -> FilePart | None:
+        r"""Return the file itself where it is a large one with a text as it is: no mark at the start and no `\r`.
+
+        Raises:
+            KronpressError: it is not UTF-8, empty, or no plain text.
+        """
+        paths = [] if isinstance(self.content, str) else self.content
+        if len(paths) != 1 or is_packed(paths[0]) or holds_records(paths[0]) or not is_large(self.size):
+            return None
+        part, look, decoder = FilePart.whole(paths[0]), _Look(self.name), codecs.getincrementaldecoder("utf-8")()
+        try:
+            for number, block in enumerate(part.blocks()):
+                if b"\r" in block or (number == 0 and block.startswith(_MARK)):
+                    return None
+                decoder.decode(block)
+                look.take(block)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            for _ in stream_text(paths[0]):  # which says in what line
+                pass
+            raise
+        look.finish()
+        return part
 
 
-def split_held_out(corpus: Corpus, *, fraction: float = 0.1) -> tuple[Corpus, Corpus]:
-    """Cut off about the last `fraction` of the characters, at the line boundary nearest to it.
+@dataclass
+class _Look:
+    """Looks whether a text that passes by is one."""
 
-    The two parts put together are the whole text again.
+    name: str
+    seen: int = 0
+    controls: int = 0
+    blank: bool = True
 
-    Raises:
-        KronpressError: where `fraction` is not between 0 and 1, or the text has a single line.
-    """
-    if not 0 < fraction < 1:
-        raise KronpressError(f"a held-out fraction of {fraction} leaves one part empty; choose one between 0 and 1")
-    text = corpus.text
-    target = round(len(text) * (1 - fraction))
-    cuts = {text.rfind("\n", 0, target) + 1, text.find("\n", target) + 1} - {0, len(text)}
-    if not cuts:
-        raise KronpressError(
-            f"the text '{corpus.name}' has no line boundary to hold out {fraction} at; give more lines"
-        )
-    cut = min(cuts, key=lambda position: (abs(position - target), position))
-    return Corpus(f"{corpus.name} (train)", text[:cut]), Corpus(f"{corpus.name} (held out)", text[cut:])
+    def take(self, raw: bytes) -> None:
+        """Look at some bytes of it."""
+        self.seen += len(raw)
+        self.controls += len(raw) - len(raw.translate(None, _CONTROLS))
+        self.blank = self.blank and not raw.decode(errors="ignore").strip()
 
+    def finish(self) -> None:
+        """Say what is wrong with the whole.
 
-def _read_source(source: str, folder: Path) -> str:
-    if not source:
-        raise KronpressError(NO_NAME)
-    if source.startswith(BUNDLED):
-        text = bundled_text(source)
-    else:
-        text = hub_text(source) if source.startswith(HUB) else _read_path(folder / user_path(source))
-    if not text.strip():
-        raise KronpressError(f"the text {shown(source)} is empty; name a file or folder with text in it")
-    raw = text.encode()
-    if len(raw.translate(None, _CONTROLS)) < 0.9 * len(raw):
-        raise KronpressError(f"the text {shown(source)} is full of control characters such as NUL; give plain text")
-    return text
+        Raises:
+            KronpressError: it is empty, or full of control characters.
+        """
+        if self.blank:
+            raise KronpressError(f"the text {shown(self.name)} is empty; name a file or folder with text in it")
+        if self.seen - self.controls < 0.9 * self.seen:
+            raise KronpressError(
+                f"the text {shown(self.name)} is full of control characters such as NUL; give plain text"
+            )
 
 
-def _read_path(path: Path) -> str:
-    return join_documents([read_file(file) for file in text_files(path)])
-
-
-def text_files(path: Path) -> list[Path]:
-    """Return the file, the files of text below a folder, or those that match a pattern, in the order of their paths.
-
-    Raises:
-        KronpressError: there is none.
-    """
-    if path.is_dir():
-        return _files_below(path)
-    if not path.is_file() and _PATTERN & set(path.name):
-        return _files_that_match(path)
-    if not path.is_file():
-        remedy = "name a file, a folder or 'bundled:python-reference'"
-        raise KronpressError(
-            f"there is no text at '{path}': {neighbors(path, suffixes=(*ENDINGS, '.gz'), remedy=remedy)}"
-        )
-    return [path]
-
-
-def _files_below(folder: Path) -> list[Path]:
-    paths = [path for path in folder.rglob("*") if is_text(path)]
-    if not paths:
-        raise KronpressError(f"the folder '{folder}' holds no {', '.join(ENDINGS)} file; name another folder")
-    return sorted(paths, key=lambda path: path.relative_to(folder).as_posix())
-
-
-def _files_that_match(pattern: Path) -> list[Path]:
-    paths = [path for path in map(Path, glob.glob(str(pattern))) if is_text(path)]
-    if not paths:
-        raise KronpressError(f"no {', '.join(ENDINGS)} file matches {shown(str(pattern))}; mend the pattern")
-    return sorted(paths, key=lambda path: path.as_posix())
-
-
-def bundled_text(source: str) -> str:
-    """Return the text that `bundled:NAME` names.
-
-    Raises:
-        KronpressError: there is none of that name.
-    """
-    name = source.removeprefix(BUNDLED)
-    if name not in _BUNDLED:
-        raise KronpressError(f"unknown bundled text '{name}': {did_you_mean(name, _BUNDLED)}")
-    return _BUNDLED[name]()
-
-
-def _python_reference() -> str:
-    try:
-        topics: dict[str, str] = importlib.import_module("pydoc_data.topics").topics
-    except ImportError:
-        raise KronpressError("this Python ships without its language reference; name a text file instead") from None
-    return join_documents([topics[topic] for topic in sorted(topics)])
-
-
-_BUNDLED: dict[str, Callable[[], str]] = {"python-reference": _python_reference}
+def _packed_digest(path: Path) -> str:
+    return f"{'packed ' if is_packed(path) else ''}{files.sha256(path)}"

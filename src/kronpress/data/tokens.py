@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import version
+from itertools import islice
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kronpress.data.text import Corpus
+from kronpress.data.corpus import Corpus
 from kronpress.errors import KronpressError
 from kronpress.families import family_of, vocabulary_size
 
-_CHUNK = 1 << 18  # characters: about 65,000 tokens, a few tens of megabytes inside a tokenizer
 _BOUNDARY = re.compile(r"(?<=\S\n)(?=\S)|(?= \S)")
+
+CHUNK = 1 << 18
+"""Characters of a chunk: about 65,000 tokens, a few tens of megabytes inside a tokenizer."""
+
+AT_ONCE = 8
+"""Chunks that a tokenizer gets at once and shares among the cores."""
 
 
 def tokenize(
@@ -23,26 +32,67 @@ def tokenize(
 ) -> Int[Tensor, " tokens"]:
     """Return the ids of `text` without special tokens, or of its first `limit` tokens.
 
-    The text goes through the tokenizer in chunks of about 262,000 characters, so the memory needed does not grow with
-    it. A chunk ends where a line ends between two visible characters, or before a single space that a word follows:
+    The text goes through the tokenizer in chunks, see `chunks`.
+    """
+    pieces: list[Int[Tensor, " tokens"]] = []
+    found = 0
+    whole = chunks(text.pieces() if isinstance(text, Corpus) else [text])
+    while (limit is None or found < limit) and (some := list(islice(whole, 1 if limit is not None else AT_ONCE))):
+        pieces += [torch.tensor(ids, dtype=torch.long) for ids in ids_of(some, tokenizer)]
+        found += len(pieces[-1])
+    return torch.cat([torch.empty(0, dtype=torch.long), *pieces])[:limit]
+
+
+def chunks(pieces: Iterable[str]) -> Iterator[str]:
+    """Yield a text that comes in pieces as chunks of about 262,000 characters, for each of which memory is needed.
+
+    A chunk ends where a line ends between two visible characters, or before a single space that a word follows:
     there byte-level (GPT-2, Llama 3) and word-piece (BERT) tokenizers cut anyway, and the ids equal those of the
     whole text. A tokenizer that marks the start of its input (SentencePiece's dummy prefix) may differ from the whole
     text by a token per chunk.
     """
-    pieces: list[Int[Tensor, " tokens"]] = []
-    found = 0
-    for chunk in _chunks(text.text if isinstance(text, Corpus) else text):
-        if limit is not None and found >= limit:
-            break
-        pieces.append(_ids(chunk, tokenizer))
-        found += len(pieces[-1])
-    return torch.cat([torch.empty(0, dtype=torch.long), *pieces])[:limit]
+    held = ""
+    for piece in pieces:
+        held, start = held + piece, 0
+        while boundary := _BOUNDARY.search(held, start + CHUNK):
+            yield held[start : boundary.start()]
+            start = boundary.start()
+        held = held[start:]
+    if held:
+        yield held
+
+
+def chunking() -> tuple[int, str]:
+    """Return what the ids of a text depend on beside the tokenizer."""
+    return CHUNK, _BOUNDARY.pattern
+
+
+def ids_of(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Return the ids of each of several chunks, without special tokens."""
+    plain = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
+    if not tokenizer.is_fast or len(texts) == 1:
+        return list(tokenizer(list(texts), **plain)["input_ids"])
+    tokenizer("", **plain)  # which takes away the truncation and padding of a call before
+    encodings = tokenizer.backend_tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+    return [encoding.ids for encoding in encodings]  # transformers would make lists of all that is in them
 
 
 def count_tokens(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return how many tokens each of several short texts has, without special ones."""
     encoded = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)
     return [len(ids) for ids in encoded["input_ids"]]
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return what tells a tokenizer from others that give other ids for some text, wherever it lies."""
+    if tokenizer.is_fast:
+        content = json.loads(tokenizer.backend_tokenizer.to_str())
+        content.update(truncation=None, padding=None)  # what a call before has left
+        package = "tokenizers"
+    else:
+        content, package = [sorted(tokenizer.get_vocab().items()), tokenizer.init_kwargs], "transformers"
+    facts = [type(tokenizer).__name__, tokenizer.split_special_tokens, content, package, version(package)]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def require_known(ids: Int[Tensor, "*any"], tokenizer: PreTrainedTokenizerBase, *, model: PreTrainedModel) -> None:
@@ -105,29 +155,25 @@ def windows(
     Raises:
         KronpressError: where there is not one whole window; `name` is what the message calls the text.
     """
-    special = 0 if first is None else 1
-    if size < 1 + special:
-        raise KronpressError(f"a window of {size} tokens holds nothing; choose a size of {1 + special} or more")
-    text = size - special
-    count = len(ids) // text
-    if count == 0:
-        raise KronpressError(
-            f"{name} has only {len(ids)} tokens; a window of {size} needs {text}: "
-            f"give a longer text or a window of at most {len(ids) + special}"
-        )
+    count = count_of_windows(len(ids), size=size, name=name, first=first)
+    text = size if first is None else size - 1
     cut = ids[: count * text].view(count, text)
     return cut if first is None else torch.cat([cut.new_full((count, 1), first), cut], dim=1)
 
 
-def _ids(chunk: str, tokenizer: PreTrainedTokenizerBase) -> Int[Tensor, " tokens"]:
-    encoded = tokenizer(chunk, add_special_tokens=False, return_attention_mask=False, verbose=False)
-    return torch.tensor(encoded["input_ids"], dtype=torch.long)
+def count_of_windows(tokens: int, *, size: int, name: str, first: int | None) -> int:
+    """Return how many windows there are in so many tokens, see `windows`.
 
-
-def _chunks(text: str) -> Iterator[str]:
-    start = 0
-    while start < len(text):
-        boundary = _BOUNDARY.search(text, start + _CHUNK)
-        end = boundary.start() if boundary else len(text)
-        yield text[start:end]
-        start = end
+    Raises:
+        KronpressError: as `windows`.
+    """
+    special = 0 if first is None else 1
+    if size < 1 + special:
+        raise KronpressError(f"a window of {size} tokens holds nothing; choose a size of {1 + special} or more")
+    text = size - special
+    if tokens < text:
+        raise KronpressError(
+            f"{name} has only {tokens} tokens; a window of {size} needs {text}: "
+            f"give a longer text or a window of at most {tokens + special}"
+        )
+    return tokens // text

@@ -7,7 +7,7 @@ import itertools
 import math
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import override
 
 from kronpress.bars import Bar
-from kronpress.data import bos_of, require_known, tokenize
+from kronpress.data import Corpus, StoredTokens, bos_of, require_known, stored_tokens, tokenize
 from kronpress.errors import KronpressError
 from kronpress.evaluate.model_checks import evaluating, require_causal
 from kronpress.evaluate.text_formats import (
@@ -34,7 +34,7 @@ from kronpress.evaluate.text_formats import (
     detokenize,
     unfit,
 )
-from kronpress.evaluate.windows import Window, begun, roll, slide
+from kronpress.evaluate.windows import Window, batches, begun, roll, slide
 from kronpress.families import family_of, position_limit, window_of
 from kronpress.records import Perplexity
 from kronpress.registry import Shelf
@@ -110,7 +110,7 @@ class PerplexityProtocol:
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        text: str,
+        text: str | Corpus,
         *,
         name: str,
         max_windows: int | None = None,
@@ -118,8 +118,9 @@ class PerplexityProtocol:
     ) -> Perplexity:
         """Measure the perplexity of `model` on `text`, which the result calls `name`.
 
-        The model runs in its own dtype and the log-softmax in fp32. A perplexity that overflows or is not a number
-        is reported as infinite. `max_windows` takes the first windows only.
+        A large text is read window by window, where the protocol takes any text as it is. The model runs in its own
+        dtype and the log-softmax in fp32. A perplexity that overflows or is not a number is reported as infinite.
+        `max_windows` takes the first windows only.
 
         Raises:
             KronpressError: where the model, the tokenizer, the text and the protocol do not fit together.
@@ -128,16 +129,21 @@ class PerplexityProtocol:
         if self.begin == "nothing" and family_of(model).begins_with == "bos":
             after = self.after_bos()
             return after.measure(model, tokenizer, text, name=name, max_windows=max_windows, progress=progress)
-        self._check(model, text, name=name, max_windows=max_windows)
         start = time.perf_counter()
-        documents = [self._ids(each, tokenizer, max_windows=max_windows) for each in DOCUMENTS[self.documents](text)]
-        windows = list(itertools.islice(self._windows(documents, tokenizer), max_windows))
-        self._check_length(sum(map(len, documents)), windows, name=name)
-        read = torch.tensor([max(int(window.reads.max()), int(window.targets.max())) for window in windows])
-        require_known(read, tokenizer, model=model)
-        nats = _window_nats(model, windows, progress=progress)
-        predicted = torch.tensor([len(window.targets) for window in windows], dtype=torch.float64)
-        words = self._words(text)
+        whole = text.text if isinstance(text, Corpus) and not (text.is_large and self._takes_any_text) else text
+        sample = next(whole.pieces()) if isinstance(whole, Corpus) else whole
+        self._check(model, sample, name=name, max_windows=max_windows)
+        documents = self._documents(model, tokenizer, whole, max_windows=max_windows)
+
+        def cut() -> Iterator[Window]:
+            return itertools.islice(self._windows(documents, tokenizer), max_windows)
+
+        counted = [(len(window.targets), window.highest) for window in cut()]
+        self._check_length(sum(map(len, documents)), len(counted), name=name)
+        require_known(torch.tensor([highest for _, highest in counted]), tokenizer, model=model)
+        nats = _window_nats(model, cut(), total=len(counted), progress=progress)
+        predicted = torch.tensor([targets for targets, _ in counted], dtype=torch.float64)
+        words = self._words(sample)
         ratio = sum(map(len, documents)) / words if words else None
         return Perplexity(
             protocol=self.name,
@@ -163,23 +169,39 @@ class PerplexityProtocol:
             return None
         return sum(count_words(document, self.normalizer) for document in DOCUMENTS[self.documents](text))
 
-    def _ids(
-        self, document: str, tokenizer: PreTrainedTokenizerBase, *, max_windows: int | None
-    ) -> Int[Tensor, " tokens"]:
-        """Tokenize a document; no further than needed where the ratio of tokens to words is not."""
-        limited = max_windows is not None and self.normalizer == "token"
-        limit = self.window + ((max_windows or 1) - 1) * (self.stride or self.window)
-        return tokenize(
-            detokenize(ROWS[self.rows](document), self.detokenizer), tokenizer, limit=limit if limited else None
-        )
+    @property
+    def _takes_any_text(self) -> bool:
+        """Whether a text is read as it is, from its first token on, and nothing of it is counted but tokens."""
+        as_it_is = (self.rows, self.text_kind, self.detokenizer, self.documents) == ("as_is", "any", "none", "whole")
+        return as_it_is and self.normalizer == "token" and self.first == "context"
 
-    def _windows(self, documents: Iterable[Int[Tensor, " _"]], tokenizer: PreTrainedTokenizerBase) -> Iterator[Window]:
+    def _documents(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        text: str | Corpus,
+        *,
+        max_windows: int | None,
+    ) -> Sequence[Int[Tensor, " tokens"] | StoredTokens]:
+        """Tokenize a text; no further than needed where the ratio of tokens to words is not."""
+        limited = max_windows is not None and self.normalizer == "token"
+        limit = self.window + ((max_windows or 1) - 1) * (self.stride or self.window) if limited else None
+        if isinstance(text, Corpus):
+            whole = limit is None
+            return [stored_tokens(text, tokenizer, model=model) if whole else tokenize(text, tokenizer, limit=limit)]
+        read = (detokenize(ROWS[self.rows](document), self.detokenizer) for document in DOCUMENTS[self.documents](text))
+        return [tokenize(document, tokenizer, limit=limit) for document in read]
+
+    def _windows(
+        self, documents: Iterable[Int[Tensor, " _"] | StoredTokens], tokenizer: PreTrainedTokenizerBase
+    ) -> Iterator[Window]:
         size = self.window - (self.begin == "bos")
         stride = min(self.stride or size, size)
         for ids in documents:
             if self.first == "context":
                 cut = slide(ids, size=size, stride=stride, keep_rest=self.remainder == "keep")
             else:
+                assert isinstance(ids, Tensor), "stored tokens are read without a mark before them"
                 begin = ids.new_tensor([_beginning(tokenizer, self.name)])
                 cut = roll(torch.cat([begin, ids]), size=size, stride=stride)
             yield from begun(cut, first=bos_of(tokenizer, reader=self.name)) if self.begin == "bos" else cut
@@ -201,7 +223,7 @@ class PerplexityProtocol:
                 f"give the file that the protocol is for, or choose {' or '.join(_fitting(text))}"
             )
 
-    def _check_length(self, tokens: int, windows: list[Window], *, name: str) -> None:
+    def _check_length(self, tokens: int, windows: int, *, name: str) -> None:
         if not windows:
             raise KronpressError(
                 f"the text '{name}' has only {tokens} tokens; a window of {self.window} needs {self.window}: "
@@ -217,28 +239,22 @@ def chunked_nats(
     return torch.cat([torch.nn.functional.cross_entropy(some.float(), to, reduction="none") for some, to in pairs])
 
 
-def _window_nats(model: PreTrainedModel, windows: list[Window], *, progress: bool) -> Float[Tensor, " windows"]:
+def _window_nats(
+    model: PreTrainedModel, windows: Iterator[Window], *, total: int, progress: bool
+) -> Float[Tensor, " windows"]:
     """Return the summed nats of each window."""
     sums = []
     with (
         evaluating(model),
-        Bar(total=len(windows), unit="window", desc="perplexity", hidden=not progress) as bar,
+        Bar(total=total, unit="window", desc="perplexity", hidden=not progress) as bar,
     ):
-        for batch in _batches(windows):
+        for batch in batches(windows, tokens=_TOKENS_PER_BATCH):
             ids = torch.stack([window.reads for window in batch]).to(model.device)
             logits = model(input_ids=ids, use_cache=False).logits
             nats = [_nats(row, window) for row, window in zip(logits, batch, strict=True)]
             sums.append(torch.stack(nats).double().sum(dim=1).cpu())
             bar.update(len(batch))
     return torch.cat(sums)
-
-
-def _batches(windows: list[Window]) -> Iterator[list[Window]]:
-    """Put neighbors of one shape together, up to a number of tokens."""
-    for (length, *_), alike in itertools.groupby(windows, key=lambda window: window.shape):
-        size = max(1, _TOKENS_PER_BATCH // length)
-        while batch := list(itertools.islice(alike, size)):
-            yield batch
 
 
 def _nats(logits: Float[Tensor, "tokens vocabulary"], window: Window) -> Float[Tensor, " predicted"]:

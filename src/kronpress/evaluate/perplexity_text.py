@@ -51,10 +51,10 @@ class PerplexityText:
 
     def measure(self, model: PreTrainedModel, tokenizer: Any, *, recall: Recall) -> list[Perplexity]:
         """Measure a model by each protocol; the results name the text without its folders."""
-        name, content, precision = self.corpus.name, self.corpus.text, number_format(model.device).name
+        name, precision = self.corpus.name, number_format(model.device).name
 
         def measured(protocol: PerplexityProtocol) -> Perplexity:
-            result = protocol.measure(model, tokenizer, content, name=name, max_windows=self.max_windows)
+            result = protocol.measure(model, tokenizer, self.corpus, name=name, max_windows=self.max_windows)
             return replace(result, text=Path(name).name)
 
         return [
@@ -73,7 +73,7 @@ class PerplexityText:
             KronpressError: model, text and protocol do not fit together.
         """
         for protocol in self.fitting(model).protocols or ():
-            protocol.measure(model, tokenizer, self.corpus.text, name=self.corpus.name, max_windows=1, progress=False)
+            protocol.measure(model, tokenizer, self.corpus, name=self.corpus.name, max_windows=1, progress=False)
 
     def fidelity_windows(self, model: PreTrainedModel, tokenizer: Any) -> Int[Tensor, "windows tokens"]:
         """Return windows on which two models' outputs are compared.

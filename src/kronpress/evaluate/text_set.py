@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field, field_validator
 from transformers import PreTrainedModel
 
-from kronpress.data import Corpus, read_text, read_utf8, split_held_out, user_path
+from kronpress.data import read_text, read_utf8, split_held_out, user_path
 from kronpress.errors import KronpressError, shown
 from kronpress.evaluate.perplexity import PROTOCOLS
 from kronpress.evaluate.perplexity_text import PerplexityText, Recall
@@ -52,7 +52,7 @@ class TextOfSet(Checked):
         corpus = read_text(self.source, folder=folder)
         if self.held_out is not None:
             corpus = split_held_out(corpus, fraction=self.held_out)[1]
-        return PerplexityText(Corpus(name, corpus.text), (PROTOCOLS[self.protocol],), self.windows)
+        return PerplexityText(replace(corpus, name=name), (PROTOCOLS[self.protocol],), self.windows)
 
 
 class TextSetFile(Checked):

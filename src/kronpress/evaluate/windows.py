@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby, islice
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
+
+from kronpress.data import StoredTokens
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,21 @@ class Window:
         """Return what windows have in common that go through a model together."""
         return len(self.reads), len(self.targets), self.skip
 
+    @property
+    def highest(self) -> int:
+        """Return the largest id."""
+        return max(int(self.reads.max()), int(self.targets.max()))
 
-def slide(ids: Int[Tensor, " tokens"], *, size: int, stride: int, keep_rest: bool) -> Iterator[Window]:
+
+def batches(windows: Iterable[Window], *, tokens: int) -> Iterator[list[Window]]:
+    """Put neighbors of one shape together, up to a number of tokens."""
+    for (length, *_), alike in groupby(windows, key=lambda window: window.shape):
+        size = max(1, tokens // length)
+        while batch := list(islice(alike, size)):
+            yield batch
+
+
+def slide(ids: Int[Tensor, " tokens"] | StoredTokens, *, size: int, stride: int, keep_rest: bool) -> Iterator[Window]:
     """Move a window of `size` tokens on by `stride`; the first token of the first window is never predicted.
 
     Where windows overlap, the tokens that an earlier one predicted are context only. Where they do not, no token has

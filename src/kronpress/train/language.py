@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kronpress.activations.attention import training_attention
+from kronpress.data import TextWindows
 from kronpress.errors import KronpressError, did_you_mean
 from kronpress.families import family_of, layout, window_of
 from kronpress.losses import LogitLoss, Loss
@@ -117,7 +118,7 @@ class LanguageStep(TrainingStep):
         window = self.window_for(bench.student)
         wanted = None if self.tokens is None else self._count(self.tokens, window=window)
         drawn = None if wanted is None else wanted * window
-        windows = bench.training_windows(size=window, tokens=tokens, drawn=drawn)
+        windows = bench.drawn_windows(size=window, tokens=tokens, drawn=drawn)
         if wanted is None:
             assert self.epochs is not None
             wanted = self._count(math.ceil(self.epochs * len(windows)) * window, window=window)
@@ -146,7 +147,7 @@ def special_tokens(model: PreTrainedModel) -> int:
 
 def _text(
     bench: Workbench,
-    windows: Int[Tensor, "windows tokens"],
+    windows: TextWindows,
     *,
     order: Int[Tensor, " count"],
     losses: Mapping[str, Loss],

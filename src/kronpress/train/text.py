@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kronpress.data import require_known
+from kronpress.data import TextWindows, require_known
 from kronpress.errors import KronpressError
 from kronpress.losses import IGNORED
 from kronpress.teacher.text_outputs import StoredText
@@ -23,14 +22,14 @@ _MASKED, _TO_MASK, _TO_RANDOM = 0.15, 0.8, 0.1
 class NextToken(Dataset[dict[str, Tensor]]):
     """Windows of text, each token labeled with the one after it."""
 
-    def __init__(self, windows: Int[Tensor, "windows tokens"], order: Int[Tensor, " count"]) -> None:
+    def __init__(self, windows: TextWindows, order: Int[Tensor, " count"]) -> None:
         self.windows, self.order = windows, order
 
     def __len__(self) -> int:
         return len(self.order)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        ids = self.windows[self.order[index]]
+        ids = self.windows[int(self.order[index])]
         return {"input_ids": ids, "labels": torch.cat([ids[1:], ids.new_tensor([IGNORED])])}
 
     def distinct(self) -> tuple[NextToken, Int[Tensor, " count"]]:
@@ -89,7 +88,7 @@ class EncoderText(Dataset[dict[str, Tensor]]):
 
     def __init__(
         self,
-        windows: Int[Tensor, "windows tokens"],
+        windows: TextWindows,
         order: Int[Tensor, " count"],
         frame: Frame,
         *,
@@ -98,7 +97,7 @@ class EncoderText(Dataset[dict[str, Tensor]]):
     ) -> None:
         self.windows, self.order, self.frame, self.seed, self.guessed = windows, order, frame, seed, guessed
         self._ordinary = torch.tensor(frame.ordinary)
-        self._is_ordinary = torch.zeros(1 + max(int(windows.max()), int(self._ordinary.max())), dtype=torch.bool)
+        self._is_ordinary = torch.zeros(2 + int(self._ordinary.max()), dtype=torch.bool)  # the last is for all above
         self._is_ordinary[self._ordinary] = True
 
     def __len__(self) -> int:
@@ -106,7 +105,7 @@ class EncoderText(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
-        ids = self.windows[self.order[index]].clone()
+        ids = self.windows[int(self.order[index])].clone()
         cut = self._cut(len(ids), generator)
         labels = self._guesses(ids, generator, cut=cut) if self.guessed else torch.full_like(ids, IGNORED)
         ends, nothing = ids.new_tensor([self.frame.cls, self.frame.sep]), ids.new_tensor([IGNORED])
@@ -127,14 +126,17 @@ class EncoderText(Dataset[dict[str, Tensor]]):
         labels = torch.full_like(ids, IGNORED)
         places = torch.randperm(len(ids), generator=generator)
         places = places[places != cut]
-        ordinary_first = (~self._is_ordinary[ids[places]]).to(torch.uint8).argsort(stable=True)
+        ordinary_first = (~self._ordinary_ones(ids[places])).to(torch.uint8).argsort(stable=True)
         chosen = places[ordinary_first][: max(1, round(_MASKED * len(ids)))]
         labels[chosen] = own = ids[chosen]
         fate = torch.rand(len(chosen), generator=generator)
         others = self._ordinary[torch.randint(len(self._ordinary), (len(chosen),), generator=generator)]
         changed = torch.where(fate < _TO_MASK, self.frame.mask, others)
-        ids[chosen] = torch.where(self._is_ordinary[own] & (fate < _TO_MASK + _TO_RANDOM), changed, own)
+        ids[chosen] = torch.where(self._ordinary_ones(own) & (fate < _TO_MASK + _TO_RANDOM), changed, own)
         return labels
+
+    def _ordinary_ones(self, ids: Int[Tensor, " tokens"]) -> Bool[Tensor, " tokens"]:
+        return self._is_ordinary[ids.clamp(max=len(self._is_ordinary) - 1)]
 
     def distinct(self) -> tuple[EncoderText, Int[Tensor, " count"]]:
         """Return the examples without repetition, and which of them stands at each place: cut anew, all differ."""
@@ -161,5 +163,7 @@ class Taught(Dataset[dict[str, Tensor]]):
 def epochs_of(windows: int, *, count: int, seed: int) -> Int[Tensor, " count"]:
     """Return `count` window indices: shuffled epochs over all windows, the last one cut short."""
     generator = torch.Generator().manual_seed(seed)
-    passes = math.ceil(count / windows)
-    return torch.cat([torch.randperm(windows, generator=generator) for _ in range(passes)])[:count]
+    order = torch.empty(count, dtype=torch.int32)  # half of what torch.randperm takes
+    for start in range(0, count, windows):
+        order[start : start + windows] = torch.randperm(windows, generator=generator)[: count - start]
+    return order

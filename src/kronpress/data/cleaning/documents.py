@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from kronpress.data.files import user_path
 from kronpress.data.formats import holds_records, stream_records, stream_text, text_of
 from kronpress.data.hub import HUB, hub_records
-from kronpress.data.text import BUNDLED, NO_NAME, bundled_text, source_parts, text_files
+from kronpress.data.sources import BUNDLED, NO_NAME, bundled_text, source_parts, text_files
 from kronpress.errors import KronpressError
 
 Unit: TypeAlias = Literal["paragraph", "line"]

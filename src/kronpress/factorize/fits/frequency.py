@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
@@ -70,8 +69,8 @@ class Frequency(Fit):
             yield site, Metric(row_weights=self._counts(bench, len(weight)).to(weight.device))
 
     def _counts(self, bench: Workbench, rows: int) -> Float[Tensor, " rows"]:
-        ids = bench.training_ids(tokens=self.tokens)
-        counts = torch.bincount(ids, minlength=rows).double() + self.smoothing
+        seen = bench.training_counts(rows, tokens=self.tokens)
+        counts = seen.double() + self.smoothing
         around = [getattr(bench.tokenizer, f"{name}_token_id") for name in _AROUND]
-        counts[[token for token in around if token is not None and token < rows]] += ids.numel() / _TOKENS_PER_TEXT
+        counts[[token for token in around if token is not None and token < rows]] += int(seen.sum()) / _TOKENS_PER_TEXT
         return counts

@@ -1,0 +1,88 @@
+"""What the name of a text stands for: files, a text that ships with Python, or a data set on the hub."""
+
+from __future__ import annotations
+
+import glob
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+from kronpress.data.files import neighbors, user_path
+from kronpress.data.formats import ENDINGS, is_text, joined
+from kronpress.errors import KronpressError, did_you_mean, shown
+
+BUNDLED = "bundled:"
+"""What sources begin with that ship with Python."""
+
+NO_NAME = "a text source has no name; name a file, a folder or 'bundled:python-reference'"
+
+_PATTERN = set("*?[")
+
+
+def source_parts(source: str, *, folder: Path) -> list[str]:
+    """Return the sources that are named with commas between them; a path that has a comma in it is one."""
+    if source.strip() and _exists(source, folder):
+        return [source]
+    return [part.strip() for part in source.split(",")]
+
+
+def _exists(source: str, folder: Path) -> bool:
+    try:
+        return (folder / user_path(source)).exists()
+    except KronpressError:  # several sources may be no path together
+        return False
+
+
+def text_files(path: Path) -> list[Path]:
+    """Return the file, the files of text below a folder, or those that match a pattern, in the order of their paths.
+
+    Raises:
+        KronpressError: there is none.
+    """
+    if path.is_dir():
+        return _files_below(path)
+    if not path.is_file() and _PATTERN & set(path.name):
+        return _files_that_match(path)
+    if not path.is_file():
+        remedy = "name a file, a folder or 'bundled:python-reference'"
+        raise KronpressError(
+            f"there is no text at '{path}': {neighbors(path, suffixes=(*ENDINGS, '.gz'), remedy=remedy)}"
+        )
+    return [path]
+
+
+def _files_below(folder: Path) -> list[Path]:
+    paths = [path for path in folder.rglob("*") if is_text(path)]
+    if not paths:
+        raise KronpressError(f"the folder '{folder}' holds no {', '.join(ENDINGS)} file; name another folder")
+    return sorted(paths, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _files_that_match(pattern: Path) -> list[Path]:
+    paths = [path for path in map(Path, glob.glob(str(pattern))) if is_text(path)]
+    if not paths:
+        raise KronpressError(f"no {', '.join(ENDINGS)} file matches {shown(str(pattern))}; mend the pattern")
+    return sorted(paths, key=lambda path: path.as_posix())
+
+
+def bundled_text(source: str) -> str:
+    """Return the text that `bundled:NAME` names.
+
+    Raises:
+        KronpressError: there is none of that name.
+    """
+    name = source.removeprefix(BUNDLED)
+    if name not in _BUNDLED:
+        raise KronpressError(f"unknown bundled text '{name}': {did_you_mean(name, _BUNDLED)}")
+    return _BUNDLED[name]()
+
+
+def _python_reference() -> str:
+    try:
+        topics: dict[str, str] = importlib.import_module("pydoc_data.topics").topics
+    except ImportError:
+        raise KronpressError("this Python ships without its language reference; name a text file instead") from None
+    return "".join(joined([topics[topic]] for topic in sorted(topics)))
+
+
+_BUNDLED: dict[str, Callable[[], str]] = {"python-reference": _python_reference}
