@@ -143,6 +143,7 @@ class _Progress:
         dense = model if _compares(run.recipe, first=len(manifest.steps)) else None
         bench = Workbench(model, dense, tokenizer, *(texts or (NO_TEXT, NO_TEXT)), run.folder, run.measurements)
         bench.dtype = getattr(torch, manifest.dtype)
+        bench.notes += [] if sources is None else sources.notes
         return cls(run, manifest, bench)
 
     def begin(self) -> None:

@@ -12,17 +12,24 @@ from transformers import PreTrainedModel
 
 from kronpress.checkpoint import load_with_tokenizer
 from kronpress.data import Corpus, WeightedText, mix, read_text, split_held_out
+from kronpress.data.cleaning import Cleaning
 from kronpress.errors import KronpressError
 from kronpress.layers import quantized_tensors
+from kronpress.run.cleaned import read_cleaned
 from kronpress.run.recipe import TextShare, TextSource
 
 
 @dataclass(frozen=True)
 class Texts:
-    """What a run trains on and what it measures on, each a text or several with weights."""
+    """What a run trains on and what it measures on, each a text or several with weights.
+
+    Attributes:
+        notes: what cleaning took out of the training texts.
+    """
 
     train: Sequence[WeightedText]
     held_out: Sequence[WeightedText]
+    notes: Sequence[str] = ()
 
     @classmethod
     def read(cls, source: TextSource) -> Texts:
@@ -31,7 +38,7 @@ class Texts:
         Raises:
             KronpressError: one of them cannot be read, or two are the same.
         """
-        train = _read(source.train)
+        train, notes = _read(source.train, clean=source.clean)
         for first, second in combinations(train, 2):
             if first.corpus.fingerprint == second.corpus.fingerprint:
                 raise KronpressError(
@@ -42,21 +49,29 @@ class Texts:
             return cls(
                 [WeightedText(kept, weight) for kept, _, weight in halves],
                 [WeightedText(held_out, weight) for _, held_out, weight in halves],
+                notes,
             )
-        held_out = _read(source.held_out)
+        held_out, _ = _read(source.held_out)
         for measured, trained in product(held_out, train):
             _require_other(measured.corpus, trained.corpus)
-        return cls(train, held_out)
+        return cls(train, held_out, notes)
 
     def mixed(self, tokenizer: Any) -> tuple[Corpus, Corpus]:
         """Return the training text and the held-out text, several of either interleaved by their weights."""
         return mix(self.train, tokenizer), mix(self.held_out, tokenizer)
 
 
-def _read(source: str | Mapping[str, TextShare]) -> list[WeightedText]:
-    if isinstance(source, str):
-        return [WeightedText(read_text(source), 1)]
-    return [WeightedText(replace(read_text(share.source), name=name), share.weight) for name, share in source.items()]
+def _read(
+    source: str | Mapping[str, TextShare], *, clean: Cleaning | None = None
+) -> tuple[list[WeightedText], list[str]]:
+    """Return the texts, cleaned where that is wanted, and what it took out of them."""
+    shares = {source: TextShare(source=source)} if isinstance(source, str) else source
+    texts, notes = [], []
+    for name, share in shares.items():
+        corpus, told = (read_text(share.source), None) if clean is None else read_cleaned(share.source, clean)
+        texts.append(WeightedText(replace(corpus, name=name), share.weight))
+        notes += [told] if told else []
+    return texts, notes
 
 
 def _require_other(held_out: Corpus, train: Corpus) -> None:

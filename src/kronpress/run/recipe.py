@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, SerializeAsAny, field_validator
+from pydantic import BaseModel, Field, SerializeAsAny, field_serializer, field_validator
 
 from kronpress import (  # noqa: F401  (their steps register themselves)
     distill,
@@ -20,6 +20,7 @@ from kronpress import (  # noqa: F401  (their steps register themselves)
     truncate,
 )
 from kronpress.data import read_utf8, user_path
+from kronpress.data.cleaning import Cleaning
 from kronpress.errors import KronpressError, did_you_mean, shown
 from kronpress.notation import read_yaml, write_yaml
 from kronpress.precision import Precision
@@ -50,10 +51,24 @@ class TextSource(Checked):
         train: for calibration and training.
         held_out: for measuring; by default the last tenth of `train`, of each of its texts apart, which is then not
             trained on.
+        clean: take duplicates, HTML and bad text out of `train` first: `true`, or the settings of the cleaning; a
+            `held_out` that is named stays as it is.
     """
 
     train: str | dict[str, TextShare] = "bundled:python-reference"
     held_out: str | dict[str, TextShare] | None = None
+    clean: Cleaning | None = None
+
+    @field_validator("clean", mode="before")
+    @classmethod
+    def _wanted(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            return Cleaning() if value else None
+        return parse(Cleaning, value, place="data.clean") if isinstance(value, dict) else value
+
+    @field_serializer("clean")
+    def _spelled_out(self, clean: Cleaning | None) -> dict[str, Any] | None:
+        return None if clean is None else clean.spelled_out()
 
     @field_validator("train", "held_out", mode="before")
     @classmethod
