@@ -1,0 +1,67 @@
+"""Draw the Short Study: `general` against seconds of training, from its result and the speeds of its trainings.
+
+    python -m benchmarks.short_study_plot --out docs/short-study.svg
+
+Seconds are tokens over the speed that benchmarks/short_study_speed.py measured, in a quiet moment and by turns, because
+the runs themselves took place beside other work.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from benchmarks import experiment
+from kronpress.checkpoint.files import read_json, write_text
+from kronpress.report.svg import SERIES, drawn
+
+_SPEEDS: Mapping[str, float] = experiment.table("short-study-arms")["speeds"]
+_LARGEST = 20  # ratio that is drawn
+
+
+def points(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[tuple[float, float]]]:
+    """Return by start and training the seconds and `general` of the arms, in the order of the seconds."""
+    lines: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for row in rows:
+        if row.get("training") in _SPEEDS and row["text"] == "whole" and row["general"] < _LARGEST:
+            speed = _SPEEDS[f"{row['training']}, dense" if row["start"] == "dense" else row["training"]]
+            lines.setdefault((row["start"], row["training"]), []).append((row["tokens"] / speed, row["general"]))
+    return {name: sorted(line) for name, line in lines.items()}
+
+
+def picture(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the plot as SVG."""
+    lines = points(rows)
+    starts = list(dict.fromkeys(start for start, _ in lines))
+    trainings = list(dict.fromkeys(training for _, training in lines))
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for (start, training), line in lines.items():
+            color = SERIES[starts.index(start) % len(SERIES)]
+            marker = "osD^v<>"[trainings.index(training) % 7]
+            axes.plot(
+                *zip(*line, strict=True), marker, color=color, markersize=5, alpha=0.8, label=f"{start}, {training}"
+            )
+        axes.set(xlabel="seconds of training, two cores", ylabel="general", xscale="log", yscale="log")
+        axes.grid(axis="y")
+        figure.legend(loc="outside lower center", ncols=2, fontsize=7)
+
+    return drawn(draw, name="short-study", label="general against seconds of training", height=5.5)
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Write the plot."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/short-study.json"))
+    parser.add_argument("--out", type=Path, default=Path("docs/short-study.svg"))
+    arguments = parser.parse_args(given)
+    write_text(arguments.out, picture(list(read_json(arguments.json).values())) + "\n")
+
+
+if __name__ == "__main__":
+    main()
