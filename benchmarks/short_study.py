@@ -57,9 +57,9 @@ class Arm:
         return recipe_of(start, [step], data=data, seed=self.seed)
 
 
-def arms(table: str) -> Iterator[Arm]:
-    """Return the arms of a table."""
-    fields = {"seeds": [0], "rates": [Arm.rate], "texts": ["whole"], **TABLES[table]}
+def arms(table: str, starts: Sequence[str]) -> Iterator[Arm]:
+    """Return the arms of a table with these starts, all of the first seed first."""
+    fields = {"seeds": [0], "rates": [Arm.rate], "texts": ["whole"], **TABLES[table], "starts": starts}
     axes = (fields[name] for name in ("seeds", "starts", "trainings", "tokens", "rates", "texts"))
     for seed, start, training, tokens, rate, text in product(*axes):
         yield Arm(start, training, tokens, seed, rate, text)
@@ -86,11 +86,12 @@ class Study:
     result: Path
     evaluation: Evaluation
 
-    def rows(self, table: str) -> Iterator[dict[str, Any]]:
-        """Run the arms of a table that are not in the result yet, and return a row for each."""
-        for start in TABLES[table]["starts"]:
+    def rows(self, table: str, only: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """Run the arms of a table, or those of some starts, that are not in the result yet; return a row for each."""
+        starts = [start for start in TABLES[table]["starts"] if only is None or start in only]
+        for start in starts:
             yield self._row(f"{start}, untrained", lambda start=start: self._untrained(start))
-        for arm in arms(table):
+        for arm in arms(table, starts):
             yield self._row(arm.name, lambda arm=arm: self._trained(arm))
 
     def _row(self, name: str, measure: Any) -> dict[str, Any]:
@@ -156,6 +157,7 @@ def main(given: Sequence[str] | None = None) -> None:
     """Run tables and print them in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", nargs="+", choices=list(TABLES))
+    parser.add_argument("--starts", nargs="+", choices=list(_TABLE["starts"]), help="of the tables; all by default")
     parser.add_argument("--out", type=Path, default=Path("runs/short-study"))
     parser.add_argument("--texts", type=Path, default=experiment.FOLDER / "general.yaml")
     parser.add_argument("--lambada", help="the passages of LAMBADA, a .jsonl file")
@@ -169,7 +171,7 @@ def main(given: Sequence[str] | None = None) -> None:
         print(
             f"\n{table}\n\n| arm | parameters | tokens | seconds | general | LAMBADA |\n|---|---:|---:|---:|---:|---:|"
         )
-        for row in study.rows(table):
+        for row in study.rows(table, arguments.starts):
             cells = [row.get("parameters", 0) / 1e6, row["tokens"], row.get("seconds", 0.0), row["general"]]
             shown = f"{cells[0]:.1f} M | {cells[1]:,} | {cells[2]:.0f} | {cells[3]:.3f}"
             print(f"| {row['name']} | {shown} | {row.get('lambada accuracy', 0):.1%} |", flush=True)
