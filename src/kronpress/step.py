@@ -216,6 +216,13 @@ class Step(Checked, ABC):
             KronpressError: the model or the text does not suit the step.
         """
 
+    def foreseen(self, student: PreTrainedModel) -> PreTrainedModel:
+        """Return a model of the depth and width that the step will leave, for the checks of the steps behind it.
+
+        What it computes does not matter, and `student` stays as it is.
+        """
+        return student
+
     def sources(self) -> dict[str, str]:
         """Return digests of what the step reads beside the recipe's model and text, by what messages call it."""
         return {}

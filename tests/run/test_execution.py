@@ -23,7 +23,7 @@ from kronpress.footprint import footprint
 from kronpress.layers import rounded_inputs
 from kronpress.run.execution import execute
 from kronpress.run.folder import Run
-from kronpress.run.recipe import Recipe, read_recipe, shipped
+from kronpress.run.recipe import Recipe, make_recipe, read_recipe, shipped
 from tests.tiny import save_tiny, tiny_bert, tiny_gpt2, tiny_llama, weights_files
 
 TEXT = "".join(f"The {i}th line of a short story about {i % 7} rabbits and a fox.\n" for i in range(200))
@@ -230,3 +230,29 @@ def test_lambada_is_checked_before_anything_is_changed(tmp_path: Path, text: Pat
     more = f"evaluate.lambada={tmp_path / 'lambada.jsonl'}"
     with pytest.raises(KronpressError, match="line 1: 'alone' is not two words"):
         execute(small("halve-ffn-training-free", llama(tmp_path / "model"), text, more), tmp_path / "run")
+
+
+def shortened(tmp_path: Path, text: Path, *steps: dict[str, Any]) -> Recipe:
+    data = {"train": str(text)}
+    first = {"step": "truncate", "blocks": {"name": "greedy", "tokens": 64}, "keep": 2}
+    training = {"step": "distill", "tokens": 64, "window": 32, "batch": 1}
+    every = [first, *({**training, **step} for step in steps)]
+    return make_recipe({"model": str(llama(tmp_path / "model")), "data": data, "steps": every})
+
+
+def test_steps_are_checked_on_a_student_of_the_depth_that_they_will_find(tmp_path: Path, text: Path) -> None:
+    layers = {"losses": {"pkd": {"layers": [0, 2]}}}
+    run = execute(shortened(tmp_path, text, layers), tmp_path / "run")
+    assert AutoModelForCausalLM.from_pretrained(run.checkpoint).config.num_hidden_layers == 2
+    wrong = {"losses": {"pkd": {"layers": [0, 1, 2]}}}
+    with pytest.raises(KronpressError, match="names 3 blocks of the teacher, but the student has 2"):
+        execute(shortened(tmp_path, text, wrong), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_narrower_student_is_foreseen(tmp_path: Path, text: Path) -> None:
+    training = {"step": "distill", "tokens": 64, "window": 32, "batch": 1, "losses": {"hidden": 1}}
+    model = llama(tmp_path / "model")
+    steps = [{"step": "pool", "width": 8}, training]
+    with pytest.raises(KronpressError, match=r"project"):
+        execute(make_recipe({"model": str(model), "data": {"train": str(text)}, "steps": steps}), tmp_path / "run")

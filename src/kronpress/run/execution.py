@@ -183,8 +183,11 @@ class _Progress:
             self.bench.require_known_texts()
         elif self.run.recipe.data != TextSource():
             tqdm.write("note: no step of the recipe reads its text (data), which is not opened")
+        student = self.bench.student
         for step in steps:
             step.check(self.bench)
+            self.bench.student = step.foreseen(self.bench.student)
+        self.bench.student = student
         self.manifest = self.manifest.reading(source_digests(steps))
         self.run.keep_manifest(self.manifest)
 

@@ -47,6 +47,11 @@ class Choice(Checked, ABC):
             KronpressError: the number or the text does not suit the choice.
         """
 
+    def count(self, keep: int | None) -> int:
+        """Return how many blocks stay, `keep` where the choice does not say it itself."""
+        assert keep is not None, "a choice that needs a number checks that there is one"
+        return keep
+
     def settings(self) -> Mapping[str, Any]:
         """Return name and fields, as a record has them."""
         return {"name": self.kind, **self.model_dump(mode="json")}

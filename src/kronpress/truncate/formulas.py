@@ -159,7 +159,11 @@ class Spread(Formula):
 
     def number(self, keep: int | None, *, depth: int) -> int:
         """Return how many blocks stay, by default 3."""
-        return require_fewer(3 if keep is None else keep, depth=depth)
+        return require_fewer(self.count(keep), depth=depth)
+
+    def count(self, keep: int | None) -> int:
+        """Return how many blocks stay, by default 3."""
+        return 3 if keep is None else keep
 
 
 @CHOICES.enroll
@@ -173,6 +177,10 @@ class Listed(Choice):
     def choose(self, bench: Workbench, *, keep: int | None) -> Chosen:
         """Return the list."""
         return Chosen(self.blocks)
+
+    def count(self, keep: int | None) -> int:
+        """Return how many it has."""
+        return len(self.blocks)
 
     def check(self, bench: Workbench, *, keep: int | None) -> None:
         """Check that the model has the blocks, and that there are as many as a number says."""

@@ -44,6 +44,13 @@ class Pool(Step):
         """Check that the model can have the width."""
         narrower(bench.student, self.width)
 
+    def foreseen(self, student: PreTrainedModel) -> PreTrainedModel:
+        """Return a model of the width without numbers in it."""
+        kind: Any = type(student)
+        with torch.device("meta"):
+            narrow: PreTrainedModel = kind(narrower(student, self.width))
+        return narrow
+
     def run(self, bench: Workbench) -> FactorizeRecord:
         """Put a narrower model in the student's place."""
         settle_ties(bench.student)

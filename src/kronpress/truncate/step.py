@@ -13,7 +13,7 @@ from kronpress.families import layout
 from kronpress.layers import stored_numbers
 from kronpress.records import RepairMeasure, TruncateRecord
 from kronpress.step import STEPS, Needs, Step, Workbench
-from kronpress.truncate.blocks import keep_blocks, sharing
+from kronpress.truncate.blocks import cut_blocks, keep_blocks, sharing
 from kronpress.truncate.choice import CHOICES, Choice, calibration
 from kronpress.truncate.formulas import Alternate, Listed
 from kronpress.truncate.judge import Judge
@@ -65,6 +65,12 @@ class Truncate(Step):
             calibration(bench, tokens=1)
         if not self.blocks.reads_text:
             keep_blocks(sharing(bench.student), self.blocks.choose(bench, keep=self.keep).kept)
+
+    def foreseen(self, student: PreTrainedModel) -> PreTrainedModel:
+        """Return the first so many blocks."""
+        shortened = sharing(student)
+        cut_blocks(shortened, range(self.blocks.count(self.keep)))
+        return shortened
 
     def run(self, bench: Workbench) -> TruncateRecord:
         """Choose the blocks, and shorten the student to them."""
