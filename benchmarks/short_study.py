@@ -174,7 +174,7 @@ def main(given: Sequence[str] | None = None) -> None:
         for row in study.rows(table, arguments.starts):
             cells = [row.get("parameters", 0) / 1e6, row["tokens"], row.get("seconds", 0.0), row["general"]]
             shown = f"{cells[0]:.1f} M | {cells[1]:,} | {cells[2]:.0f} | {cells[3]:.3f}"
-            print(f"| {row['name']} | {shown} | {row.get('lambada accuracy', 0):.1%} |", flush=True)
+            print(f"| {row['name']} | {shown} | {row.get('lambada accuracy', 0):.1f} % |", flush=True)
 
 
 if __name__ == "__main__":
