@@ -52,3 +52,18 @@ def test_without_a_launcher_there_is_one_process(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     monkeypatch.setenv("WORLD_SIZE", "many")
     assert (processes.count(), processes.rank()) == (1, 0)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_error_inside_of_two_waits_is_told_once(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def speakers(*, failed: bool) -> list[int]:
+        asked.append(failed)
+        return [0]
+
+    monkeypatch.setattr(processes, "_speakers", speakers)
+    monkeypatch.setattr(processes, "rank", lambda: rank)
+    with pytest.raises(KronpressError if rank == 0 else SystemExit), processes.together(), processes.together():
+        raise KronpressError("no such text")
+    assert asked == [True], "the others are gone after the first"

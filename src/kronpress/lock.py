@@ -23,7 +23,15 @@ _ATTEMPTS = 100
 
 
 class InUseError(KronpressError):
-    """Another process has the folder."""
+    """Another process has the folder.
+
+    Attributes:
+        elsewhere: whether it is one of another machine, which may be gone without a trace.
+    """
+
+    def __init__(self, message: str, *, elsewhere: bool) -> None:
+        super().__init__(message)
+        self.elsewhere = elsewhere
 
 
 @dataclass(frozen=True)
@@ -143,9 +151,11 @@ def _read(folder: Path) -> _Holder | None:
 def _in_use(folder: Path) -> InUseError:
     holder = _read(folder)
     who = "another process" if holder is None else f"process {holder.pid} on {holder.host}, since {holder.since}"
+    elsewhere = holder is not None and holder.host != platform.node()
     return InUseError(
         f"{folder} is in use by {who}; wait until it has ended, or name another folder "
-        f"(if no such process is left, remove {folder / NOTE})"
+        f"(if no such process is left, remove {folder / NOTE})",
+        elsewhere=elsewhere,
     )
 
 

@@ -17,6 +17,7 @@ from kronpress.errors import KronpressError
 
 Value = TypeVar("Value")
 
+_TOLD = "told_to_the_other_processes"  # attribute of errors
 _PATIENCE = timedelta(days=7)  # the others wait while the main process factorizes
 
 
@@ -118,8 +119,11 @@ def together() -> Iterator[None]:
     """
     try:
         yield
-    except Exception:
+    except Exception as error:
+        if getattr(error, _TOLD, False):  # inside of this, where the others have ended
+            raise
         if rank() in _speakers(failed=True):
+            setattr(error, _TOLD, True)
             raise
         raise SystemExit(0) from None
     if _speakers(failed=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import shutil
 import subprocess
@@ -24,7 +25,9 @@ from kronpress.data import (
     tokens,
     windows,
 )
+from kronpress.data.cached import making
 from kronpress.errors import KronpressError
+from kronpress.lock import NOTE
 from tests.dying import killed
 from tests.tiny import tiny_llama, tiny_tokenizer
 
@@ -167,3 +170,13 @@ def test_files_that_vanish_are_said(large: Corpus, large_texts: Path) -> None:
     shutil.rmtree(large_texts)
     with pytest.raises(KronpressError, match=r"00000\.ids with tokens of the text can not be read .*; start again"):
         ids[:5]
+
+
+def test_a_note_of_another_machine_is_not_waited_for(tmp_path: Path) -> None:
+    folder = tmp_path / "made"
+    folder.mkdir()
+    note = {"pid": 1, "host": "a-machine-that-is-gone", "since": "2026-01-01 00:00:00", "at": 0.0}
+    (folder / NOTE).write_text(json.dumps(note))
+    message = r"process 1 on a-machine-that-is-gone.* remove .*KRONPRESS_CACHE"
+    with pytest.raises(KronpressError, match=message), making(folder, needed=0):
+        raise AssertionError

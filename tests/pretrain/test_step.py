@@ -14,6 +14,7 @@ from kronpress.distill import Distill
 from kronpress.errors import KronpressError
 from kronpress.factorize import Factorize
 from kronpress.pretrain import Pretrain
+from kronpress.quantize import Quantize
 from kronpress.step import Workbench
 from kronpress.train import language_objective, log, read_log
 from kronpress.train.trainer import DistillationTrainer
@@ -73,6 +74,27 @@ def test_from_random_weights_every_matrix_is_drawn_anew_factors_included(tmp_pat
     down = works[0].student.model.layers[0].mlp.down_proj.dense_weight().detach()
     assert query.std() == pytest.approx(0.05, rel=0.3) and down.std() == pytest.approx(0.05, rel=0.5)
     assert works[0].student.lm_head.weight is works[0].student.model.embed_tokens.weight
+
+
+def test_from_random_weights_what_is_on_grids_is_drawn_too(tmp_path: Path) -> None:
+    work = bench(tiny_llama(), tmp_path)
+    Quantize(weights={"bits": 4, "group": 8}).run(work)
+    before = {path: weight_of(layer) for path, layer in layers_of(work.student.model.layers[0])}
+    step(start="random", tokens=1, learning_rate=1e-12).run(work)
+    for path, layer in layers_of(work.student.model.layers[0]):
+        pair = torch.stack([before[path].flatten(), weight_of(layer).flatten()])
+        assert pair.corrcoef()[0, 1].abs() < 0.3, path
+
+
+def layers_of(block: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
+    return [(path, layer) for path, layer in block.named_modules() if path.endswith("proj")]
+
+
+def weight_of(layer: torch.nn.Module) -> torch.Tensor:
+    """What a quantized layer multiplies with: its outputs for unit vectors."""
+    with torch.no_grad():
+        outputs: torch.Tensor = layer(torch.eye(layer.in_features))
+    return outputs.T.clone()
 
 
 def test_frozen_layers_stay_as_they_are(tmp_path: Path) -> None:

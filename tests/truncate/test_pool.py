@@ -42,6 +42,19 @@ def test_every_weight_is_a_mean_over_windows_of_rows_and_columns(model_type: str
             torch.testing.assert_close(pooled, windows.mean(dim=(-1, -2)))
 
 
+def test_how_it_generates_stays(tmp_path: Path) -> None:
+    work = tiny.bench(build("llama"), tmp_path)
+    work.student.generation_config.eos_token_id = [6, 7]
+    Pool(width=tiny.DIM // 2).run(work)
+    assert work.student.generation_config.eos_token_id == [6, 7]
+
+
+def test_heads_that_do_not_divide_their_size_are_pooled(tmp_path: Path) -> None:
+    work = tiny.bench(build("gpt_neox", num_attention_heads=3, hidden_size=24), tmp_path)
+    Pool(width=12).run(work)
+    assert work.student.config.hidden_size == 12
+
+
 def test_a_window_of_one_leaves_a_tensor() -> None:
     tensor = torch.randn(3, 5)
     assert torch.equal(average(tensor, tensor.shape), tensor)

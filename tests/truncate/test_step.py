@@ -14,10 +14,12 @@ import kronpress
 from kronpress.errors import KronpressError
 from kronpress.factorize import Factorize
 from kronpress.layers import structured_layers
+from kronpress.prune import Prune
+from kronpress.quantize import Quantize
 from kronpress.records import RepairMeasure, TruncateRecord
 from kronpress.truncate import CHOICES, Truncate
 from kronpress.truncate.blocks import sharing
-from kronpress.truncate.choice import calibration
+from kronpress.truncate.choice import apart, calibration
 from kronpress.truncate.judge import Judge
 from kronpress.truncate.repair import Repair
 from kronpress.validation import parse
@@ -108,8 +110,8 @@ def test_repair_brings_the_last_states_nearer_and_leaves_the_whole_model(
     work = tiny.bench(build_model(), tmp_path, text=tiny.TEXT * 4)
     Truncate(blocks=[0, 1, 3]).run(work)
     before = {name: value.clone() for name, value in work.teacher.state_dict().items()}
-    repaired, held_out = sharing(work.student), calibration(work, tokens=1024)
-    fitted = calibration(work, tokens=8192, after=1024)
+    repaired = sharing(work.student)
+    held_out, fitted = apart(work, first=1024, then=8192)
     Repair(tokens=8192, ridge=1e-3).apply(repaired, work.teacher, [0, 1, 3], windows=fitted)
     wanted, plain, mended = (last_states(model, held_out) for model in (work.teacher, work.student, repaired))
     assert (mended - wanted).square().sum() < 0.8 * (plain - wanted).square().sum()
@@ -188,6 +190,40 @@ def test_a_mistake_is_refused_with_the_remedy(fields: dict[str, Any], message: s
 def test_repair_is_refused_where_a_norm_stands_behind_the_feed_forward(tmp_path: Path) -> None:
     with pytest.raises(KronpressError, match="have a norm behind it; leave repair out"):
         Truncate(keep=2, repair=True).check(tiny.bench(tiny.tiny_bert(), tmp_path))
+
+
+@pytest.mark.parametrize("before", ["quantize", "factorize"])
+def test_repair_is_refused_behind_what_leaves_no_plain_weights(before: str, tmp_path: Path) -> None:
+    work = tiny.bench(deep(), tmp_path)
+    step = Truncate(blocks=[0, 2], repair=True)
+    step.check(work)
+    shaping = Quantize(weights={"bits": 4, "group": 8}) if before == "quantize" else Factorize(method="svd")
+    shaping.run(work)
+    with pytest.raises(KronpressError, match="has factors or codes already; truncate first, or leave repair out"):
+        step.run(work)
+    assert len(work.student.model.layers) == DEPTH
+
+
+@pytest.mark.parametrize(("tokens", "windows"), [(3 * 64, (1, 2)), (64 * 64, (8, 56))])
+def test_repair_is_judged_on_other_text_than_it_is_fitted_to(
+    tokens: int, windows: tuple[int, int], tmp_path: Path
+) -> None:
+    text = "".join(chr(97 + number % 26) for number in range(tokens))
+    work = tiny.bench(deep(max_position_embeddings=64), tmp_path, text=text)
+    judged, fitted = apart(work, first=512, then=3584)
+    assert (len(judged), len(fitted)) == windows
+    assert torch.equal(torch.cat([judged, fitted]), work.training_windows(size=64))
+    with pytest.raises(KronpressError, match="has one window of 64 tokens, and a repair is judged on another one"):
+        apart(tiny.bench(deep(max_position_embeddings=64), tmp_path, text=text[:100]), first=1, then=1)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "gpt2"])
+def test_a_narrow_model_is_truncated_too(model_type: str, tmp_path: Path) -> None:
+    work = tiny.bench(build(model_type), tmp_path)
+    Prune(keep=0.5, fit={"tokens": 512, "window": 64, "rounds": 4}).run(work)
+    Truncate(blocks=[0, 2]).run(work)
+    again = kronpress.load(kronpress.save(work.student, tmp_path / "saved"))
+    assert torch.equal(tiny.logits(again, ids()), tiny.logits(work.student, ids()))
 
 
 def test_only_what_measures_reads_text() -> None:

@@ -62,7 +62,10 @@ def open_wide(inputs: RoundedInputs) -> None:
 
 
 def redraw(model: PreTrainedModel) -> None:
-    """Give a model the random weights of one that is built from its configuration, factors included, in place."""
+    """Give a model the random weights of one that is built from its configuration, factors included, in place.
+
+    Numbers on grids are drawn where they lie in codes, not while they are learning.
+    """
     for thing in (*model.modules(), *model.parameters(), *model.buffers()):
         if hasattr(thing, _LOADED):
             delattr(thing, _LOADED)

@@ -37,6 +37,8 @@ def cached(kind: str, key: str) -> Path:
 def making(folder: Path, *, needed: int) -> Iterator[None]:
     """Keep other processes out of a folder of the cache, which is made if it is missing; wait for one that is in it.
 
+    A process of another machine is not waited for: it may have ended without a trace.
+
     What that process has made is there afterwards, so look again.
 
     Args:
@@ -70,6 +72,8 @@ def _locked_in_turn(folder: Path) -> Iterator[None]:
                 held.enter_context(locked(folder))
                 break
             except InUseError as error:
+                if error.elsewhere:
+                    raise
                 if not told and processes.is_main():
                     tqdm.write(f"note: waiting for another process that makes the same: {error}")
                 told = True

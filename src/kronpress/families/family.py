@@ -89,7 +89,9 @@ class Family:
         heads, key_heads = heads_of(config)
         rows = {"query": heads, "key": key_heads, "value": key_heads}
         sizes = tuple(rows.get(name, 1) for name in roles)
-        return Fusion(roles, sizes, runs=heads if role in self.interleaved else 1)
+        if role in self.interleaved:  # a run is one head
+            return Fusion(roles, tuple(size // heads for size in sizes), runs=heads)
+        return Fusion(roles, sizes)
 
 
 def heads_of(config: PreTrainedConfig) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from kronpress.activations.head import head_of
 from kronpress.checkpoint import adopt
 from kronpress.checkpoint.fresh import redraw
 from kronpress.errors import KronpressError
+from kronpress.layers import pack
 from kronpress.losses import CrossEntropy, Loss
 from kronpress.quantizers import let_learn
 from kronpress.records import TrainingRecord
@@ -51,6 +52,7 @@ class Pretrain(LanguageStep):
         _require_head(bench.student)
         if self.start == "random":
             set_seed(bench.seed)
+            pack(bench.student)
             redraw(adopt(bench.student))
         let_learn(bench.student)
         losses = self._losses()

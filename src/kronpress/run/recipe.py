@@ -193,10 +193,18 @@ def read_recipe(source: str | Path, *, overrides: Sequence[str] = (), fields: di
     content = read_yaml(read_utf8(path), place=str(path))
     if not isinstance(content, dict):
         raise KronpressError(f"{path} must hold a mapping with the keys {', '.join(Recipe.model_fields)}")
-    content |= fields or {}
+    content |= _with_cleaning(content, fields or {})
     for text in overrides:
         override(content, text, top=Recipe.model_fields)
     return make_recipe(content, place=f"recipe {path.name}")
+
+
+def _with_cleaning(content: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+    """Return fields whose text is cleaned as that of the recipe would be, whose place it takes."""
+    before, now = content.get("data"), fields.get("data")
+    if isinstance(before, dict) and isinstance(now, dict) and "clean" in before:
+        return {**fields, "data": {"clean": before["clean"], **now}}
+    return fields
 
 
 def make_recipe(content: Mapping[str, Any], *, place: str = "the recipe") -> Recipe:

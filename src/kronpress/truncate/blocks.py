@@ -13,7 +13,6 @@ from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
 from kronpress.errors import KronpressError, shown
 from kronpress.families import layout
-from kronpress.layers import StructuredLayer
 
 _NUMBER = "layer_idx"  # attribute of modules that know the number of their block, as the key-value cache needs it
 _PLAIN = (bool, int, float, str, type(None), tuple)  # what a module computes with beside its tensors
@@ -76,7 +75,7 @@ def _cut(config: PreTrainedConfig, kept: Sequence[int], *, depth_key: str, depth
 
 
 def _require_same(model: PreTrainedModel, kept: Sequence[int]) -> None:
-    """Check that a model built from the config of the remaining blocks has the modules that remain.
+    """Check that a model built from the config of the remaining blocks has each as one of all blocks has it.
 
     Some models build a block by its number: ModernBERT's first one has no norm before its attention, and GPT-2 can
     divide the scores of a block by its number.
@@ -88,17 +87,24 @@ def _require_same(model: PreTrainedModel, kept: Sequence[int]) -> None:
     config = copy.deepcopy(model.config)
     config.update(_cut(config, kept, depth_key=plan.family.depth_key, depth=len(plan.block_paths)))
     _require_cache(model, config)
-    kind: Any = next(kind for kind in type(model).__mro__ if kind.__module__.startswith("transformers."))
-    layers_of_ours = {"model_type", "quantization_config"}
-    fields = {key: value for key, value in config.to_dict().items() if key not in layers_of_ours}
-    with torch.device("meta"):
-        twin = kind(kind.config_class.from_dict(fields))
-    for number, (block, path) in enumerate(zip(kept, layout(twin).block_paths, strict=True)):
-        difference = next(_differences(model.get_submodule(plan.block_paths[block]), twin.get_submodule(path)), None)
+    before, after = _built(model, model.config), _built(model, config)
+    paths = zip([plan.block_paths[block] for block in kept], layout(after).block_paths, kept, strict=True)
+    for number, (path, place, block) in enumerate(paths):
+        difference = next(_differences(before.get_submodule(path), after.get_submodule(place)), None)
         if difference is not None:
             raise KronpressError(
                 f"block {block} of {type(model).__name__} can not be block {number}: {difference}; keep other blocks"
             )
+
+
+def _built(model: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedModel:
+    """Return a dense model of the class of `model` that is built from a config, without numbers in it."""
+    kind: Any = next(kind for kind in type(model).__mro__ if kind.__module__.startswith("transformers."))
+    layers_of_ours = {"model_type", "quantization_config"}
+    fields = {key: value for key, value in config.to_dict().items() if key not in layers_of_ours}
+    with torch.device("meta"):
+        built: PreTrainedModel = kind(kind.config_class.from_dict(fields))
+    return built
 
 
 def _require_cache(model: PreTrainedModel, config: PreTrainedConfig) -> None:
@@ -119,12 +125,8 @@ def _require_cache(model: PreTrainedModel, config: PreTrainedConfig) -> None:
 
 
 def _differences(block: nn.Module, twin: nn.Module) -> Iterator[str]:
-    """Yield what is not the same in a block and one that was built for its place."""
-    within = tuple(f"{path}." for path, module in block.named_modules() if isinstance(module, StructuredLayer))
-    ours, theirs = (
-        {path: module for path, module in side.named_modules() if not f"{path}.".startswith(within)}
-        for side in (block, twin)
-    )
+    """Yield what is not the same in a block and one that is built for another place."""
+    ours, theirs = dict(block.named_modules()), dict(twin.named_modules())
     for path in sorted(ours.keys() ^ theirs.keys()):
         yield f"there it would have {'no' if path in ours else 'a'} {path}"
     for path in (path for path in ours if path in theirs):

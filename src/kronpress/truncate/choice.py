@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from jaxtyping import Int
 from torch import Tensor
 
+from kronpress.errors import KronpressError
 from kronpress.families import window_of
 from kronpress.records import BlockMeasure
 from kronpress.registry import Shelf
@@ -52,6 +53,11 @@ class Choice(Checked, ABC):
         assert keep is not None, "a choice that needs a number checks that there is one"
         return keep
 
+    @property
+    def tokens_read(self) -> int:
+        """How many tokens of the training text, from its start, the choice reads."""
+        return 0
+
     def settings(self) -> Mapping[str, Any]:
         """Return name and fields, as a record has them."""
         return {"name": self.kind, **self.model_dump(mode="json")}
@@ -60,12 +66,31 @@ class Choice(Checked, ABC):
 CHOICES: Shelf[type[Choice]] = Shelf("choice of blocks")
 
 
-def calibration(bench: Workbench, *, tokens: int, after: int = 0) -> Int[Tensor, "windows size"]:
-    """Return so many tokens of the training text as windows, behind the first `after` tokens.
+def calibration(bench: Workbench, *, tokens: int) -> Int[Tensor, "windows size"]:
+    """Return so many tokens from the start of the training text as windows.
 
     The student has not been trained on them yet, so that what is chosen by them is held out.
     """
     size = window_of(bench.student)
-    windows = bench.training_windows(size=size, tokens=after + max(size, tokens))
-    skipped = min(after // size, len(windows) - 1)
-    return windows[skipped:]
+    return bench.training_windows(size=size, tokens=max(size, tokens))
+
+
+def apart(bench: Workbench, *, first: int, then: int) -> tuple[Int[Tensor, "windows size"], Int[Tensor, "others size"]]:
+    """Return so many tokens from the start of the training text, and so many behind them, as windows.
+
+    A text that is shorter is divided in the same ratio.
+
+    Raises:
+        KronpressError: it has not two windows.
+    """
+    size = window_of(bench.student)
+    whole = -(-first // size)
+    windows = calibration(bench, tokens=whole * size + max(then, size))
+    count = len(windows)
+    if count < 2:
+        raise KronpressError(
+            f"{bench.train.name} has one window of {size} tokens, and a repair is judged on another one than it is "
+            "fitted to; give a longer text, or leave repair out"
+        )
+    cut = min(count - 1, max(1, min(whole, round(count * first / (first + then)))))
+    return windows[:cut], windows[cut:]

@@ -117,6 +117,8 @@ def pooled(model: PreTrainedModel, width: int) -> PreTrainedModel:
         before, after = (tensor.T if turned else tensor for tensor in (wide[name], parameter))
         shares = zip(sites[path].split(before), fused[path].split(after), strict=True)
         after.copy_(fused[path].join([average(old, new.shape) for old, new in shares]))
+    if model.can_generate():
+        narrow.generation_config = copy.deepcopy(model.generation_config)
     nn.Module.train(narrow, model.training)
     return narrow
 

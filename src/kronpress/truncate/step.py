@@ -14,13 +14,13 @@ from kronpress.layers import stored_numbers
 from kronpress.records import RepairMeasure, TruncateRecord
 from kronpress.step import STEPS, Needs, Step, Workbench
 from kronpress.truncate.blocks import cut_blocks, keep_blocks, sharing
-from kronpress.truncate.choice import CHOICES, Choice, calibration
+from kronpress.truncate.choice import CHOICES, Choice, apart
 from kronpress.truncate.formulas import Alternate, Listed
 from kronpress.truncate.judge import Judge
 from kronpress.truncate.repair import Repair
 from kronpress.validation import parse_named
 
-_JUDGED = 8192  # tokens of the training text on which a repair must be better
+_JUDGED = 8192  # tokens of the training text, at least, on which a repair must be better
 
 
 @STEPS.enroll
@@ -62,7 +62,7 @@ class Truncate(Step):
         self.blocks.check(bench, keep=self.keep)
         if self.repair is not None:
             self.repair.require_possible(bench.student)
-            calibration(bench, tokens=1)
+            apart(bench, first=1, then=1)
         if not self.blocks.reads_text:
             keep_blocks(sharing(bench.student), self.blocks.choose(bench, keep=self.keep).kept)
 
@@ -75,11 +75,13 @@ class Truncate(Step):
     def run(self, bench: Workbench) -> TruncateRecord:
         """Choose the blocks, and shorten the student to them."""
         model = bench.student
+        if self.repair is not None:  # whatever earlier steps have made of the model that was checked
+            self.repair.require_possible(model)
         settle_ties(model)
         depth, whole = len(layout(model).block_paths), sharing(model)
         chosen = self.blocks.choose(bench, keep=self.keep)
         keep_blocks(model, chosen.kept)
-        repair = None if self.repair is None else _repaired(bench, whole, chosen.kept, repair=self.repair)
+        repair = None if self.repair is None else self._repaired(bench, whole, chosen.kept, repair=self.repair)
         model = adopt(bench.student)
         method = {"blocks": self.blocks.settings(), "repair": self.repair and self.repair.model_dump(mode="json")}
         return TruncateRecord(
@@ -92,13 +94,14 @@ class Truncate(Step):
             repair=repair,
         )
 
-
-def _repaired(bench: Workbench, whole: PreTrainedModel, kept: Sequence[int], *, repair: Repair) -> RepairMeasure:
-    """Repair the student where that helps, and return what it loses without and with it."""
-    judge = Judge.of(whole, calibration(bench, tokens=_JUDGED))
-    repaired = sharing(bench.student)
-    repair.apply(repaired, whole, kept, windows=calibration(bench, tokens=repair.tokens, after=_JUDGED))
-    measured = RepairMeasure(judge.loss(bench.student), judge.loss(repaired))
-    if measured.repaired < measured.without:
-        bench.student = repaired
-    return measured
+    def _repaired(
+        self, bench: Workbench, whole: PreTrainedModel, kept: Sequence[int], *, repair: Repair
+    ) -> RepairMeasure:
+        """Repair the student where that helps, and return what it loses without and with it."""
+        judged, fitted = apart(bench, first=max(_JUDGED, self.blocks.tokens_read), then=repair.tokens)
+        judge, repaired = Judge.of(whole, judged), sharing(bench.student)
+        repair.apply(repaired, whole, kept, windows=fitted)
+        measured = RepairMeasure(judge.loss(bench.student), judge.loss(repaired))
+        if measured.repaired < measured.without:
+            bench.student = repaired
+        return measured
