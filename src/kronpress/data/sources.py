@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kronpress.data.files import neighbors, user_path
 from kronpress.data.formats import ENDINGS, is_text, joined
+from kronpress.data.hub import HUB
 from kronpress.errors import KronpressError, did_you_mean, shown
 
 BUNDLED = "bundled:"
@@ -31,6 +32,27 @@ def _exists(source: str, folder: Path) -> bool:
         return (folder / user_path(source)).exists()
     except KronpressError:  # several sources may be no path together
         return False
+
+
+def source_files(source: str) -> list[Path]:
+    """Return the files that a source names, in their order; what is on the hub or bundled has none.
+
+    Raises:
+        KronpressError: a file is missing, or a part of the source has no name.
+    """
+    return [path for part in source_paths(source) for path in text_files(part)]
+
+
+def source_paths(source: str) -> list[Path]:
+    """Return the files, folders and patterns that a source names on this machine, as they are named.
+
+    Raises:
+        KronpressError: a part of the source has no name, or one that no path has.
+    """
+    parts = source_parts(source, folder=Path())
+    if "" in parts:
+        raise KronpressError(NO_NAME)
+    return [user_path(part) for part in parts if not part.startswith((HUB, BUNDLED))]
 
 
 def text_files(path: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kronpress.data import read_text
-from kronpress.data.cleaning import Cleaning, clean, is_cleaned, preview
+from kronpress.data.cleaning import Cleaning, clean, is_cleaned, preview, report_of
 from kronpress.errors import KronpressError
 from kronpress.lock import locked
 from kronpress.records import CleaningReport, decode
@@ -129,6 +129,15 @@ def test_a_finished_folder_is_kept_and_not_mixed_up(source: Path, tmp_path: Path
     with pytest.raises(KronpressError, match=r"a.txt has changed since"):
         clean(str(source), SMALL, out, resume=True)
     assert contents(out) == before and is_cleaned(out)
+
+
+def test_the_report_of_a_finished_folder_is_read_again(source: Path, tmp_path: Path) -> None:
+    assert clean(str(source), SMALL, tmp_path / "out") == report_of(tmp_path / "out")
+    with pytest.raises(KronpressError, match="source holds no finished cleaning; finish it with --resume, or name"):
+        report_of(source)
+    (tmp_path / "out" / "report.json").write_text("{}")
+    with pytest.raises(KronpressError, match=r"out/report.json.*; clean the text into a new folder"):
+        report_of(tmp_path / "out")
 
 
 def test_folders_that_can_not_be_used_are_named(source: Path, tmp_path: Path) -> None:

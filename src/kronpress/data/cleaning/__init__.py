@@ -7,7 +7,7 @@ from kronpress.data.cleaning.filters import FILTERS, Filter, Length, Repetition,
 from kronpress.data.cleaning.html import HTML, AnyHtml, Html, StrictHtml, StudyHtml
 from kronpress.data.cleaning.language import Language
 from kronpress.data.cleaning.minhash import MinHash
-from kronpress.data.cleaning.passes import clean, is_cleaned, preview
+from kronpress.data.cleaning.passes import clean, is_cleaned, preview, report_of
 from kronpress.data.cleaning.settings import Cleaning
 
 __all__ = [
@@ -36,4 +36,5 @@ __all__ = [
     "clean",
     "is_cleaned",
     "preview",
+    "report_of",
 ]

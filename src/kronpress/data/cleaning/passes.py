@@ -52,13 +52,13 @@ def clean(source: str, settings: Cleaning, folder: Path, *, resume: bool = False
     with locked(folder):
         work = Work(folder / NAME)
         if (folder / REPORT).exists():
-            beginning.require_same(_finished(folder), folder)
+            beginning.require_same(report_of(folder), folder)
         else:
             _begin(beginning, work, folder)
             report = _report(beginning, settings, work, out=folder)
             disk.write_json(folder / REPORT, encode(report))
         disk.remove(work.folder)
-        return _finished(folder)
+        return report_of(folder)
 
 
 def preview(source: str, settings: Cleaning) -> CleaningReport:
@@ -76,6 +76,18 @@ def preview(source: str, settings: Cleaning) -> CleaningReport:
 def is_cleaned(folder: Path) -> bool:
     """Say whether a folder holds a finished cleaning."""
     return (folder / REPORT).exists()
+
+
+def report_of(folder: Path) -> CleaningReport:
+    """Return the report of a finished cleaning.
+
+    Raises:
+        KronpressError: the folder holds none, or the report is damaged.
+    """
+    path = folder / REPORT
+    if not path.exists():
+        raise KronpressError(f"{folder} holds no finished cleaning; finish it with --resume, or name another folder")
+    return decode(CleaningReport, disk.read_json(path), place=path, remedy=_REMEDY)
 
 
 @dataclass(frozen=True)
@@ -159,11 +171,6 @@ def _report(beginning: _Beginning, settings: Cleaning, work: Work, *, out: Path 
         seconds=outcome.seconds + time.perf_counter() - started,
         peak_rss_bytes=peak_rss_bytes(),
     )
-
-
-def _finished(folder: Path) -> CleaningReport:
-    path = folder / REPORT
-    return decode(CleaningReport, disk.read_json(path), place=path, remedy=_REMEDY)
 
 
 def _require_outside(source: str, folder: Path) -> None:
