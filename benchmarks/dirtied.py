@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kronpress.data.cleaning import Cleaning, clean
-
 from kronpress.checkpoint.files import write_text
 from kronpress.data import read_text
+from kronpress.data.cleaning import Cleaning, clean
 
 _CHARACTERS = 100_000  # of each text, some 25,000 tokens
 _REPEATED, _COPIES, _BOILERPLATE = 0.5, 3, 0.2
