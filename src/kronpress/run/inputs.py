@@ -13,9 +13,10 @@ from transformers import PreTrainedModel
 from kronpress.checkpoint import load_with_tokenizer
 from kronpress.data import Corpus, WeightedText, mix, read_text, split_held_out
 from kronpress.data.cleaning import Cleaning
+from kronpress.data.sources import source_files
 from kronpress.errors import KronpressError
 from kronpress.layers import quantized_tensors
-from kronpress.run.cleaned import read_cleaned
+from kronpress.run.cleaned import read_cleaned, require_files
 from kronpress.run.recipe import TextShare, TextSource
 
 
@@ -38,40 +39,74 @@ class Texts:
         Raises:
             KronpressError: one of them cannot be read, or two are the same.
         """
-        train, notes = _read(source.train, clean=source.clean)
+        for share in _shares(source.train).values() if source.clean else ():
+            require_files(share.source)
+        train, notes = _read(source.train), list[str]()
         for first, second in combinations(train, 2):
             if first.corpus.fingerprint == second.corpus.fingerprint:
                 raise KronpressError(
                     f"the training texts '{first.corpus.name}' and '{second.corpus.name}' are the same; name one"
                 )
-        if source.held_out is None:
-            halves = [(*split_held_out(text.corpus), text.weight) for text in train]
-            return cls(
-                [WeightedText(kept, weight) for kept, _, weight in halves],
-                [WeightedText(held_out, weight) for _, held_out, weight in halves],
-                notes,
-            )
-        held_out, _ = _read(source.held_out)
-        for measured, trained in product(held_out, train):
+        held_out = None if source.held_out is None else _read(source.held_out)
+        for measured, trained in product(held_out or (), train):
             _require_other(measured.corpus, trained.corpus)
-        return cls(train, held_out, notes)
+        _require_other_files(source)
+        if source.clean is not None:
+            train, notes = _cleaned(source.train, train, source.clean)
+        if held_out is not None:
+            return cls(train, held_out, notes)
+        halves = [(*split_held_out(text.corpus), text.weight) for text in train]
+        return cls(
+            [WeightedText(kept, weight) for kept, _, weight in halves],
+            [WeightedText(held_out, weight) for _, held_out, weight in halves],
+            notes,
+        )
 
     def mixed(self, tokenizer: Any) -> tuple[Corpus, Corpus]:
         """Return the training text and the held-out text, several of either interleaved by their weights."""
         return mix(self.train, tokenizer), mix(self.held_out, tokenizer)
 
 
-def _read(
-    source: str | Mapping[str, TextShare], *, clean: Cleaning | None = None
+def _shares(source: str | Mapping[str, TextShare]) -> Mapping[str, TextShare]:
+    return {source: TextShare(source=source)} if isinstance(source, str) else source
+
+
+def _read(source: str | Mapping[str, TextShare]) -> list[WeightedText]:
+    return [
+        WeightedText(replace(read_text(share.source), name=name), share.weight)
+        for name, share in _shares(source).items()
+    ]
+
+
+def _cleaned(
+    source: str | Mapping[str, TextShare], raw: Sequence[WeightedText], settings: Cleaning
 ) -> tuple[list[WeightedText], list[str]]:
-    """Return the texts, cleaned where that is wanted, and what it took out of them."""
-    shares = {source: TextShare(source=source)} if isinstance(source, str) else source
+    """Return the texts as they are cleaned, and what went of them."""
     texts, notes = [], []
-    for name, share in shares.items():
-        corpus, told = (read_text(share.source), None) if clean is None else read_cleaned(share.source, clean)
+    for (name, share), text in zip(_shares(source).items(), raw, strict=True):
+        corpus, told = read_cleaned(share.source, text.corpus, settings)
         texts.append(WeightedText(replace(corpus, name=name), share.weight))
-        notes += [told] if told else []
+        notes.append(told)
     return texts, notes
+
+
+def _require_other_files(source: TextSource) -> None:
+    """Check that no file of a held-out text is one of a training text, such as one of its folder.
+
+    Raises:
+        KronpressError: one is.
+    """
+    if source.held_out is None:
+        return
+    trained, measured = (
+        {path.resolve() for share in _shares(side).values() for path in source_files(share.source)}
+        for side in (source.train, source.held_out)
+    )
+    for path in sorted(trained & measured):
+        raise KronpressError(
+            f"the held-out text has the file '{path}', which is trained on too, and that would flatter the result; "
+            "leave it out of one of them"
+        )
 
 
 def _require_other(held_out: Corpus, train: Corpus) -> None:
