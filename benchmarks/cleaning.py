@@ -5,8 +5,10 @@
 Every paragraph of the .txt files below DIR comes once as it is, and then again and again with the words of its
 sentences in another order, until the file has so many megabytes. A tenth of the paragraphs have a planted duplicate
 somewhere: the same again, one word changed, or the first sentence moved to the end; and some have one that is none:
-other words of the same lengths between the same four first and last ones. The command runs in a process of its own, on
-one core. What goes is right if it is a planted duplicate, or is similar to another paragraph by chance.
+other words of the same lengths between the same four first and last ones. For every five megabytes there is a cluster:
+10, 100 or 500 paragraphs made of one by other words in some places, of which many are similar. The command runs in a
+process of its own, on one core. What goes is right if it is a planted duplicate, or is similar to another paragraph of
+its cluster, or of the text by chance.
 """
 
 from __future__ import annotations
@@ -40,6 +42,10 @@ RATE = 0.1  # of the paragraphs get a planted one
 SHINGLE = 3
 THRESHOLD = 0.8
 SHORTEST = 20  # words of a paragraph that is planted
+CLUSTER_MEGABYTES = 5  # of text for each cluster
+CLUSTER_SIZES = (100, 10, 500)
+CLUSTER_CHANGES = (0.03, 0.015, 0.05)  # the chance of each word to be another
+CLUSTER_WORDS = range(60, 150)  # of a paragraph that a cluster is made of
 SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -87,6 +93,15 @@ def plant(text: str, kind: str, draw: random.Random) -> str:
     return " ".join(words)
 
 
+def cluster(template: str, number: int, draw: random.Random) -> list[str]:
+    """Return paragraphs that are made of one."""
+    size, changes = (options[number % 3] for options in (CLUSTER_SIZES, CLUSTER_CHANGES))
+    return [
+        " ".join(f"word{draw.randrange(10**6)}" if draw.random() < changes else word for word in template.split())
+        for _ in range(size)
+    ]
+
+
 def shingles(text: str) -> set[str]:
     """Return the runs of three words of a text, found another way than the command does."""
     words = re.findall(r"[^\W_]+", text.lower())
@@ -113,9 +128,23 @@ def similar_to_another(texts: Sequence[str], numbers: set[int], *, among: set[in
     return right
 
 
-def build(source: Sequence[str], *, megabytes: float, seed: int) -> tuple[list[str], list[Planted]]:
-    """Return the paragraphs of the file, and what was planted."""
-    draw, made, plans, size = random.Random(seed), [], [], 0
+@dataclass(frozen=True)
+class Built:
+    """The paragraphs of a file, the pairs that were planted, and the numbers of the paragraphs of each cluster."""
+
+    texts: list[str]
+    pairs: list[Planted]
+    clusters: list[list[int]]
+
+
+def build(source: Sequence[str], *, megabytes: float, seed: int) -> Built:
+    """Make the paragraphs of the file."""
+    draw, plans = random.Random(seed), []
+    long = [text for text in source if len(text.split()) in CLUSTER_WORDS]
+    templates = draw.sample(long, max(1, round(megabytes / CLUSTER_MEGABYTES)))
+    clusters = [cluster(template, number, draw) for number, template in enumerate(templates)]
+    made = [text for members in clusters for text in members]
+    size = sum(map(len, made))
     for text in _endless(source, draw):
         made.append(text)
         size += len(text)
@@ -135,7 +164,10 @@ def build(source: Sequence[str], *, megabytes: float, seed: int) -> tuple[list[s
         similarity = jaccard(shingles(made[one]), shingles(made[two]))
         if kind != OTHER or similarity < THRESHOLD:
             pairs.append(Planted(kind, place[one], place[two], similarity))
-    return [made[number] for number in order], pairs
+    texts = [made[number] for number in order]
+    homes = {text: home for home, members in enumerate(clusters) for text in (templates[home], *members)}
+    of_cluster = [(homes[text], number) for number, text in enumerate(texts) if text in homes]
+    return Built(texts, pairs, [[number for home, number in of_cluster if home == one] for one in range(len(clusters))])
 
 
 def _endless(source: Sequence[str], draw: random.Random) -> Iterator[str]:
@@ -206,23 +238,52 @@ def filtered(texts: Sequence[str], gone: set[int]) -> set[int]:
     return {number for number, *verdicts in zip(numbers, *flags, strict=True) if any(verdicts)}
 
 
-def judged(texts: Sequence[str], pairs: Sequence[Planted], out: Path, *, natural: set[int]) -> dict[str, Any]:
+def judged(built: Built, out: Path, *, natural: set[int]) -> dict[str, Any]:
     """Return precision and recall; a planted duplicate counts as found if one of the two went."""
-    gone = missing(texts, out)
-    bad = filtered(texts, gone)
+    gone = missing(built.texts, out)
+    bad = filtered(built.texts, gone)
     gone -= bad
-    pairs = [pair for pair in pairs if not bad.intersection(pair.numbers)]
+    pairs = [pair for pair in built.pairs if not bad.intersection(pair.numbers)]
     planted = {kind: {number for pair in pairs if pair.kind == kind for number in pair.numbers} for kind in KINDS}
-    unplanned = gone.difference(*planted.values())
-    wrong = gone & planted[OTHER] | unplanned - similar_to_another(texts, unplanned, among=natural)
+    unplanned = gone.difference(*planted.values(), *built.clusters)
+    clusters = [_cluster(built.texts, sorted({*members} - bad), gone) for members in built.clusters]
+    wrong = gone & planted[OTHER] | unplanned - similar_to_another(built.texts, unplanned, among=natural)
     kinds = {kind: [pair for pair in pairs if pair.kind == kind] for kind in KINDS}
     similar = [pair for pair in pairs if pair.jaccard >= THRESHOLD]
+    totals = {name: sum(row[name] for row in clusters) for name in clusters[0]}
     return {
         "went": len(gone),
-        "precision": 1 - len(wrong) / max(1, len(gone)),
+        "precision": 1 - (len(wrong) + totals.pop("wrong")) / max(1, len(gone)),
         "recall_at_0.8": _share(similar, gone),
         "pairs_at_0.8": len(similar),
         "kinds": {kind: _kind(members, gone) for kind, members in kinds.items()},
+        "clusters": {"clusters": len(clusters), **totals},
+    }
+
+
+def _cluster(texts: Sequence[str], members: Sequence[int], gone: set[int]) -> dict[str, int]:
+    """Count the paragraphs of a cluster, given in their order.
+
+    `stayed` of them are not gone, and `stayed_similar` of these are similar to an earlier one that stayed. If each were
+    compared with all that stay before it, `stay_exactly` would stay. What went is `wrong` if it is similar to none.
+    """
+    sets = [shingles(texts[number]) for number in members]
+    stayed = [number not in gone for number in members]
+
+    def similar(index: int, others: Iterator[int]) -> bool:
+        return any(jaccard(sets[index], sets[other]) >= THRESHOLD for other in others)
+
+    exact: list[int] = []
+    for index in range(len(members)):
+        exact += [] if similar(index, iter(exact)) else [index]
+    kept = [index for index, stays in enumerate(stayed) if stays]
+    went = [index for index, stays in enumerate(stayed) if not stays]
+    return {
+        "paragraphs": len(members),
+        "stayed": len(kept),
+        "stay_exactly": len(exact),
+        "stayed_similar": sum(similar(index, (other for other in kept if other < index)) for index in kept),
+        "wrong": sum(not similar(index, (other for other in kept)) for index in went),
     }
 
 
@@ -244,12 +305,12 @@ def counted_words(file: Path) -> float:
 def measure(data: Path, *, megabytes: float, seed: int) -> dict[str, Any]:
     """Return everything that is measured."""
     source = paragraphs(data)
-    texts, pairs = build(source, megabytes=megabytes, seed=seed)
+    built = build(source, megabytes=megabytes, seed=seed)
     different = set(source)
-    natural = {number for number, text in enumerate(texts) if text in different}
+    natural = {number for number, text in enumerate(built.texts) if text in different}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "text.txt"
-        file.write_text("\n\n".join(texts) + "\n", encoding="utf-8")
+        file.write_text("\n\n".join(built.texts) + "\n", encoding="utf-8")
         size, words = file.stat().st_size / 1e6, counted_words(file)
         rules = {}
         for rule in RULES:
@@ -257,16 +318,13 @@ def measure(data: Path, *, megabytes: float, seed: int) -> dict[str, Any]:
             speed = {"megabytes_per_second": size / cost["cpu_seconds"], "times_wc": cost["cpu_seconds"] / words}
             report = read_json(Path(folder) / rule / "report.json")
             rules[rule] = (
-                cost
-                | speed
-                | judged(texts, pairs, Path(folder) / rule, natural=natural)
-                | {"settings": report["settings"]}
+                cost | speed | judged(built, Path(folder) / rule, natural=natural) | {"settings": report["settings"]}
             )
-    return {"megabytes": size, "paragraphs": len(texts), "seed": seed, "wc_cpu_seconds": words, "rules": rules}
+    return {"megabytes": size, "paragraphs": len(built.texts), "seed": seed, "wc_cpu_seconds": words, "rules": rules}
 
 
 def tables(result: dict[str, Any]) -> Iterator[Table]:
-    """Yield a table of what it costs and one of what it finds."""
+    """Yield a table of what it costs, one of what it finds, and one of the clusters."""
     title = f"{result['megabytes']:.0f} MB, {result['paragraphs']:,} paragraphs, one core"
     cost = Table("rule", "MB/s", "× wc -w", "peak MB", "went", "precision", "recall at J ≥ 0.8", title=title)
     kinds = Table("rule", "planted", "pairs", "mean J", "went", "went of J ≥ 0.8")
@@ -277,8 +335,10 @@ def tables(result: dict[str, Any]) -> Iterator[Table]:
         for kind, found in row["kinds"].items():
             shares = tuple(f"{found[name]:.4f}" for name in ("jaccard", "went", "went_at_0.8"))
             kinds.add_row(rule, kind, f"{found['pairs']:,}", *shares)
-    yield cost
-    yield kinds
+    clusters = Table("rule", "clusters", "paragraphs", "stay", "would exactly", "similar to an earlier")
+    for rule, row in result["rules"].items():
+        clusters.add_row(rule, *(f"{number:,}" for number in row["clusters"].values()))
+    yield from (cost, kinds, clusters)
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ def test_it_cleans_and_says_what_went(
         "│ stayed │ 20 │ 90.91% │",
         f"html: {text}, line 41 <div>x</div>",
         f"exact duplicate: {text}, line 43 ({text}, line 1 stays)",
-        "duplicates: minhash (threshold 0.8, bands 16, shingle 3, rows 4, seed 0, min_words 8)",
+        "duplicates: minhash (threshold 0.8, bands 16, latest 128, shingle 3, rows 4, seed 0, min_words 8)",
         f"done text: {out}",
     ):
         assert line in words(shown.out)

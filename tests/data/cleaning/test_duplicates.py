@@ -10,16 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kronpress.data.cleaning import Batch, Cleaning, Document, MinHash, clean
-from kronpress.data.cleaning import comparing as second_pass
-from kronpress.data.cleaning.comparing import Compared
+from kronpress.data.cleaning import Batch, Cleaning, Document, MinHash, clean, compared, near
 from kronpress.data.cleaning.duplicates import study_key
-from kronpress.data.cleaning.reading import read
-from kronpress.data.cleaning.work import Work
 from kronpress.errors import KronpressError
 from kronpress.records import CleaningReport
 from kronpress.validation import parse
-from tests.data.cleaning.text import changed, moved, prose, stayed
+from tests.data.cleaning.text import changed, filled, moved, prose, stayed
 
 
 def similarity(one: str, other: str) -> float:
@@ -73,8 +69,8 @@ def test_near_duplicates_go_and_others_stay(tmp_path: Path) -> None:
 def test_a_document_goes_only_if_one_like_it_stays(tmp_path: Path) -> None:
     words = prose(1, words=100)[0].split()
     chain = [" ".join(words[start : start + 50]) for start in (0, 5, 10)]
-    near = [similarity(chain[0], chain[1]), similarity(chain[1], chain[2]), similarity(chain[0], chain[2])]
-    assert near[0] >= 0.75 and near[1] >= 0.75 > near[2]
+    likeness = [similarity(chain[0], chain[1]), similarity(chain[1], chain[2]), similarity(chain[0], chain[2])]
+    assert likeness[0] >= 0.75 and likeness[1] >= 0.75 > likeness[2]
     kept, _ = cleaned([*chain, chain[1]], tmp_path, duplicates={"name": "minhash", "threshold": 0.75})
     assert kept == [chain[0], chain[2]], "the second went for the first, so the third has no reason to go"
 
@@ -84,17 +80,53 @@ def test_similarities_are_exact_whatever_fits_into_memory(tmp_path: Path, monkey
     originals = prose(40)
     texts = [*originals, *(changed(text, draw) for text in originals), *originals[:7]]
     whole = cleaned(texts, tmp_path)
-    monkeypatch.setattr(second_pass, "AT_ONCE", 20)
+    monkeypatch.setattr(compared, "AT_ONCE", 20)
+    monkeypatch.setattr(near, "BLOCK", 7)
     (tmp_path / "again").mkdir()
     again = cleaned(texts, tmp_path / "again", shard_megabytes=0.004)
     assert len(again[1].shards) > 3
     assert again[0] == whole[0] and again[1].went == whole[1].went
-    work = Work(tmp_path / "work")
-    read(str(tmp_path / "text.txt"), Cleaning(shard_megabytes=0.004), work)
-    pairs = [(later << 32) | earlier for later in range(40, 80) for earlier in (later - 40, 3)]
-    found = second_pass.jaccard(Compared(work.parts()), np.array(pairs, dtype=np.uint64))
-    expected = [similarity(texts[pair >> 32], texts[pair & 0xFFFFFFFF]) for pair in pairs]
-    assert found.tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.8, 1.0])
+def test_similarities_are_exact(threshold: float) -> None:
+    draw = np.random.default_rng(0)
+    sets = [np.unique(draw.integers(40, size=20)).astype(np.uint32) for _ in range(50)]
+    sets += [np.array([3, 5], np.uint32), np.array([3, 5 + 2**16], np.uint32), np.zeros(0, np.uint32), sets[7]]
+    for one in sets:
+        shares = [len({*one} & {*other}) / max(1, len({*one} | {*other})) for other in sets]
+        expected = [index for index, share in enumerate(shares) if share >= threshold]
+        assert list(near.similar(one, sets, threshold=threshold)) == expected
+
+
+def test_of_texts_from_one_template_none_stays_that_is_similar_to_an_earlier_one(tmp_path: Path) -> None:
+    texts = filled(200)
+    kept, report = cleaned(texts, tmp_path)
+    expected: list[str] = []
+    for text in texts:
+        if all(similarity(text, earlier) < 0.8 for earlier in expected):
+            expected.append(text)
+    assert 100 < len(expected) < 150
+    assert kept == expected, "as if each was compared with all that stay before it"
+    assert report.went[-1].reason == "near duplicate"
+
+
+def test_a_document_is_compared_with_the_latest_that_agree() -> None:
+    bands = [np.array([range(5), [0] * 5], np.uint32), np.array([[0, 3, 4], [0, 1, 0]], np.uint32)]
+    leaders = near.Leaders(bands, most=2)
+    runs = {document: numbers for start in (0, 2, 4) for document, numbers in leaders.runs(start, start + 2)}
+    assert {document: numbers.tolist() for document, numbers in runs.items()} == {
+        0: [0, 1],
+        1: [0],
+        2: [0],
+        3: [0, 2],
+        4: [0, 1],
+    }
+    leading = []
+    for document, numbers in runs.items():
+        leading.append(leaders.of(numbers).tolist())
+        leaders.add(document, numbers)
+    assert leading == [[], [0], [0, 1], [1, 2], [0, 2, 3]], "0 no longer in the first band, yet in the second"
 
 
 def test_candidates_are_found_as_the_formula_says() -> None:

@@ -30,6 +30,15 @@ def moved(text: str) -> str:
     return f"{rest} {first}."
 
 
+def filled(documents: int, *, words: int = 100, share: float = 0.03, seed: int = 0) -> list[str]:
+    """Return documents that fill one template, each with some words of its own: most are similar by 0.7."""
+    draw, template = random.Random(seed), prose(1, words=words, seed=seed)[0].split()
+    return [
+        " ".join(f"own{draw.randrange(10**9)}" if draw.random() < share else word for word in template)
+        for _ in range(documents)
+    ]
+
+
 def stayed(folder: Path) -> list[str]:
     """Return the documents of the plain text that was written."""
     shards = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.txt"))]

@@ -60,10 +60,13 @@ class NearDuplicates(Duplicates):
     Attributes:
         threshold: Jaccard similarity of the sets of shingles from which on the later document goes.
         bands: how many numbers of a document are compared to find candidates.
+        latest: with how many of the earlier documents that agree with it in a band, and stay, a document is compared:
+            the latest ones. The others may be similar to it and are not noticed, unless they agree in another band.
     """
 
     threshold: float
     bands: int
+    latest: int = Field(default=128, ge=1)
 
     @abstractmethod
     def shingles(self, batch: Batch) -> Words:

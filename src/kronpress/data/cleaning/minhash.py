@@ -19,7 +19,8 @@ class MinHash(NearDuplicates):
 
     Candidates agree in all rows of a band of their MinHash signatures: a pair of similarity s becomes one with a
     probability of 1 − (1 − s^rows)^bands, which is 0.9998 at 0.8. The similarity of candidates is then computed, so
-    that none goes that is less similar.
+    that none goes that is less similar. Documents are looked at in their order, each with the earlier candidates that
+    stay: with all of them, unless more than `latest` agree in a band.
 
     Attributes:
         shingle: words that make a shingle.

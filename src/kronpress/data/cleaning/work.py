@@ -112,8 +112,12 @@ class Work:
         return self.folder / "duplicates.npz"
 
     def band(self, number: int) -> Path:
-        """Return where the candidates of a band lie, once they have been compared."""
-        return self.folder / f"band-{number:03d}.npz"
+        """Return where it stands which documents agree in a band."""
+        return self.folder / f"band-{number:03d}.npy"
+
+    def block(self, number: int) -> Path:
+        """Return where the verdicts on a block of documents lie, once they have been compared."""
+        return self.folder / f"block-{number:05d}.npy"
 
     def part(self, number: int) -> Part:
         """Return a part, which need not be there yet."""
@@ -128,6 +132,12 @@ class Work:
         while part.note.exists():
             yield part
             part = self.part(part.number + 1)
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an array, whole or not at all."""
+    with disk.replacing(path) as partial, partial.open("wb") as stream:
+        np.save(stream, array, allow_pickle=False)
 
 
 def save_arrays(path: Path, **arrays: NDArray[Any]) -> None:

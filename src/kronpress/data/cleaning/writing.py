@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronpress import disk
-from kronpress.data.cleaning.comparing import STAYS
+from kronpress.data.cleaning.compared import STAYS
 from kronpress.data.cleaning.documents import Document
 from kronpress.data.cleaning.reading import EXAMPLES, example
 from kronpress.data.cleaning.settings import Cleaning
