@@ -65,10 +65,15 @@ def json_objects(lines: Iterable[str], path: Path) -> Iterator[tuple[str, dict[s
     Raises:
         KronpressError: a line holds something else.
     """
+    return ((place, record) for place, record, _ in json_lines(lines, path))
+
+
+def json_lines(lines: Iterable[str], path: Path) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Yield as `json_objects`, with each line as it is written, but for space around it."""
     for number, line in enumerate(lines, start=1):
-        if line.strip():
+        if written := line.strip():
             place = f"{path}, line {number}"
-            yield place, _json_object(line, place)
+            yield place, _json_object(line, place), written
 
 
 def parse_json(text: str, *, place: str, remedy: str) -> Any:

@@ -12,7 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from kronpress.data.files import json_objects, not_utf8, require_characters
+from kronpress.data.files import json_lines, json_objects, not_utf8, require_characters
 from kronpress.errors import KronpressError, listed
 
 ENDINGS = (".txt", ".md", ".jsonl", ".text", ".raw", ".tokens", ".parquet")
@@ -89,6 +89,16 @@ def stream_records(path: Path, *, whole: bool = False) -> Iterator[tuple[str, di
     for place, record in rows:
         text_of(record, place)
         yield place, record
+
+
+def stream_json_lines(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield the place, the string under `text` and the line itself of each record of a .jsonl file.
+
+    Raises:
+        KronpressError: as `stream_file`, when the stream comes to it.
+    """
+    for place, record, line in json_lines(_lines(_decoded_stream(path)), path):
+        yield place, text_of(record, place), line
 
 
 def joined(documents: Iterable[Iterable[str]]) -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import gzip
 import json
 import sys
@@ -10,8 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from kronpress.data.cleaning import Cleaning, clean
 from kronpress.data.cleaning.batch import batches
-from kronpress.data.cleaning.documents import Document, documents_of
+from kronpress.data.cleaning.documents import Document, as_json, documents_of
 from kronpress.errors import KronpressError
 
 TEXT = "\n\none\ntwo\n \n\t\n\nthree\r\n\r\n  four\n"
@@ -49,7 +52,7 @@ def test_records_are_documents_with_all_their_fields(tmp_path: Path) -> None:
     records = [{"text": "one\n\ntwo", "id": 1}, {"text": " "}, {"text": "three", "more": ["x", None]}]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     documents = list(documents_of(str(tmp_path), unit="paragraph"))
-    assert [document.record for document in documents] == [records[0], records[2]]
+    assert [json.loads(document.record or "") for document in documents] == [records[0], records[2]]
     assert documents[1].place == f"{tmp_path / 'a.jsonl'}, line 3"
 
 
@@ -57,9 +60,42 @@ def test_rows_of_parquet_keep_their_columns(tmp_path: Path) -> None:
     arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     parquet.write_table(arrow.table({"text": ["one", "two"], "id": [1, 2]}), tmp_path / "a.parquet")
     assert [document.record for document in documents_of(str(tmp_path), unit="line")] == [
-        {"text": "one", "id": 1},
-        {"text": "two", "id": 2},
+        '{"text": "one", "id": 1}',
+        '{"text": "two", "id": 2}',
     ]
+
+
+def test_lines_of_json_stay_as_they_are_written(tmp_path: Path) -> None:
+    lines = [
+        r'{"text": "one", "meta": "\ud800", "more": {"\udfff": [1]}}',
+        '{"text":"two","large":1e400,"exact":0.12345678901234567890,"count":123456789012345678901234567890}',
+        '{"text": "three", "not written": NaN, "näme": "ü\u2028"}',
+    ]
+    (tmp_path / "a.jsonl").write_text(f" {lines[0]}\r\n{lines[1]}\n\n{lines[2]}", encoding="utf-8")
+    assert [document.record for document in documents_of(str(tmp_path), unit="line")] == lines
+    clean(str(tmp_path / "a.jsonl"), Cleaning(), tmp_path / "out")
+    assert (tmp_path / "out" / "00000.jsonl").read_text(encoding="utf-8").split("\n") == [*lines, ""]
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ("ü", '"ü"'),
+        ("\ud800", '"\\ud800"'),
+        (datetime.date(2026, 1, 2), '"2026-01-02"'),
+        (decimal.Decimal("1.50"), '"1.50"'),
+        ([{"a": None}], '[{"a": null}]'),
+    ],
+)
+def test_rows_become_json(value: object, line: str) -> None:
+    written = as_json({"text": "one", "more": value}, place="table, row 1")
+    assert written == f'{{"text": "one", "more": {line}}}' and written.encode()
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), b"bytes", {b"key": 1}])
+def test_a_row_that_is_no_json_is_named(value: object) -> None:
+    with pytest.raises(KronpressError, match=r"table, row 1: a value that no JSON can hold .*; mend it, or leave its"):
+        as_json({"text": "one", "more": value}, place="table, row 1")
 
 
 def test_the_hub_is_streamed_without_an_end_in_sight(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
+import json
 import re
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from kronpress.data.files import user_path
-from kronpress.data.formats import holds_records, stream_records, stream_text, text_of
+from kronpress.data.formats import ending_of, holds_records, stream_json_lines, stream_records, stream_text, text_of
 from kronpress.data.hub import HUB, hub_records
 from kronpress.data.sources import BUNDLED, bundled_text, source_files, source_parts, source_paths, text_files
 from kronpress.errors import KronpressError
@@ -32,12 +36,12 @@ class Document(NamedTuple):
     Attributes:
         text: of the document.
         place: the file or data set and the line or row in it.
-        record: what the text is a field of, where the source has records.
+        record: what the text is a field of, as JSON in one line, where the source has records.
     """
 
     text: str
     place: str
-    record: dict[str, Any] | None = None
+    record: str | None = None
 
 
 def documents_of(source: str, *, unit: Unit) -> Iterator[Document]:
@@ -49,7 +53,7 @@ def documents_of(source: str, *, unit: Unit) -> Iterator[Document]:
     """
     for part in source_parts(source, folder=Path()):
         if part.startswith(HUB):
-            yield from _records(hub_records(part))
+            yield from _documents(_as_lines(hub_records(part)))
         elif part.startswith(BUNDLED):
             yield from _units([bundled_text(part)], part, unit=unit)
         else:
@@ -73,16 +77,47 @@ def source_folders(source: str) -> list[Path]:
 
 
 def _of_file(path: Path, *, unit: Unit) -> Iterator[Document]:
-    if holds_records(path):
-        return _records(stream_records(path, whole=True))
-    return _units(stream_text(path), str(path), unit=unit)
+    if not holds_records(path):
+        return _units(stream_text(path), str(path), unit=unit)
+    if ending_of(path) == ".parquet":
+        return _documents(_as_lines(stream_records(path, whole=True)))
+    return _documents(stream_json_lines(path))
 
 
-def _records(rows: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[Document]:
-    for place, record in rows:
-        text = text_of(record, place)
-        if text.strip():
-            yield Document(text, place, record)
+def _documents(rows: Iterable[tuple[str, str, str]]) -> Iterator[Document]:
+    return (Document(text, place, line) for place, text, line in rows if text.strip())
+
+
+def _as_lines(rows: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[tuple[str, str, str]]:
+    return ((place, text_of(record, place), as_json(record, place=place)) for place, record in rows)
+
+
+def as_json(record: Mapping[str, Any], *, place: str) -> str:
+    """Return a row of a table as JSON in one line; times and decimal numbers become strings.
+
+    Raises:
+        KronpressError: it has a value that JSON does not have.
+    """
+    try:
+        line = json.dumps(record, ensure_ascii=False, allow_nan=False, default=_as_string)
+    except (TypeError, ValueError) as error:
+        reason = f"a value that no JSON can hold ({error})"
+        raise KronpressError(f"{place}: {reason}; mend it, or leave its column out of the source") from None
+    return line if line.isascii() or _encodes(line) else json.dumps(record, default=_as_string)
+
+
+def _as_string(value: object) -> str:
+    if isinstance(value, datetime.date | datetime.time | datetime.timedelta | decimal.Decimal | uuid.UUID):
+        return str(value)
+    raise TypeError(f"a {type(value).__name__}")
+
+
+def _encodes(line: str) -> bool:
+    try:
+        line.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can escape
+        return False
+    return True
 
 
 def _units(parts: Iterable[str], name: str, *, unit: Unit) -> Iterator[Document]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -195,7 +194,7 @@ class _Gathered:
 
 def _line(document: Document) -> str:
     """Return a document as it is written."""
-    return document.text if document.record is None else json.dumps(document.record, ensure_ascii=False, default=str)
+    return document.text if document.record is None else document.record
 
 
 def _sizes(texts: Sequence[str]) -> Iterator[int]:
