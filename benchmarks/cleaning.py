@@ -234,7 +234,7 @@ def filtered(texts: Sequence[str], gone: set[int]) -> set[int]:
         return set()
     batch = Batch([Document(texts[number], "") for number in numbers])
     bad = [settings.html.drops(text) for text in batch.texts]
-    flags = [bad, *(rule.drops(batch).tolist() for rule in settings.every_filter())]
+    flags = [bad, *(rule.drops(batch).tolist() for rule in settings.every_filter().values())]
     return {number for number, *verdicts in zip(numbers, *flags, strict=True) if any(verdicts)}
 
 

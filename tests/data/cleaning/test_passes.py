@@ -98,6 +98,21 @@ def test_a_preview_reports_the_same_and_leaves_nothing(source: Path, tmp_path: P
     )
 
 
+def test_filters_of_one_kind_are_counted_apart(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("\n\n".join(["one", "one two three four", "two", "* * *", *prose(2)]))
+    filters = [{"name": "words", "min": 2}, {"name": "words", "max": 3, "min": 1}, "words", "symbols", "symbols"]
+    report = clean(str(tmp_path / "a.txt"), Cleaning.model_validate({"filters": filters}), tmp_path / "out")
+    assert [(row.reason, row.documents) for row in report.went] == [("words (min 2)", 3), ("words (max 3)", 3)]
+    assert report.stayed.documents == report.stayed.bytes == 0
+    assert {example.reason for example in report.examples} == {row.reason for row in report.went}
+    one = {"name": "language", "code": "en", "from_words": 5}
+    assert list(Cleaning.model_validate({"filters": [one, "words"], "language": "en"}).every_filter()) == [
+        'language (code "en", from_words 5)',
+        "words",
+        'language (code "en")',
+    ]
+
+
 def test_a_text_of_which_nothing_stays(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("* * *\n\n<div>\n")
     report = clean(str(tmp_path / "a.txt"), Cleaning(), tmp_path / "out")

@@ -98,7 +98,7 @@ def _rules(settings: Cleaning) -> list[Rule]:
     def html(batch: Batch) -> Flags:
         return np.fromiter(map(settings.html.drops, batch.texts), dtype=np.bool_)
 
-    return [("html", html), *((rule.kind, rule.drops) for rule in settings.every_filter())]
+    return [("html", html), *((reason, rule.drops) for reason, rule in settings.every_filter().items())]
 
 
 class _Gathered:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from typing import Any
 
 from pydantic import Field, SerializeAsAny, field_validator
@@ -57,9 +59,15 @@ class Cleaning(Checked):
     def _checked_language(cls, value: str | None) -> str | None:
         return None if value is None else Language(code=value).code
 
-    def every_filter(self) -> tuple[Filter, ...]:
-        """Return the filters with that of the language, the slowest, behind the others."""
-        return self.filters if self.language is None else (*self.filters, Language(code=self.language))
+    def every_filter(self) -> dict[str, Filter]:
+        """Return the filters with that of the language, the slowest, behind the others; the same one comes once.
+
+        Each has the name that reports give: its kind, and where several are of one kind its settings as well.
+        """
+        rules = self.filters if self.language is None else (*self.filters, Language(code=self.language))
+        different = [rule for index, rule in enumerate(rules) if rule not in rules[:index]]
+        kinds = Counter(rule.kind for rule in different)
+        return {rule.kind if kinds[rule.kind] == 1 else _with_settings(rule): rule for rule in different}
 
     def require(self) -> None:
         """Check that all packages are there.
@@ -68,7 +76,7 @@ class Cleaning(Checked):
             KronpressError: one is missing.
         """
         self.html.require()
-        for rule in self.every_filter():
+        for rule in self.every_filter().values():
             rule.require()
         self.duplicates.require()
 
@@ -77,6 +85,12 @@ class Cleaning(Checked):
         filters = [_named(method) for method in self.filters]
         methods = {"html": _named(self.html), "filters": filters, "duplicates": _named(self.duplicates)}
         return self.model_dump(mode="json") | methods
+
+
+def _with_settings(rule: Filter) -> str:
+    chosen = rule.model_dump(mode="json", exclude_defaults=True)
+    fields = ", ".join(f"{name} {json.dumps(value)}" for name, value in chosen.items())
+    return f"{rule.kind} ({fields})" if fields else rule.kind
 
 
 def _named(method: Html | Filter | Duplicates) -> dict[str, Any]:

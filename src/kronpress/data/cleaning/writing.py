@@ -77,7 +77,7 @@ class Outcome:
     def rows(self) -> tuple[CleaningRow, tuple[CleaningRow, ...], CleaningRow]:
         """Return how much there was, how much went for each reason, and how much stayed."""
         read = CleaningRow("read", sum(note.documents for note in self.notes), sum(note.bytes for note in self.notes))
-        went = [self._went(reason) for reason in ("html", *(rule.kind for rule in self.settings.every_filter()))]
+        went = [self._went(reason) for reason in ("html", *self.settings.every_filter())]
         every = [*went, *self._duplicates()]
         stayed = [read.documents - sum(row.documents for row in every), read.bytes - sum(row.bytes for row in every)]
         return read, tuple(row for row in every if row.documents), CleaningRow("stayed", *stayed)
