@@ -103,17 +103,17 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def require_space(folder: Path, *, needed: int) -> None:
+def require_space(folder: Path, *, needed: int, remedy: str = "choose a folder on another disk") -> None:
     """Check that the file system of `folder` has `needed` bytes free, and some more for what is small.
 
     Raises:
-        KronpressError: it has not.
+        KronpressError: it has not; `remedy` says what to do if none can be freed.
     """
     free = free_bytes(folder)
     if free < needed + MARGIN_BYTES:
         raise KronpressError(
             f"{folder} needs about {(needed + MARGIN_BYTES) / 1e6:,.0f} MB but only {free / 1e6:,.0f} MB are free; "
-            "free some space or choose a folder on another disk"
+            f"free some space or {remedy}"
         )
 
 

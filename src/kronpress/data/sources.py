@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import importlib
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 
 from kronpress.data.files import neighbors, user_path
@@ -63,7 +64,7 @@ def text_files(path: Path) -> list[Path]:
     """
     if path.is_dir():
         return _files_below(path)
-    if not path.is_file() and _PATTERN & set(path.name):
+    if is_pattern(path):
         return _files_that_match(path)
     if not path.is_file():
         remedy = "name a file, a folder or 'bundled:python-reference'"
@@ -71,6 +72,24 @@ def text_files(path: Path) -> list[Path]:
             f"there is no text at '{path}': {neighbors(path, suffixes=(*ENDINGS, '.gz'), remedy=remedy)}"
         )
     return [path]
+
+
+def is_pattern(path: Path) -> bool:
+    """Say whether a path stands for the files that match it."""
+    return bool(_PATTERN & set(path.name)) and not path.exists()
+
+
+def in_reach(pattern: Path, folder: Path) -> Callable[[str], bool]:
+    """Return what says of the name of a file in a folder whether a pattern matches it; neither need be there."""
+    *above, last = pattern.resolve().parts
+    parts = folder.resolve().parts
+    if len(parts) != len(above) or not all(map(_matches, parts, above)):
+        return lambda _: False
+    return lambda name: _matches(name, last)
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatch(name, pattern) and (not name.startswith(".") or pattern.startswith("."))
 
 
 def _files_below(folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kronpress import disk
 from kronpress.data import read_text
 from kronpress.data.cleaning import Cleaning, clean, is_cleaned, preview, report_of
 from kronpress.errors import KronpressError
@@ -166,6 +167,31 @@ def test_folders_that_can_not_be_used_are_named(source: Path, tmp_path: Path) ->
     assert not (tmp_path / "out").exists(), "a corrected command can use the folder"
     with locked(tmp_path / "busy"), pytest.raises(KronpressError, match="busy is in use by process"):
         clean(str(source), SMALL, tmp_path / "busy")
+
+
+@pytest.mark.parametrize("pattern", ["*/*.txt", "*/*", "*/0000[1-9].jsonl", "ou?/*1.txt", "link/*/*.txt"])
+def test_a_folder_whose_files_would_match_the_source_is_refused(pattern: str, source: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    (tmp_path / "oux").mkdir()
+    for name in ("source/00001.jsonl", "oux/01.txt"):
+        (tmp_path / name).write_text('{"text": "one"}')
+    with pytest.raises(KronpressError, match=r"files in .*out would match '.*', which is to be cleaned; name a folder"):
+        clean(str(tmp_path / pattern), SMALL, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    for out in ("out.d/deep", ".out"):
+        clean(str(tmp_path / pattern), SMALL, tmp_path / out)
+        clean(str(tmp_path / pattern), SMALL, tmp_path / out, resume=True)
+
+
+def test_a_preview_asks_for_room(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = sum(path.stat().st_size for path in source.iterdir())
+    for free, refused in ((2 * size, False), (2 * size - 1, True)):
+        monkeypatch.setattr(disk, "free_bytes", lambda _, free=free: free + disk.MARGIN_BYTES)
+        if refused:
+            with pytest.raises(KronpressError, match="MB are free; free some space or set TMPDIR to a folder"):
+                preview(str(source), SMALL)
+        else:
+            preview(str(source), SMALL)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from kronpress.data.files import user_path
 from kronpress.data.formats import ending_of, holds_records, stream_json_lines, stream_records, stream_text, text_of
 from kronpress.data.hub import HUB, hub_records
-from kronpress.data.sources import BUNDLED, bundled_text, source_files, source_parts, source_paths, text_files
+from kronpress.data.sources import BUNDLED, bundled_text, source_files, source_parts, text_files
 from kronpress.errors import KronpressError
 
 Unit: TypeAlias = Literal["paragraph", "line"]
@@ -69,11 +69,6 @@ def file_states(source: str) -> dict[str, tuple[int, int]]:
     """
     states = {path: path.stat() for path in source_files(source)}
     return {str(path): (state.st_size, state.st_mtime_ns) for path, state in states.items()}
-
-
-def source_folders(source: str) -> list[Path]:
-    """Return the folders that a source names."""
-    return [path for path in source_paths(source) if path.is_dir()]
 
 
 def _of_file(path: Path, *, unit: Unit) -> Iterator[Document]:

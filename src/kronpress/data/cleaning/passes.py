@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from kronpress import disk
 from kronpress.data.cleaning.comparing import decide
-from kronpress.data.cleaning.documents import file_states, source_folders
+from kronpress.data.cleaning.documents import file_states
 from kronpress.data.cleaning.reading import read
 from kronpress.data.cleaning.settings import Cleaning
 from kronpress.data.cleaning.work import NAME, Work
-from kronpress.data.cleaning.writing import Outcome
+from kronpress.data.cleaning.writing import Outcome, shard_name
+from kronpress.data.sources import in_reach, is_pattern, source_paths
 from kronpress.errors import KronpressError, shown
 from kronpress.lock import NOTE, locked
 from kronpress.memory import peak_rss_bytes
@@ -24,6 +26,9 @@ REPORT = "report.json"
 """What was done; it is written last, so a folder that has it is finished."""
 
 _ROOM = 3  # times the text: as it is kept while the work goes on, what it is compared by, and what is written
+_ROOM_OF_PREVIEW = 2  # times the text: nothing is written
+_SHARDS = 10_000  # whose names are looked at: of more than 300 GB
+_OTHER_DISK = "set TMPDIR to a folder on another disk; that for temporary files may be in memory"
 _REMEDY = "clean the text into a new folder"
 
 
@@ -64,12 +69,15 @@ def clean(source: str, settings: Cleaning, folder: Path, *, resume: bool = False
 def preview(source: str, settings: Cleaning) -> CleaningReport:
     """Report what `clean` would do, and leave nothing behind.
 
+    While the work goes on it needs about twice the room of the text in the folder for temporary files.
+
     Raises:
-        KronpressError: as `clean`.
+        KronpressError: as `clean`; or that folder has not so much room.
     """
     settings.require()
     beginning = _Beginning.of(source, settings)
     with tempfile.TemporaryDirectory(prefix="kronpress-clean-") as folder:
+        disk.require_space(Path(folder), needed=_ROOM_OF_PREVIEW * beginning.bytes, remedy=_OTHER_DISK)
         return _report(beginning, settings, Work(Path(folder)), out=None)
 
 
@@ -101,6 +109,11 @@ class _Beginning:
     @classmethod
     def of(cls, source: str, settings: Cleaning) -> _Beginning:
         return cls(source, settings.spelled_out(), file_states(source))
+
+    @property
+    def bytes(self) -> int:
+        """Of all files, as they lie on the disk."""
+        return sum(size for size, _ in self.files.values())
 
     @classmethod
     def read(cls, path: Path) -> _Beginning:
@@ -141,7 +154,7 @@ def _begin(beginning: _Beginning, work: Work, folder: Path) -> None:
     if work.begun.exists():
         beginning.require_same(_Beginning.read(work.begun), folder)
         return
-    disk.require_space(folder, needed=_ROOM * sum(size for size, _ in beginning.files.values()))
+    disk.require_space(folder, needed=_ROOM * beginning.bytes)
     disk.write_json(work.begun, asdict(beginning))
 
 
@@ -174,10 +187,17 @@ def _report(beginning: _Beginning, settings: Cleaning, work: Work, *, out: Path 
 
 
 def _require_outside(source: str, folder: Path) -> None:
-    """Check that the result is not to lie in a folder that is cleaned."""
-    for cleaned in source_folders(source):
-        if cleaned.resolve() in (folder.resolve(), *folder.resolve().parents):
-            raise KronpressError(f"{folder} lies in {cleaned}, which is to be cleaned; name a folder outside of it")
+    """Check that the result is not to be a part of what is cleaned."""
+    for path in source_paths(source):
+        if path.is_dir() and path.resolve() in (folder.resolve(), *folder.resolve().parents):
+            raise KronpressError(f"{folder} lies in {path}, which is to be cleaned; name a folder outside of it")
+        if is_pattern(path) and any(map(in_reach(path, folder), _possible_names())):
+            what = f"files in {folder} would match {shown(str(path))}, which is to be cleaned"
+            raise KronpressError(f"{what}; name a folder elsewhere, or another pattern")
+
+
+def _possible_names() -> Iterator[str]:
+    return (shard_name(number, records=records) for number in range(_SHARDS) for records in (False, True))
 
 
 def _require_free(folder: Path, *, resume: bool) -> None:

@@ -65,7 +65,7 @@ class Outcome:
         """Yield each part of which something stays, and what its file is called."""
         for part, note in zip(self.parts, self.notes, strict=True):
             if self.kept(part).any():
-                yield part, f"{part.number:05d}{'.jsonl' if note.records else '.txt'}"
+                yield part, shard_name(part.number, records=note.records)
 
     def write(self, folder: Path) -> None:
         """Write the files that are not there yet."""
@@ -127,6 +127,11 @@ class Outcome:
             text = stream.read(end - start).decode()
         document = Document(text, disk.read_json(part.places)[index])
         return document._replace(text=json.loads(text)["text"]) if self.notes[number].records else document
+
+
+def shard_name(number: int, *, records: bool) -> str:
+    """Return what the file of a part is called."""
+    return f"{number:05d}{'.jsonl' if records else '.txt'}"
 
 
 def _without(part: Part, kept: NDArray[np.bool_]) -> bytes:
