@@ -99,14 +99,14 @@ def test_similarities_are_exact(threshold: float) -> None:
         assert list(near.similar(one, sets, threshold=threshold)) == expected
 
 
-def test_of_texts_from_one_template_none_stays_that_is_similar_to_an_earlier_one(tmp_path: Path) -> None:
+def test_of_texts_that_fill_a_form_none_stays_that_is_similar_to_an_earlier_one(tmp_path: Path) -> None:
     texts = filled(200)
     kept, report = cleaned(texts, tmp_path)
     expected: list[str] = []
     for text in texts:
         if all(similarity(text, earlier) < 0.8 for earlier in expected):
             expected.append(text)
-    assert 100 < len(expected) < 150
+    assert 40 < len(expected) < 100
     assert kept == expected, "as if each was compared with all that stay before it"
     assert report.went[-1].reason == "near duplicate"
 

@@ -30,13 +30,15 @@ def moved(text: str) -> str:
     return f"{rest} {first}."
 
 
-def filled(documents: int, *, words: int = 100, share: float = 0.03, seed: int = 0) -> list[str]:
-    """Return documents that fill one template, each with some words of its own: most are similar by 0.7."""
-    draw, template = random.Random(seed), prose(1, words=words, seed=seed)[0].split()
-    return [
-        " ".join(f"own{draw.randrange(10**9)}" if draw.random() < share else word for word in template)
-        for _ in range(documents)
-    ]
+def filled(documents: int, *, words: int = 100, fields: int = 6) -> list[str]:
+    """Return documents that fill a form, each with one of eight words in each field: their mean similarity is 0.7."""
+    draw, form = random.Random(0), prose(1, words=words)[0].split()
+    texts = []
+    for _ in range(documents):
+        for field in range(fields):
+            form[5 + field * (words // fields)] = f"word{draw.randrange(8)}"
+        texts.append(" ".join(form))
+    return texts
 
 
 def stayed(folder: Path) -> list[str]:
