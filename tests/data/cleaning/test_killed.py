@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kronpress.data.cleaning import Cleaning, clean, reading
+from kronpress.data.cleaning import Cleaning, clean, near, reading
 from kronpress.errors import KronpressError
 from tests.data.cleaning.text import changed, prose
 from tests.dying import killed
@@ -31,7 +31,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that are copies of this one")
-def test_a_kill_at_any_moment_changes_nothing(source: Path, tmp_path: Path) -> None:
+def test_a_kill_at_any_moment_changes_nothing(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(near, "BLOCK", 16)
     clean(str(source), SETTINGS, tmp_path / "whole")
     expected, out, at = contents(tmp_path / "whole"), tmp_path / "out", 1
     while killed(lambda: clean(str(source), SETTINGS, out, resume=True), out, at=at):
