@@ -104,7 +104,30 @@ def own_kind(recipe: str) -> PreTrainedModel:
     return tiny_llama(max_position_embeddings=PROTOCOL_WINDOW, **sizes)
 
 
-@pytest.mark.parametrize("name", shipped())
+OTHER_SIZES = {  # of recipes that run here: each names one that has its steps
+    "kroneckerbert-21-glue": "kroneckerbert-8-glue",
+    "kroneckerbert-21": "kroneckerbert-8",
+    "kroneckerbert-5": "kroneckerbert-8",
+    "minilm-7-glue-low-rank": "minilm-7-glue",
+    "gpt2-ttm-32": "gpt2-ttm-16",
+    "gpt2-ttm-64": "gpt2-ttm-16",
+    "gpt2-ttm-80": "gpt2-ttm-16",
+    "krony-67m": "krony-81m",
+    "krony-74m": "krony-81m",
+    "krony-87m": "krony-81m",
+    "krony-96m": "krony-81m",
+}
+
+
+def test_recipes_of_other_sizes_have_the_same_steps() -> None:
+    for name, other in OTHER_SIZES.items():
+        kinds, others = ([step.kind for step in read_recipe(recipe).steps] for recipe in (name, other))
+        assert set(kinds) == set(others), (name, kinds, others)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in OTHER_SIZES else []) for name in shipped()]
+)
 def test_every_shipped_recipe_runs_and_reopens(name: str, tmp_path: Path, text: Path) -> None:
     model = own_kind(name)
     run = execute(small(name, save_tiny(tmp_path / "model", model), text), tmp_path / "run")

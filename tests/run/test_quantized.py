@@ -19,9 +19,9 @@ from tests.tiny import TEXT, save_tiny, tiny_gpt2
 RECIPE = """
 steps:
 - {step: quantize, weights: {bits: 4, quantizer: lsq}, tables: 8, inputs: 8}
-- {step: distill, tokens: 640, window: 32, save_every: 4}
+- {step: distill, tokens: 384, window: 32, save_every: 2}
 - {step: quantize, weights: {bits: 1.58, quantizer: laq}, tables: 4, inputs: {bits: 4, quantizer: lsq}}
-- {step: distill, tokens: 640, window: 32, save_every: 4}
+- {step: distill, tokens: 384, window: 32, save_every: 2}
 """
 STOPS = [
     (Quantize, "run", 2),
