@@ -33,6 +33,15 @@ def test_data() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def own_cache(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keep what a test makes out of the user's cache, but for slow ones, whose models take minutes to make."""
+    if request.node.get_closest_marker("slow") is None:
+        monkeypatch.setenv("KRONPRESS_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture
 def large_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Let every text of more than a line be a large one; return the folder of the cache."""

@@ -30,6 +30,7 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / module / "__init__.py").write_text("raise AssertionError('packages of models are not imported')")
         (tmp_path / module / "data" / name).write_bytes(content)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delenv("KRONPRESS_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path
 

@@ -92,8 +92,25 @@ def test_an_interrupted_search_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
     with monkeypatch.context() as patch:
         patch.setattr(Judge, "loss", lambda self, model: measured.append(model) or loss(self, model))
         record = step.run(work)
-    whole = step.run(tiny.bench(deep(), tmp_path / "whole"))
-    assert len(measured) == sum(range(3, DEPTH + 1)) and record == whole
+    assert len(measured) == sum(range(3, DEPTH + 1))
+    with monkeypatch.context() as patch:
+        patch.setattr(Judge, "loss", None)
+        fewer = Truncate(keep=3, blocks={"name": "greedy", "tokens": 512}).run(tiny.bench(deep(), tmp_path / "fewer"))
+    assert fewer.measured == record.measured[:2]
+    monkeypatch.setenv("KRONPRESS_CACHE", str(tmp_path / "other"))
+    assert step.run(tiny.bench(deep(), tmp_path / "whole")) == record
+
+
+def test_another_model_or_text_is_measured_anew(tmp_path: Path) -> None:
+    step = Truncate(keep=4, blocks={"name": "greedy", "tokens": 512})
+    works = [
+        tiny.bench(deep(), tmp_path),
+        tiny.bench(deep(seed=1), tmp_path),
+        tiny.bench(deep(), tmp_path, text=tiny.TEXT[9:]),
+        tiny.bench(deep(rms_norm_eps=0.1), tmp_path),
+    ]
+    losses = [step.run(work).measured[0].value for work in works]
+    assert len(set(losses)) == 4
 
 
 def test_an_encoder_is_judged_by_its_last_states(tmp_path: Path) -> None:

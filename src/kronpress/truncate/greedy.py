@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,12 @@ from pydantic import Field
 from transformers import PreTrainedModel
 
 from kronpress.bars import Bar
+from kronpress.checkpoint.digests import weights_digest
 from kronpress.checkpoint.files import read_json, write_json
+from kronpress.data.cached import cached, key_of, making
 from kronpress.errors import KronpressError
 from kronpress.families import layout
+from kronpress.precision import number_format
 from kronpress.records import BlockMeasure
 from kronpress.step import Workbench
 from kronpress.truncate.blocks import keep_blocks, sharing
@@ -26,8 +30,8 @@ from kronpress.truncate.judge import Judge
 class Greedy(Choice):
     """Remove the block without which the loss on text is lowest, again and again.
 
-    Every round measures all blocks that are left. What was measured is kept in the step's folder, so that an
-    interrupted search goes on.
+    Every round measures all blocks that are left. What was measured is kept in the cache, for the model, the text and
+    the number format, so that an interrupted search goes on, and one for another number of blocks has less to measure.
 
     Attributes:
         tokens: of the training text on which the loss is measured.
@@ -41,7 +45,7 @@ class Greedy(Choice):
         depth = len(layout(bench.student).block_paths)
         number = require_fewer(keep, depth=depth)
         judge = Judge.of(bench.student, calibration(bench, tokens=self.tokens))
-        losses = _Losses.read(bench.folder / "losses.json", bench.student, judge)
+        losses = _Losses.of(bench.student, judge)
         left, measured = list(range(depth)), []
         rounds = range(depth, number, -1)
         with Bar(total=sum(rounds), desc="blocks without which the loss is lowest", unit="model") as bar:
@@ -72,9 +76,16 @@ class _Losses:
     values: dict[str, float]
 
     @classmethod
-    def read(cls, path: Path, model: PreTrainedModel, judge: Judge) -> _Losses:
-        """Take up what an interrupted search has measured."""
-        return cls(path, model, judge, dict(read_json(path)) if path.exists() else {})
+    def of(cls, model: PreTrainedModel, judge: Judge) -> _Losses:
+        """Take up what earlier searches have measured; a file that is damaged is written anew."""
+        text = hashlib.sha256(judge.windows.cpu().numpy().tobytes()).hexdigest()
+        facts = [weights_digest(model), model.config.to_json_string(), text, number_format(model.device).name]
+        path = cached("truncate", key_of(*facts)) / "losses.json"
+        try:
+            values = {str(key): float(value) for key, value in read_json(path).items()} if path.exists() else {}
+        except (KronpressError, AttributeError, TypeError, ValueError):
+            values = {}
+        return cls(path, model, judge, values)
 
     def cheapest(self, left: Sequence[int], bar: Bar) -> tuple[int, float]:
         """Return the block without which the loss of those that are left is lowest, and that loss.
@@ -99,5 +110,6 @@ class _Losses:
             shortened = sharing(self.model)
             keep_blocks(shortened, kept)
             self.values[key] = self.judge.loss(shortened)
-            write_json(self.path, self.values)
+            with making(self.path.parent, needed=0):
+                write_json(self.path, self.values)
         return self.values[key]
