@@ -59,10 +59,10 @@ class Arm:
 
 def arms(table: str, starts: Sequence[str]) -> Iterator[Arm]:
     """Return the arms of a table with these starts, all of the first seed first."""
-    fields = {"seeds": [0], "rates": [Arm.rate], "texts": ["whole"], **TABLES[table], "starts": starts}
+    fields = {"seeds": [0], "rates": [None], "texts": ["whole"], **TABLES[table], "starts": starts}
     axes = (fields[name] for name in ("seeds", "starts", "trainings", "tokens", "rates", "texts"))
     for seed, start, training, tokens, rate, text in product(*axes):
-        yield Arm(start, training, tokens, seed, rate, text)
+        yield Arm(start, training, tokens, seed, rate or _TABLE["best"].get(start, Arm.rate), text)
 
 
 def training_of(name: str) -> dict[str, Any]:

@@ -53,6 +53,7 @@ def test_an_arm_is_trained_measured_and_not_done_again(tmp_path: Path, monkeypat
         "data": {"train": {"lines": {"source": str(tmp_path / "text.txt")}}},
         "starts": {"alt": [{"step": "truncate", "keep": 2}]},
         "trainings": {"text": {}},
+        "best": {},
         "settings": {"learning_rate": 1e-3, "batch": 1, "window": 32},
     }
     monkeypatch.setattr(short_study, "_TABLE", table)
