@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from kronpress import processes
 from kronpress.errors import KronpressError
@@ -56,14 +57,17 @@ def test_without_a_launcher_there_is_one_process(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_an_error_inside_of_two_waits_is_told_once(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[bool] = []
+    asked: list[int] = []
 
-    def speakers(*, failed: bool) -> list[int]:
-        asked.append(failed)
-        return [0]
+    def gather(everyone: list[torch.Tensor], mine: torch.Tensor, **_: object) -> None:
+        asked.append(int(mine))
+        for theirs in everyone:
+            theirs.copy_(mine)
 
-    monkeypatch.setattr(processes, "_speakers", speakers)
-    monkeypatch.setattr(processes, "rank", lambda: rank)
+    for key, value in (GOOD | {"RANK": str(rank)}).items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(torch.distributed, "all_gather", gather)
+    monkeypatch.setattr(torch.distributed, "new_group", lambda **_: None)
     with pytest.raises(KronpressError if rank == 0 else SystemExit), processes.together(), processes.together():
         raise KronpressError("no such text")
-    assert asked == [True], "the others are gone after the first"
+    assert asked == [1], "the others are gone after the first"
