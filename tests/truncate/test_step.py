@@ -128,7 +128,7 @@ def test_repair_brings_the_last_states_nearer_and_leaves_the_whole_model(
     Truncate(blocks=[0, 1, 3]).run(work)
     before = {name: value.clone() for name, value in work.teacher.state_dict().items()}
     repaired = sharing(work.student)
-    held_out, fitted = apart(work, first=1024, then=8192)
+    held_out, fitted = apart(work, judged=1024, fitted=8192)
     Repair(tokens=8192, ridge=1e-3).apply(repaired, work.teacher, [0, 1, 3], windows=fitted)
     wanted, plain, mended = (last_states(model, held_out) for model in (work.teacher, work.student, repaired))
     assert (mended - wanted).square().sum() < 0.8 * (plain - wanted).square().sum()
@@ -227,11 +227,14 @@ def test_repair_is_judged_on_other_text_than_it_is_fitted_to(
 ) -> None:
     text = "".join(chr(97 + number % 26) for number in range(tokens))
     work = tiny.bench(deep(max_position_embeddings=64), tmp_path, text=text)
-    judged, fitted = apart(work, first=512, then=3584)
+    judged, fitted = apart(work, judged=512, fitted=3584)
     assert (len(judged), len(fitted)) == windows
-    assert torch.equal(torch.cat([judged, fitted]), work.training_windows(size=64))
+    assert torch.equal(torch.cat([fitted, judged]), work.training_windows(size=64))
+    longer = tiny.bench(deep(max_position_embeddings=64), tmp_path, text=text * 4)
+    judged, fitted = apart(longer, judged=512, fitted=512)
+    assert (len(judged), len(fitted)) == ((8, 8) if tokens > 999 else (6, 6)), "from all over the text"
     with pytest.raises(KronpressError, match="has one window of 64 tokens, and a repair is judged on another one"):
-        apart(tiny.bench(deep(max_position_embeddings=64), tmp_path, text=text[:100]), first=1, then=1)
+        apart(tiny.bench(deep(max_position_embeddings=64), tmp_path, text=text[:100]), judged=1, fitted=1)
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "gpt2"])

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from jaxtyping import Int
 from torch import Tensor
 
@@ -16,6 +17,8 @@ from kronpress.records import BlockMeasure
 from kronpress.registry import Shelf
 from kronpress.step import Workbench
 from kronpress.validation import Checked
+
+_SPREAD = 16  # times the tokens that are read: so far they are drawn apart
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,6 @@ class Choice(Checked, ABC):
         assert keep is not None, "a choice that needs a number checks that there is one"
         return keep
 
-    @property
-    def tokens_read(self) -> int:
-        """How many tokens of the training text, from its start, the choice reads."""
-        return 0
-
     def settings(self) -> Mapping[str, Any]:
         """Return name and fields, as a record has them."""
         return {"name": self.kind, **self.model_dump(mode="json")}
@@ -75,22 +73,26 @@ def calibration(bench: Workbench, *, tokens: int) -> Int[Tensor, "windows size"]
     return bench.training_windows(size=size, tokens=max(size, tokens))
 
 
-def apart(bench: Workbench, *, first: int, then: int) -> tuple[Int[Tensor, "windows size"], Int[Tensor, "others size"]]:
-    """Return so many tokens from the start of the training text, and so many behind them, as windows.
+def apart(
+    bench: Workbench, *, judged: int, fitted: int
+) -> tuple[Int[Tensor, "windows size"], Int[Tensor, "others size"]]:
+    """Return so many tokens of the training text to judge by, and so many to fit to, as windows from all over it.
 
-    A text that is shorter is divided in the same ratio.
+    Those to judge by stand behind the others. A text that is shorter is divided in the same ratio.
 
     Raises:
         KronpressError: it has not two windows.
     """
     size = window_of(bench.student)
-    whole = -(-first // size)
-    windows = calibration(bench, tokens=whole * size + max(then, size))
-    count = len(windows)
-    if count < 2:
+    first, then = -(-fitted // size), -(-judged // size)
+    windows = bench.drawn_windows(size=size, drawn=_SPREAD * (first + then) * size)
+    if len(windows) < 2:
         raise KronpressError(
             f"{bench.train.name} has one window of {size} tokens, and a repair is judged on another one than it is "
             "fitted to; give a longer text, or leave repair out"
         )
-    cut = min(count - 1, max(1, min(whole, round(count * first / (first + then)))))
-    return windows[:cut], windows[cut:]
+    count = min(len(windows), first + then)
+    places = torch.linspace(0, len(windows) - 1, count).round().long().tolist()
+    chosen = torch.stack([windows[place] for place in places])
+    cut = min(count - 1, max(1, round(count * first / (first + then))))
+    return chosen[cut:], chosen[:cut]

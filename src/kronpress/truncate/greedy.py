@@ -55,11 +55,6 @@ class Greedy(Choice):
                 measured.append(BlockMeasure(block, loss))
         return Chosen(tuple(left), tuple(measured), f"{judge.measure}, without it and those before")
 
-    @property
-    def tokens_read(self) -> int:
-        """How many tokens of the training text, from its start, the choice reads."""
-        return self.tokens
-
     def check(self, bench: Workbench, *, keep: int | None) -> None:
         """Check the number, and that the text has a window."""
         require_fewer(keep, depth=len(layout(bench.student).block_paths))

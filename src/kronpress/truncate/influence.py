@@ -46,11 +46,6 @@ class Influence(Choice):
         measured = tuple(BlockMeasure(block, value) for block, value in enumerate(turns))
         return Chosen(tuple(sorted(largest)), measured, "influence, 1 - cosine")
 
-    @property
-    def tokens_read(self) -> int:
-        """How many tokens of the training text, from its start, the choice reads."""
-        return self.tokens
-
     def check(self, bench: Workbench, *, keep: int | None) -> None:
         """Check the number, and that the text has a window."""
         require_fewer(keep, depth=len(layout(bench.student).block_paths))

@@ -27,7 +27,7 @@ class Repair(Checked):
     added for the shortened stream to come out as the whole model's does after the blocks that are gone behind it.
 
     Attributes:
-        tokens: of the training text, behind those by which blocks are chosen.
+        tokens: of windows from all over the training text.
         ridge: regularization, relative to the mean second moment of a hidden neuron.
     """
 

@@ -20,7 +20,7 @@ from kronpress.truncate.judge import Judge
 from kronpress.truncate.repair import Repair
 from kronpress.validation import parse_named
 
-_JUDGED = 8192  # tokens of the training text, at least, on which a repair must be better
+_JUDGED = 8192  # tokens of the training text on which a repair must be better
 
 
 @STEPS.enroll
@@ -62,7 +62,7 @@ class Truncate(Step):
         self.blocks.check(bench, keep=self.keep)
         if self.repair is not None:
             self.repair.require_possible(bench.student)
-            apart(bench, first=1, then=1)
+            apart(bench, judged=1, fitted=1)
         if not self.blocks.reads_text:
             keep_blocks(sharing(bench.student), self.blocks.choose(bench, keep=self.keep).kept)
 
@@ -98,7 +98,7 @@ class Truncate(Step):
         self, bench: Workbench, whole: PreTrainedModel, kept: Sequence[int], *, repair: Repair
     ) -> RepairMeasure:
         """Repair the student where that helps, and return what it loses without and with it."""
-        judged, fitted = apart(bench, first=max(_JUDGED, self.blocks.tokens_read), then=repair.tokens)
+        judged, fitted = apart(bench, judged=_JUDGED, fitted=repair.tokens)
         judge, repaired = Judge.of(whole, judged), sharing(bench.student)
         repair.apply(repaired, whole, kept, windows=fitted)
         measured = RepairMeasure(judge.loss(bench.student), judge.loss(repaired))
