@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from kronpress.checkpoint import load
 from kronpress.checkpoint.files import read_json, write_json
@@ -38,6 +40,19 @@ def evaluated(
     if not path.exists():
         write_json(path, encode(_compared(dense or recipe.model, evaluation, run, precision=recipe.precision)))
     return run, decode(EvaluationRecord, read_json(path), place=path, remedy="remove it, and it is measured again")
+
+
+def kept(result: Path, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what a JSON file has under a name, which is measured and put beside the other rows where it is not there.
+
+    The file is read again after the measuring: others may have put rows of theirs into it meanwhile.
+    """
+    rows: dict[str, dict[str, Any]] = read_json(result) if result.exists() else {}
+    if name not in rows:
+        row = measure()
+        rows = {**(read_json(result) if result.exists() else {}), name: row}
+        write_json(result, rows)
+    return rows[name]
 
 
 def result_file(folder: Path, texts: TextSet) -> Path:

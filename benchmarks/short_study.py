@@ -12,8 +12,9 @@ not done again, what was interrupted goes on.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,8 @@ from typing import Any
 from benchmarks import experiment
 from benchmarks.dirtied import texts_of
 from benchmarks.experiment import slug
-from benchmarks.measured import evaluated
+from benchmarks.measured import evaluated, kept
 from kronpress.checkpoint import files
-from kronpress.checkpoint.files import read_json, write_json
 from kronpress.evaluate import TextSet
 from kronpress.evaluate.measure import Evaluation, LambadaFile
 from kronpress.memory import keep_freed_memory
@@ -90,18 +90,12 @@ class Study:
         """Run the arms of a table, or those of some starts, that are not in the result yet; return a row for each."""
         starts = [start for start in TABLES[table]["starts"] if only is None or start in only]
         for start in starts:
-            yield self._row(f"{start}, untrained", lambda start=start: self._untrained(start))
+            yield self._row(f"{start}, untrained", partial(self._untrained, start))
         for arm in arms(table, starts):
-            yield self._row(arm.name, lambda arm=arm: self._trained(arm))
+            yield self._row(arm.name, partial(self._trained, arm))
 
-    def _row(self, name: str, measure: Any) -> dict[str, Any]:
-        kept: dict[str, Any] = read_json(self.result) if self.result.exists() else {}
-        if name not in kept:
-            row = measure()
-            kept = read_json(self.result) if self.result.exists() else {}
-            write_json(self.result, {**kept, name: row})
-            kept[name] = row
-        return {"name": name, **kept[name]}
+    def _row(self, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        return {"name": name, **kept(self.result, name, measure)}
 
     def _begun(self, start: str) -> str:
         """Return the model that an arm begins from."""

@@ -14,15 +14,16 @@ import argparse
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks import experiment
 from benchmarks.experiment import slug
-from benchmarks.measured import evaluated
+from benchmarks.measured import evaluated, kept
 from benchmarks.short_study import Arm, Study, recipe_of
 from kronpress.checkpoint import files
-from kronpress.checkpoint.files import read_json, write_json, write_text
+from kronpress.checkpoint.files import write_text
 from kronpress.evaluate import TextSet
 from kronpress.evaluate.measure import Evaluation
 from kronpress.memory import keep_freed_memory
@@ -49,15 +50,8 @@ class Downstream:
 
     def on(self, task: str, student: str) -> dict[str, Any]:
         """Fine-tune a student on a task with every technique, or read what an earlier call found."""
-        kept: dict[str, Any] = read_json(self.result) if self.result.exists() else {}
-        if f"{student}, {task}" not in kept:
-            row = self._wikitext(student) if task == WIKITEXT else self._scores(task, student)
-            kept = read_json(self.result) if self.result.exists() else {}
-            kept[f"{student}, {task}"] = row
-            write_json(self.result, kept)
-        row = kept[f"{student}, {task}"]
-        assert isinstance(row, dict)
-        return row
+        measure = partial(self._wikitext, student) if task == WIKITEXT else partial(self._scores, task, student)
+        return kept(self.result, f"{student}, {task}", measure)
 
     def _scores(self, task: str, student: str) -> dict[str, Any]:
         first, *others = TECHNIQUES
@@ -96,10 +90,10 @@ class Downstream:
 
     def _wikitext(self, student: str) -> dict[str, Any]:
         settings, train = _TABLE["wikitext"], _ARMS["data"]["train"]["encyclopedia"]["source"]
-        rows, teacher = {}, ""
+        rows, teacher, begun = {}, "", self._student(student)
         for name, losses in [("teacher", TECHNIQUES["plain"]), *TECHNIQUES.items()]:
             step = {"step": "distill", "losses": losses, **settings}
-            model = _ARMS["model"] if name == "teacher" else self._student(student)
+            model = _ARMS["model"] if name == "teacher" else begun
             if any(loss != "cross_entropy" for loss in losses):
                 step["teacher"] = teacher
             folder = self.out / ("teacher-wikitext" if name == "teacher" else f"{slug(student)}-wikitext-{slug(name)}")

@@ -68,7 +68,7 @@ def chunking() -> tuple[int, str]:
 
 
 def ids_of(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """Return the ids of each of several chunks, without special tokens."""
+    """Return the ids of each of several texts, without special tokens."""
     plain = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
     if not tokenizer.is_fast or len(texts) == 1:
         return list(tokenizer(list(texts), **plain)["input_ids"])
@@ -79,8 +79,7 @@ def ids_of(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[lis
 
 def count_tokens(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return how many tokens each of several short texts has, without special ones."""
-    encoded = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)
-    return [len(ids) for ids in encoded["input_ids"]]
+    return [len(ids) for ids in ids_of(texts, tokenizer)]
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -102,10 +102,10 @@ def _require_other_files(source: TextSource) -> None:
         {path.resolve() for share in _shares(side).values() for path in source_files(share.source)}
         for side in (source.train, source.held_out)
     )
-    for path in sorted(trained & measured):
+    if both := trained & measured:
         raise KronpressError(
-            f"the held-out text has the file '{path}', which is trained on too, and that would flatter the result; "
-            "leave it out of one of them"
+            f"the held-out text has the file '{min(both)}', which is trained on too, and that would flatter the "
+            "result; leave it out of one of them"
         )
 
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from kronpress import processes
 from kronpress.checkpoint import files
+from kronpress.disk import free_bytes
 from kronpress.errors import KronpressError
 
 MARK = "kronpress_complete.json"
@@ -35,7 +36,7 @@ def saving(folder: Path, *, needed: int) -> Iterator[None]:
         with processes.together():
             if processes.is_main():
                 shutil.rmtree(folder, ignore_errors=True)
-                if _free(folder) < needed:
+                if free_bytes(folder) < needed:
                     raise OSError(errno.ENOSPC, "too little space for a checkpoint", str(folder))
         with processes.together():
             yield
@@ -46,7 +47,7 @@ def saving(folder: Path, *, needed: int) -> Iterator[None]:
     except (OSError, RuntimeError, SafetensorError) as error:
         if getattr(error, "errno", None) not in files.FULL and not any(words in str(error) for words in _FULL_WORDS):
             raise
-        free = _free(folder)
+        free = free_bytes(folder)
         shutil.rmtree(folder, ignore_errors=True)
         raise KronpressError(
             f"no space for the checkpoint {folder}: it takes about {needed / 1e6:,.1f} MB, and "
@@ -118,7 +119,3 @@ def _remove_others(newest: Path) -> None:
         if path not in kept:
             (path / MARK).unlink(missing_ok=True)  # first, so that what a kill leaves is not taken for whole
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _free(folder: Path) -> int:
-    return shutil.disk_usage(next(path for path in folder.parents if path.exists())).free

@@ -9,10 +9,12 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Int
+from pydantic import Field
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from kronpress.errors import KronpressError
-from kronpress.families import window_of
+from kronpress.families import layout, window_of
 from kronpress.records import BlockMeasure
 from kronpress.registry import Shelf
 from kronpress.step import Workbench
@@ -38,7 +40,7 @@ class Choice(Checked, ABC):
     """A way to choose the blocks that stay; its fields are its settings."""
 
     kind: ClassVar[str]
-    reads_text: ClassVar[bool] = True
+    reads_text: ClassVar[bool] = False
 
     @abstractmethod
     def choose(self, bench: Workbench, *, keep: int | None) -> Chosen:
@@ -50,18 +52,52 @@ class Choice(Checked, ABC):
         Raises:
             KronpressError: the number or the text does not suit the choice.
         """
+        self.number(keep, bench.student)
 
-    def count(self, keep: int | None) -> int:
-        """Return how many blocks stay, `keep` where the choice does not say it itself."""
-        assert keep is not None, "a choice that needs a number checks that there is one"
+    def count(self, keep: int | None) -> int | None:
+        """Return how many blocks are to stay: `keep`, where the choice does not say it itself."""
         return keep
+
+    def number(self, keep: int | None, model: PreTrainedModel) -> int:
+        """Return how many blocks of a model stay.
+
+        Raises:
+            KronpressError: none is named, or not fewer than there are.
+        """
+        count, depth = self.count(keep), depth_of(model)
+        if count is None:
+            raise KronpressError(f"keep is missing; say how many of the {depth} blocks stay")
+        if count >= depth:
+            raise KronpressError(f"keep: {count} of {depth} blocks leaves out none; choose at most {depth - 1}")
+        return count
 
     def settings(self) -> Mapping[str, Any]:
         """Return name and fields, as a record has them."""
         return {"name": self.kind, **self.model_dump(mode="json")}
 
 
+class Measured(Choice):
+    """A way that measures the blocks on the training text.
+
+    Attributes:
+        tokens: of that text, from its start.
+    """
+
+    reads_text: ClassVar[bool] = True
+    tokens: int = Field(default=8192, ge=1)
+
+    def check(self, bench: Workbench, *, keep: int | None) -> None:
+        """Check the number, and that the text has a window."""
+        super().check(bench, keep=keep)
+        calibration(bench, tokens=1)
+
+
 CHOICES: Shelf[type[Choice]] = Shelf("choice of blocks")
+
+
+def depth_of(model: PreTrainedModel) -> int:
+    """Return how many blocks a model has."""
+    return len(layout(model).block_paths)
 
 
 def calibration(bench: Workbench, *, tokens: int) -> Int[Tensor, "windows size"]:

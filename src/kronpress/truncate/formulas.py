@@ -11,16 +11,13 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from kronpress.errors import KronpressError
-from kronpress.families import layout
 from kronpress.step import Workbench
 from kronpress.truncate.blocks import require_blocks
-from kronpress.truncate.choice import CHOICES, Choice, Chosen
+from kronpress.truncate.choice import CHOICES, Choice, Chosen, depth_of
 
 
 class Formula(Choice):
     """Blocks by a formula of the depth n and the number k of blocks that stay."""
-
-    reads_text: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod
@@ -29,33 +26,7 @@ class Formula(Choice):
 
     def choose(self, bench: Workbench, *, keep: int | None) -> Chosen:
         """Return what the formula gives."""
-        depth = len(layout(bench.student).block_paths)
-        return Chosen(tuple(self.blocks(depth, self.number(keep, depth=depth))))
-
-    def check(self, bench: Workbench, *, keep: int | None) -> None:
-        """Check the number."""
-        self.number(keep, depth=len(layout(bench.student).block_paths))
-
-    def number(self, keep: int | None, *, depth: int) -> int:
-        """Return how many blocks stay.
-
-        Raises:
-            KronpressError: none is named, or not fewer than there are.
-        """
-        return require_fewer(keep, depth=depth)
-
-
-def require_fewer(keep: int | None, *, depth: int) -> int:
-    """Return how many blocks stay.
-
-    Raises:
-        KronpressError: none is named, or not fewer than there are.
-    """
-    if keep is None:
-        raise KronpressError(f"keep is missing; say how many of the {depth} blocks stay")
-    if keep >= depth:
-        raise KronpressError(f"keep: {keep} of {depth} blocks leaves out none; choose at most {depth - 1}")
-    return keep
+        return Chosen(tuple(self.blocks(depth_of(bench.student), self.number(keep, bench.student))))
 
 
 @CHOICES.enroll
@@ -157,10 +128,6 @@ class Spread(Formula):
         gaps = max(1, keep - 1)
         return [(2 * place * (depth - 1) + gaps) // (2 * gaps) for place in range(keep)]
 
-    def number(self, keep: int | None, *, depth: int) -> int:
-        """Return how many blocks stay, by default 3."""
-        return require_fewer(self.count(keep), depth=depth)
-
     def count(self, keep: int | None) -> int:
         """Return how many blocks stay, by default 3."""
         return 3 if keep is None else keep
@@ -171,7 +138,6 @@ class Listed(Choice):
     """The blocks of a list, counted from 0."""
 
     kind: ClassVar[str] = "listed"
-    reads_text: ClassVar[bool] = False
     blocks: tuple[int, ...]
 
     def choose(self, bench: Workbench, *, keep: int | None) -> Chosen:
@@ -184,6 +150,6 @@ class Listed(Choice):
 
     def check(self, bench: Workbench, *, keep: int | None) -> None:
         """Check that the model has the blocks, and that there are as many as a number says."""
-        require_blocks(self.blocks, depth=len(layout(bench.student).block_paths))
+        require_blocks(self.blocks, depth=depth_of(bench.student))
         if keep is not None and keep != len(self.blocks):
             raise KronpressError(f"keep: {keep} beside a list of {len(self.blocks)} blocks; leave keep out")

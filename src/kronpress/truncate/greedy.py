@@ -16,18 +16,16 @@ from kronpress.checkpoint.digests import weights_digest
 from kronpress.checkpoint.files import read_json, write_json
 from kronpress.data.cached import cached, key_of, making
 from kronpress.errors import KronpressError
-from kronpress.families import layout
 from kronpress.precision import number_format
 from kronpress.records import BlockMeasure
 from kronpress.step import Workbench
 from kronpress.truncate.blocks import keep_blocks, sharing
-from kronpress.truncate.choice import CHOICES, Choice, Chosen, calibration
-from kronpress.truncate.formulas import require_fewer
+from kronpress.truncate.choice import CHOICES, Chosen, Measured, calibration, depth_of
 from kronpress.truncate.judge import Judge
 
 
 @CHOICES.enroll
-class Greedy(Choice):
+class Greedy(Measured):
     """Remove the block without which the loss on text is lowest, again and again.
 
     Every round measures all blocks that are left. What was measured is kept in the cache, for the model, the text and
@@ -42,8 +40,7 @@ class Greedy(Choice):
 
     def choose(self, bench: Workbench, *, keep: int | None) -> Chosen:
         """Search for the blocks, round by round."""
-        depth = len(layout(bench.student).block_paths)
-        number = require_fewer(keep, depth=depth)
+        depth, number = depth_of(bench.student), self.number(keep, bench.student)
         judge = Judge.of(bench.student, calibration(bench, tokens=self.tokens))
         losses = _Losses.of(bench.student, judge)
         left, measured = list(range(depth)), []
@@ -54,11 +51,6 @@ class Greedy(Choice):
                 left.remove(block)
                 measured.append(BlockMeasure(block, loss))
         return Chosen(tuple(left), tuple(measured), f"{judge.measure}, without it and those before")
-
-    def check(self, bench: Workbench, *, keep: int | None) -> None:
-        """Check the number, and that the text has a window."""
-        require_fewer(keep, depth=len(layout(bench.student).block_paths))
-        calibration(bench, tokens=1)
 
 
 @dataclass

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
@@ -17,39 +16,29 @@ from kronpress.activations import Statistic, walk
 from kronpress.families import layout
 from kronpress.records import BlockMeasure
 from kronpress.step import Workbench
-from kronpress.truncate.choice import CHOICES, Choice, Chosen, calibration
-from kronpress.truncate.formulas import require_fewer
+from kronpress.truncate.choice import CHOICES, Chosen, Measured, calibration
 
 
 @CHOICES.enroll
-class Influence(Choice):
+class Influence(Measured):
     """The blocks of the largest influence: 1 - the mean cosine of what enters a block and what leaves it.
 
     ShortGPT (Men et al., 2024), eq. 1. All blocks are measured once, in the whole model.
-
-    Attributes:
-        tokens: of the training text that are read.
     """
 
     kind: ClassVar[str] = "influence"
-    tokens: int = Field(default=8192, ge=1)
 
     def choose(self, bench: Workbench, *, keep: int | None) -> Chosen:
         """Measure every block and keep those with the largest influence."""
         model = bench.student
         paths = layout(model).block_paths
-        number = require_fewer(keep, depth=len(paths))
+        number = self.number(keep, model)
         windows = calibration(bench, tokens=self.tokens)
         stops = walk(model, windows, wanted=lambda block: [_Turn(paths[block])], description="block influence")
         turns = [1 - float(torch.cat(stop.statistics[0].cosines).mean()) for stop in stops]
         largest = sorted(range(len(turns)), key=lambda block: (-turns[block], block))[:number]
         measured = tuple(BlockMeasure(block, value) for block, value in enumerate(turns))
         return Chosen(tuple(sorted(largest)), measured, "influence, 1 - cosine")
-
-    def check(self, bench: Workbench, *, keep: int | None) -> None:
-        """Check the number, and that the text has a window."""
-        require_fewer(keep, depth=len(layout(bench.student).block_paths))
-        calibration(bench, tokens=1)
 
 
 class _Turn(Statistic):

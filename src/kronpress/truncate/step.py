@@ -9,12 +9,11 @@ from pydantic import Field, SerializeAsAny, field_validator
 from transformers import PreTrainedModel
 
 from kronpress.checkpoint import adopt, settle_ties
-from kronpress.families import layout
 from kronpress.layers import stored_numbers
 from kronpress.records import RepairMeasure, TruncateRecord
 from kronpress.step import STEPS, Needs, Step, Workbench
 from kronpress.truncate.blocks import cut_blocks, keep_blocks, sharing
-from kronpress.truncate.choice import CHOICES, Choice, apart
+from kronpress.truncate.choice import CHOICES, Choice, apart, depth_of
 from kronpress.truncate.formulas import Alternate, Listed
 from kronpress.truncate.judge import Judge
 from kronpress.truncate.repair import Repair
@@ -69,7 +68,7 @@ class Truncate(Step):
     def foreseen(self, student: PreTrainedModel) -> PreTrainedModel:
         """Return the first so many blocks."""
         shortened = sharing(student)
-        cut_blocks(shortened, range(self.blocks.count(self.keep)))
+        cut_blocks(shortened, range(self.blocks.number(self.keep, student)))
         return shortened
 
     def run(self, bench: Workbench) -> TruncateRecord:
@@ -78,7 +77,7 @@ class Truncate(Step):
         if self.repair is not None:  # whatever earlier steps have made of the model that was checked
             self.repair.require_possible(model)
         settle_ties(model)
-        depth, whole = len(layout(model).block_paths), sharing(model)
+        depth, whole = depth_of(model), sharing(model)
         chosen = self.blocks.choose(bench, keep=self.keep)
         keep_blocks(model, chosen.kept)
         repair = None if self.repair is None else self._repaired(bench, whole, chosen.kept, repair=self.repair)
