@@ -6,13 +6,12 @@ import functools
 import os
 from pathlib import Path
 
-import jaxtyping
 import pytest
 
 from tests import typecheck
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-jaxtyping.install_import_hook("kronpress", f"{typecheck.__name__}.checked")  # before the first import of the package
+typecheck.check("kronpress")  # before the first import of the package
 
 
 def pytest_configure() -> None:
