@@ -19,7 +19,8 @@ from benchmarks import experiment
 from kronpress.checkpoint.files import read_json, write_text
 from kronpress.report.svg import SERIES, drawn
 
-_SPEEDS: Mapping[str, float] = experiment.table("short-study-arms")["speeds"]
+_ARMS = experiment.table("short-study-arms")
+_SPEEDS: Mapping[str, float] = _ARMS["speeds"]
 _LARGEST = 20  # ratio that is drawn
 
 
@@ -27,9 +28,11 @@ def points(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[tupl
     """Return by start and training the seconds and `general` of the arms, in the order of the seconds."""
     lines: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for row in rows:
-        if row.get("training") in _SPEEDS and row["text"] == "whole" and row["general"] < _LARGEST:
-            speed = _SPEEDS[f"{row['training']}, dense" if row["start"] == "dense" else row["training"]]
-            lines.setdefault((row["start"], row["training"]), []).append((row["tokens"] / speed, row["general"]))
+        name = (row["start"], row.get("training", ""))
+        shape = row["start"] if row["start"] in _ARMS["shapes"] else "truncated"
+        speed = _SPEEDS.get(f"{shape}, {name[1]}")
+        if speed is not None and row["text"] == "whole" and row["general"] < _LARGEST:
+            lines.setdefault(name, []).append((row["tokens"] / speed, row["general"]))
     return {name: sorted(line) for name, line in lines.items()}
 
 

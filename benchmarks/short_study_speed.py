@@ -1,9 +1,9 @@
-"""Tokens per second of every training of the Short Study, by turns, each in a process of its own.
+"""Tokens per second of the trainings of the Short Study, by turns, each in a process of its own.
 
     python -m benchmarks.short_study_speed [--rounds 3]
 
-The students are SmolLM2-135M with 19 of its 30 blocks, trained as the arms of experiments/short-study-arms.yaml are,
-and the dense model on text alone. Ratios are to training on text alone.
+The students are SmolLM2-135M at 95.6 M parameters, in the shapes of experiments/short-study-arms.yaml, trained as its
+arms are: with 19 of 30 blocks in every way, in other shapes on text and in our way. Ratios are to text alone.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from kronpress.data import read_text
 from kronpress.memory import keep_freed_memory, peak_rss_bytes
 from kronpress.precision import choose, computing_in
 from kronpress.train import read_log
-from kronpress.truncate import Truncate
 
 _ARMS = experiment.table("short-study-arms")
-_STEPS, _TOKENS_PER_STEP = 12, 1024
-_DENSE = "text, dense"
-NAMES = [*_ARMS["trainings"], _DENSE]
+_STEPS, _TOKENS_PER_STEP = 6, 1024
+_FIRST, *_OTHERS = _ARMS["shapes"]
+NAMES = [
+    *(f"{_FIRST}, {training}" for training in _ARMS["trainings"]),
+    *(f"{shape}, {training}" for shape in _OTHERS for training in ("text", "ours")),
+]
 
 
 def measure(name: str) -> dict[str, float]:
@@ -33,16 +35,14 @@ def measure(name: str) -> dict[str, float]:
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         work = workbench(_ARMS["model"], read_text("bundled:python-reference").text, Path(folder))
-        if name != _DENSE:
-            Truncate(keep=19).run(work)
-        fields = {
-            **training_of("text" if name == _DENSE else name),
-            "tokens": _STEPS * _TOKENS_PER_STEP,
-            "log_every": 1,
-        }
-        (step,) = recipe_of(_ARMS["model"], [{key: value for key, value in fields.items() if key != "teacher"}]).steps
-        with computing_in(choose(_ARMS["precision"], work.student.device)):
+        shape, training = name.split(", ")
+        fields = {**training_of(training), "tokens": _STEPS * _TOKENS_PER_STEP, "log_every": 1}
+        fields.pop("teacher", None)  # it is the dense model of the workbench
+        *shaping, train = recipe_of(_ARMS["model"], [*_ARMS["shapes"][shape], fields]).steps
+        for step in shaping:
             step.run(work)
+        with computing_in(choose(_ARMS["precision"], work.student.device)):
+            train.run(work)
         ends = [line["seconds"] for line in read_log(work.folder / "train.jsonl")]
     seconds = [end - start for start, end in pairwise(ends)]
     return {"speed": _TOKENS_PER_STEP / statistics.median(seconds), "memory": peak_rss_bytes()}
@@ -50,7 +50,7 @@ def measure(name: str) -> dict[str, float]:
 
 def main() -> None:
     """Print the table, or one measurement."""
-    title = "training of 19 of 30 blocks, against text alone"
+    title = "training of 95.6 M parameters"
     module = "benchmarks.short_study_speed"
     alternating.main(measure, module=module, names=NAMES, doc=__doc__, unit="tokens/s", title=title)
 

@@ -70,7 +70,7 @@ def test_an_arm_is_trained_measured_and_not_done_again(tmp_path: Path, monkeypat
 
 
 def test_the_plot_has_a_point_for_each_arm_of_known_speed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(short_study_plot, "_SPEEDS", {"text": 2.0, "text, dense": 1.0})
+    monkeypatch.setattr(short_study_plot, "_SPEEDS", {"truncated, text": 2.0, "dense, text": 1.0})
     rows = [
         {"start": start, "training": "text", "tokens": 8, "general": 2.0, "text": "whole"} for start in ("alt", "dense")
     ]
