@@ -5,14 +5,15 @@
 
 The tables of experiments/short-study-arms.yaml: every arm is a recipe, and its run a folder of its own. A start is made
 once and shared. Measured are `general` (the geometric mean over five kinds of text of the perplexity relative to the
-dense model), LAMBADA, tokens, and seconds of training. Rows join benchmarks/results/short-study.json. What is done is
+dense model), LAMBADA, tokens, and seconds of training. Printed are the seconds that both cores would need alone, by the speeds of the
+table, for the runs may take place beside other work. Rows join benchmarks/results/short-study.json. What is done is
 not done again, what was interrupted goes on.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
@@ -62,7 +63,12 @@ def arms(table: str, starts: Sequence[str]) -> Iterator[Arm]:
     fields = {"seeds": [0], "rates": [None], "texts": ["whole"], **TABLES[table], "starts": starts}
     axes = (fields[name] for name in ("seeds", "starts", "trainings", "tokens", "rates", "texts"))
     for seed, start, training, tokens, rate, text in product(*axes):
-        yield Arm(start, training, tokens, seed, rate or _TABLE["best"].get(start, Arm.rate), text)
+        yield Arm(start, training, tokens, seed, rate or rate_of(start), text)
+
+
+def rate_of(start: str) -> float:
+    """Return the learning rate of a start, where the table does not vary it."""
+    return float(_TABLE["best"].get(start, Arm.rate))
 
 
 def training_of(name: str) -> dict[str, Any]:
@@ -70,6 +76,13 @@ def training_of(name: str) -> dict[str, Any]:
     losses = _TABLE["trainings"][name]
     how = {"step": "distill", "losses": losses, "teacher": _TABLE["model"]} if losses else {"step": "pretrain"}
     return {**how, **_TABLE["settings"]}
+
+
+def seconds_of(row: Mapping[str, Any]) -> float | None:
+    """Return the seconds of training of a row at the speed of its shape and training, or None where that is unknown."""
+    shape = row["start"] if row["start"] in _TABLE["shapes"] else "truncated"
+    speed = _TABLE["speeds"].get(f"{shape}, {row.get('training')}")
+    return None if speed is None else row["tokens"] / speed
 
 
 def recipe_of(model: str, steps: Sequence[Any], *, data: dict[str, Any] = _TABLE["data"], seed: int = 0) -> Recipe:
@@ -166,7 +179,7 @@ def main(given: Sequence[str] | None = None) -> None:
             f"\n{table}\n\n| arm | parameters | tokens | seconds | general | LAMBADA |\n|---|---:|---:|---:|---:|---:|"
         )
         for row in study.rows(table, arguments.starts):
-            cells = [row.get("parameters", 0) / 1e6, row["tokens"], row.get("seconds", 0.0), row["general"]]
+            cells = [row.get("parameters", 0) / 1e6, row["tokens"], seconds_of(row) or 0.0, row["general"]]
             shown = f"{cells[0]:.1f} M | {cells[1]:,} | {cells[2]:.0f} | {cells[3]:.3f}"
             print(f"| {row['name']} | {shown} | {row.get('lambada accuracy', 0):.1f} % |", flush=True)
 

@@ -2,8 +2,7 @@
 
     python -m benchmarks.short_study_plot --out docs/short-study.svg
 
-Seconds are tokens over the speed that benchmarks/short_study_speed.py measured, in a quiet moment and by turns, because
-the runs themselves took place beside other work.
+Seconds are those that both cores need alone, by speeds of a quiet moment: the runs took place beside other work.
 """
 
 from __future__ import annotations
@@ -15,24 +14,22 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks import experiment
+from benchmarks.short_study import rate_of, seconds_of
 from kronpress.checkpoint.files import read_json, write_text
 from kronpress.report.svg import SERIES, drawn
 
-_ARMS = experiment.table("short-study-arms")
-_SPEEDS: Mapping[str, float] = _ARMS["speeds"]
 _LARGEST = 20  # ratio that is drawn
 
 
 def points(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[tuple[float, float]]]:
-    """Return by start and training the seconds and `general` of the arms, in the order of the seconds."""
+    """Return by start and training the seconds and `general` of the arms at the rate of their start, in order."""
     lines: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for row in rows:
-        name = (row["start"], row.get("training", ""))
-        shape = row["start"] if row["start"] in _ARMS["shapes"] else "truncated"
-        speed = _SPEEDS.get(f"{shape}, {name[1]}")
-        if speed is not None and row["text"] == "whole" and row["general"] < _LARGEST:
-            lines.setdefault(name, []).append((row["tokens"] / speed, row["general"]))
+        seconds = seconds_of(row)
+        if seconds is None or row["text"] != "whole" or row["rate"] != rate_of(row["start"]):
+            continue
+        if row["general"] < _LARGEST:
+            lines.setdefault((row["start"], row["training"]), []).append((seconds, row["general"]))
     return {name: sorted(line) for name, line in lines.items()}
 
 

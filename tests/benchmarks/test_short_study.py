@@ -54,6 +54,8 @@ def test_an_arm_is_trained_measured_and_not_done_again(tmp_path: Path, monkeypat
         "starts": {"alt": [{"step": "truncate", "keep": 2}]},
         "trainings": {"text": {}},
         "best": {},
+        "shapes": {},
+        "speeds": {},
         "settings": {"learning_rate": 1e-3, "batch": 1, "window": 32},
     }
     monkeypatch.setattr(short_study, "_TABLE", table)
@@ -70,9 +72,12 @@ def test_an_arm_is_trained_measured_and_not_done_again(tmp_path: Path, monkeypat
 
 
 def test_the_plot_has_a_point_for_each_arm_of_known_speed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(short_study_plot, "_SPEEDS", {"truncated, text": 2.0, "dense, text": 1.0})
+    monkeypatch.setitem(short_study._TABLE, "speeds", {"truncated, text": 2.0, "dense, text": 1.0})
+    arm = {"training": "text", "tokens": 8, "general": 2.0, "text": "whole"}
     rows = [
-        {"start": start, "training": "text", "tokens": 8, "general": 2.0, "text": "whole"} for start in ("alt", "dense")
+        {"start": "alt", "rate": 1e-3, **arm},
+        {"start": "dense", "rate": 1e-4, **arm},
+        {"start": "dense", "rate": 1e-3, **arm},
     ]
     assert short_study_plot.points(rows) == {("alt", "text"): [(4.0, 2.0)], ("dense", "text"): [(8.0, 2.0)]}
     assert short_study_plot.picture(rows).count("<svg") == 1
