@@ -5,9 +5,9 @@
 
 The tables of experiments/short-study-arms.yaml: every arm is a recipe, and its run a folder of its own. A start is made
 once and shared. Measured are `general` (the geometric mean over five kinds of text of the perplexity relative to the
-dense model), LAMBADA, tokens, and seconds of training. Printed are the seconds that both cores would need alone, by the speeds of the
-table, for the runs may take place beside other work. Rows join benchmarks/results/short-study.json. What is done is
-not done again, what was interrupted goes on.
+dense model), LAMBADA, tokens, and seconds of training. Printed are the seconds that both cores would need alone, by the
+speeds of the table, for the runs may take place beside other work. Rows join benchmarks/results/short-study.json. What
+is done is not done again, what was interrupted goes on.
 """
 
 from __future__ import annotations
