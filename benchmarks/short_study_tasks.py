@@ -56,7 +56,7 @@ class Downstream:
     def _scores(self, task: str, student: str) -> dict[str, Any]:
         first, *others = TECHNIQUES
         baselines = {slug(name): {"losses": TECHNIQUES[name]} for name in others}
-        teacher, _ = self._finetuned(task, _ARMS["model"], f"teacher-{task}", teacher=None)
+        teacher, _ = self._finetuned(task, _ARMS["model"], f"teacher-{task}", teacher=None, **_TASKS["teacher"])
         step = {"losses": TECHNIQUES[first], "baselines": baselines, "teacher": str(teacher / task / "student")}
         _, scores = self._finetuned(task, self._student(student), f"{slug(student)}-{task}", **step)
         labels = {"student": first, "teacher": "teacher", **{slug(name): name for name in others}}
