@@ -50,7 +50,7 @@ def test_it_cleans_and_says_what_went(
 def test_a_dry_run_writes_nothing(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "settings.yaml").write_text("unit: line\nfilters: [{name: words, min: 3}]\n")
+    (tmp_path / "settings.yaml").write_text("unit: line\nfilters: [{name: words, min: 3}]\nshard_megabytes: 4\n")
     options = [
         "--settings",
         tmp_path / "settings.yaml",
@@ -65,7 +65,8 @@ def test_a_dry_run_writes_nothing(
     assert call(monkeypatch, "clean", text, "--dry-run", "--filters", "words", "--threshold", "0.5") == 0
     assert call(monkeypatch, "clean", text, "--dry-run", *options, "--filters", "none") == 0
     shown = words(capsys.readouterr().out)
-    assert "threshold 0.5" in shown and "unit: paragraph html: none language: any duplicates: none" in shown
+    assert "threshold 0.5" in shown and "shard_megabytes: 4.0" in shown
+    assert "unit: paragraph html: none language: any duplicates: none" in shown
     assert sorted(tmp_path.iterdir()) == before
 
 
