@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks import experiment
 from benchmarks.experiment import slug
 from benchmarks.measured import evaluated, kept
-from benchmarks.short_study import Arm, Study, recipe_of
+from benchmarks.short_study import Arm, Study, rate_of, recipe_of
 from kronpress.checkpoint import files
 from kronpress.checkpoint.files import write_text
 from kronpress.evaluate import TextSet
@@ -86,7 +86,9 @@ class Downstream:
 
     def _student(self, name: str) -> str:
         """Return the model of a student, trained on text as its arm says."""
-        return str(self.study.student(Arm(**_TABLE["students"][name]), self.out / f"student-{slug(name)}"))
+        fields = _TABLE["students"][name]
+        arm = Arm(**fields, rate=rate_of(fields["start"]))
+        return str(self.study.student(arm, self.out / f"student-{slug(name)}"))
 
     def _wikitext(self, student: str) -> dict[str, Any]:
         settings, train = _TABLE["wikitext"], _ARMS["data"]["train"]["encyclopedia"]["source"]
