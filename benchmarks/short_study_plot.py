@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from benchmarks.short_study import rate_of, seconds_of
 from kronpress.checkpoint.files import read_json, write_text
-from kronpress.report.svg import SERIES, drawn
+from kronpress.report.svg import FAINT, SERIES, drawn
 
-_LARGEST = 20  # ratio that is drawn
+_LARGEST = 4  # ratio that is drawn
+_MARKERS = "osD^v<>"
+_RATIOS, _SECONDS = (0.8, 1, 1.5, 2, 3, 4), (100, 200, 300, 500, 1000)
 
 
 def points(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[tuple[float, float]]]:
@@ -41,17 +44,21 @@ def picture(rows: Sequence[Mapping[str, Any]]) -> str:
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
+        colors = {start: SERIES[index % len(SERIES)] for index, start in enumerate(starts)}
+        markers = {training: _MARKERS[index % len(_MARKERS)] for index, training in enumerate(trainings)}
         for (start, training), line in lines.items():
-            color = SERIES[starts.index(start) % len(SERIES)]
-            marker = "osD^v<>"[trainings.index(training) % 7]
-            axes.plot(
-                *zip(*line, strict=True), marker, color=color, markersize=5, alpha=0.8, label=f"{start}, {training}"
-            )
+            axes.plot(*zip(*line, strict=True), f"{markers[training]}-", color=colors[start], markersize=5, alpha=0.8)
         axes.set(xlabel="seconds of training, two cores", ylabel="general", xscale="log", yscale="log")
+        axes.set_xticks(_SECONDS, [str(tick) for tick in _SECONDS])
+        axes.set_yticks(_RATIOS, [str(tick) for tick in _RATIOS])
+        axes.minorticks_off()
         axes.grid(axis="y")
-        figure.legend(loc="outside lower center", ncols=2, fontsize=7)
+        named = [Line2D([], [], color=color, label=start) for start, color in colors.items()]
+        shaped = [Line2D([], [], color=FAINT, marker=shape, ls="", label=name) for name, shape in markers.items()]
+        axes.add_artist(axes.legend(handles=named, loc="upper right", fontsize=7))
+        figure.legend(handles=shaped, loc="outside lower center", ncols=4, fontsize=7)
 
-    return drawn(draw, name="short-study", label="general against seconds of training", height=5.5)
+    return drawn(draw, name="short-study", label="general against seconds of training", height=4.5)
 
 
 def main(given: Sequence[str] | None = None) -> None:
