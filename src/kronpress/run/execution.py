@@ -37,6 +37,7 @@ from kronpress.run.provenance import (
 )
 from kronpress.run.recipe import Recipe, TextSource
 from kronpress.run.summary import pipeline_tag
+from kronpress.run.writing import with_self_text
 from kronpress.step import NO_TEXT, Workbench
 
 _STUDENTS = 2  # on disk at once: the latest one, and the one that takes its place
@@ -126,7 +127,7 @@ class _Progress:
     @classmethod
     def open(cls, run: Run) -> _Progress:
         """Open texts and model, and the manifest; that of a new run is not on disk yet."""
-        sources = Texts.read(run.recipe.data) if _reads_text(run.recipe) else None
+        sources = Texts.read(with_self_text(run.recipe)) if _reads_text(run.recipe) else None
         model, tokenizer = open_model(run.recipe.model)
         texts = None if sources is None else sources.mixed(tokenizer)
         digests = {

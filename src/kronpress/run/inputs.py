@@ -17,7 +17,7 @@ from kronpress.data.sources import source_files
 from kronpress.errors import KronpressError
 from kronpress.layers import quantized_tensors
 from kronpress.run.cleaned import read_cleaned, require_files
-from kronpress.run.recipe import TextShare, TextSource
+from kronpress.run.recipe import TextShare, TextSource, shares_of
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Texts:
         Raises:
             KronpressError: one of them cannot be read, or two are the same.
         """
-        for share in _shares(source.train).values() if source.clean else ():
+        for share in shares_of(source.train).values() if source.clean else ():
             require_files(share.source)
         train, notes = _read(source.train), list[str]()
         for first, second in combinations(train, 2):
@@ -67,14 +67,10 @@ class Texts:
         return mix(self.train, tokenizer), mix(self.held_out, tokenizer)
 
 
-def _shares(source: str | Mapping[str, TextShare]) -> Mapping[str, TextShare]:
-    return {source: TextShare(source=source)} if isinstance(source, str) else source
-
-
 def _read(source: str | Mapping[str, TextShare]) -> list[WeightedText]:
     return [
         WeightedText(replace(read_text(share.source), name=name), share.weight)
-        for name, share in _shares(source).items()
+        for name, share in shares_of(source).items()
     ]
 
 
@@ -83,7 +79,7 @@ def _cleaned(
 ) -> tuple[list[WeightedText], list[str]]:
     """Return the texts as they are cleaned, and what went of them."""
     texts, notes = [], []
-    for (name, share), text in zip(_shares(source).items(), raw, strict=True):
+    for (name, share), text in zip(shares_of(source).items(), raw, strict=True):
         corpus, told = read_cleaned(share.source, text.corpus, settings)
         texts.append(WeightedText(replace(corpus, name=name), share.weight))
         notes.append(told)
@@ -99,7 +95,7 @@ def _require_other_files(source: TextSource) -> None:
     if source.held_out is None:
         return
     trained, measured = (
-        {path.resolve() for share in _shares(side).values() for path in source_files(share.source)}
+        {path.resolve() for share in shares_of(side).values() for path in source_files(share.source)}
         for side in (source.train, source.held_out)
     )
     if both := trained & measured:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, SerializeAsAny, field_serializer, field_validator
+from pydantic import BaseModel, Field, SerializeAsAny, field_serializer, field_validator, model_validator
 
 from kronpress import (  # noqa: F401  (their steps register themselves)
     distill,
@@ -25,6 +25,7 @@ from kronpress.errors import KronpressError, did_you_mean, shown
 from kronpress.notation import read_yaml, write_yaml
 from kronpress.precision import Precision
 from kronpress.run.overrides import override
+from kronpress.run.self_text import SELF, SelfText
 from kronpress.shipped import shipped
 from kronpress.step import STEPS, Step
 from kronpress.validation import Checked, parse
@@ -45,19 +46,30 @@ class TextSource(Checked):
 
     Both are a text, or several with their weights: `{a.txt: 1, b.txt: 2}`, or under names of your own
     `{news: {source: a.txt, weight: 2}}`. A text is a file, a folder, a pattern, several joined by commas, or
-    `bundled:NAME`.
+    `bundled:NAME`. One
+    of `train` may be `self`: what the model itself writes.
 
     Attributes:
         train: for calibration and training.
         held_out: for measuring; by default the last tenth of `train`, of each of its texts apart, which is then not
             trained on.
+        self_text: how much the model writes where one of `train` is `self`, and how; see `SelfText`.
         clean: take duplicates, HTML and bad text out of `train` first: `true`, or the settings of the cleaning; a
             `held_out` that is named stays as it is.
     """
 
     train: str | dict[str, TextShare] = "bundled:python-reference"
     held_out: str | dict[str, TextShare] | None = None
+    self_text: SelfText | None = None
     clean: Cleaning | None = None
+
+    @model_validator(mode="after")
+    def _of_itself(self) -> TextSource:
+        if SELF in _sources(self.held_out):
+            raise KronpressError(f"data.held_out: {SELF} would measure on what the model writes; name another text")
+        if self.self_text is not None and SELF not in _sources(self.train):
+            raise KronpressError(f"data.self_text is of no use without {SELF} in data.train; leave it out")
+        return self
 
     @field_validator("clean", mode="before")
     @classmethod
@@ -76,6 +88,15 @@ class TextSource(Checked):
         if isinstance(value, str) or (value is None and info.field_name == "held_out"):
             return value
         return _text_shares(value, place=f"data.{info.field_name}")
+
+
+def shares_of(source: str | Mapping[str, TextShare]) -> Mapping[str, TextShare]:
+    """Return texts by their names; a single one is called what its source is called."""
+    return {source: TextShare(source=source)} if isinstance(source, str) else source
+
+
+def _sources(source: str | Mapping[str, TextShare] | None) -> list[str]:
+    return [] if source is None else [share.source for share in shares_of(source).values()]
 
 
 def _text_shares(value: Any, *, place: str) -> dict[str, TextShare]:
