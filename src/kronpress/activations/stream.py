@@ -33,10 +33,15 @@ class BlockStream:
 
     @classmethod
     @torch.no_grad()
-    def begin(cls, model: PreTrainedModel, windows: Int[Tensor, "windows tokens"]) -> BlockStream:
-        """Embed the windows and note how the model calls its blocks."""
+    def begin(
+        cls, model: PreTrainedModel, windows: Int[Tensor, "windows tokens"], *, at_once: int | None = None
+    ) -> BlockStream:
+        """Embed the windows and note how the model calls its blocks.
+
+        A batch is of `at_once` windows, a divisor of their number; by default of about 4,096 tokens.
+        """
         plan = layout(model)
-        size = batch_size(*windows.shape)
+        size = at_once or batch_size(*windows.shape)
         arguments: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         hidden: list[Tensor] = []
 

@@ -21,7 +21,15 @@ from kronpress.records.evaluation import (
     TextSetScore,
     geometric_mean,
 )
-from kronpress.records.layers import BlockMeasure, FactorizeRecord, LayerChange, RepairMeasure, TruncateRecord
+from kronpress.records.layers import (
+    BlockErrors,
+    BlockMeasure,
+    FactorizeRecord,
+    LayerChange,
+    ReconstructRecord,
+    RepairMeasure,
+    TruncateRecord,
+)
 from kronpress.records.quantization import (
     InputRange,
     NumberFormat,
@@ -36,6 +44,7 @@ from kronpress.records.training import TeacherStorage, TrainingPoint, TrainingRe
 
 __all__ = [
     "FORMAT_VERSION",
+    "BlockErrors",
     "BlockMeasure",
     "CleaningExample",
     "CleaningReport",
@@ -59,6 +68,7 @@ __all__ = [
     "PerplexityComparison",
     "QuantizationRecord",
     "QuantizedLayer",
+    "ReconstructRecord",
     "Record",
     "RepairMeasure",
     "Sample",

@@ -86,3 +86,29 @@ class TruncateRecord(Record):
     measure: str = ""
     measured: tuple[BlockMeasure, ...] = ()
     repair: RepairMeasure | None = None
+
+
+@dataclass(frozen=True)
+class BlockErrors(Record):
+    """The errors of one block, counted from 0, before and after it was trained; see `ReconstructRecord`."""
+
+    block: int
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class ReconstructRecord(Record):
+    """What a step did that trained the blocks one by one.
+
+    Attributes:
+        method: its settings; JSON values.
+        blocks: E‖ŷ − y‖² / ‖y‖² of each on windows that it was not trained on: y leaves the block in the dense model, ŷ
+            in the student, whose earlier blocks are trained already.
+        parameters: of the whole student afterwards.
+    """
+
+    kind: Literal["reconstruct"] = field(default="reconstruct", kw_only=True)
+    method: Mapping[str, Any]
+    blocks: tuple[BlockErrors, ...]
+    parameters: int

@@ -9,13 +9,19 @@ from pydantic import Field
 
 from kronpress.records.codec import Record
 from kronpress.records.evaluation import EvaluationRecord
-from kronpress.records.layers import FactorizeRecord, TruncateRecord
+from kronpress.records.layers import FactorizeRecord, ReconstructRecord, TruncateRecord
 from kronpress.records.quantization import QuantizationRecord
 from kronpress.records.tasks import FinetuneRecord
 from kronpress.records.training import TrainingRecord
 
 StepRecord: TypeAlias = (
-    FactorizeRecord | TruncateRecord | QuantizationRecord | TrainingRecord | FinetuneRecord | EvaluationRecord
+    FactorizeRecord
+    | TruncateRecord
+    | ReconstructRecord
+    | QuantizationRecord
+    | TrainingRecord
+    | FinetuneRecord
+    | EvaluationRecord
 )
 """What a step returns; its `kind` says in JSON which of them it is."""
 

@@ -1,4 +1,4 @@
-"""The plot of a report about depth: which blocks stay, and what was measured to choose them."""
+"""Plots of a report about blocks: which stay, what was measured to choose them, and their errors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from kronpress.records import TruncateRecord
+from kronpress.records import ReconstructRecord, TruncateRecord
 from kronpress.report.svg import AFTER, BEFORE, SERIES, drawn
 
 
@@ -46,3 +46,18 @@ def _after_removals(axes: Axes, record: TruncateRecord) -> None:
     axes.invert_xaxis()
     axes.set_xlabel("blocks left; the number is that of the block that went")
     axes.grid(axis="y")
+
+
+def block_errors(record: ReconstructRecord) -> str:
+    """Return the error of each block before and after it was trained."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        blocks = [entry.block for entry in record.blocks]
+        axes.bar(blocks, [entry.before for entry in record.blocks], color=BEFORE, label="before")
+        axes.bar(blocks, [entry.after for entry in record.blocks], color=AFTER, width=0.5, label="after")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set(xlabel="block", ylabel="relative squared error")
+        axes.legend()
+
+    return drawn(draw, name="blocks", label="Errors of blocks before and after reconstruction", height=2.6)

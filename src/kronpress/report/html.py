@@ -131,6 +131,12 @@ def _depth(summary: RunSummary) -> str:
     return section("Depth", parts=parts)
 
 
+def _blocks(summary: RunSummary) -> str:
+    note = "What leaves each block beside what leaves the dense one, on text that it was not trained on."
+    parts = [plot(depth_plots.block_errors(record), caption=note) for record in summary.reconstructed]
+    return section("Blocks trained one by one", parts=parts)
+
+
 def _grids(summary: RunSummary) -> str:
     if not summary.quantized:
         return ""
@@ -222,6 +228,7 @@ def _sections(summary: RunSummary) -> Iterator[str]:
     yield _training(summary)
     yield _depth(summary)
     yield _errors(summary)
+    yield _blocks(summary)
     yield _grids(summary)
     yield _ranges(summary)
     yield section("Samples", parts=[_sample(sample) for sample in summary.samples])

@@ -10,6 +10,7 @@ from kronpress.records import (
     LayerChange,
     LmEvalComparison,
     QuantizationRecord,
+    ReconstructRecord,
     Sample,
     SpeedRow,
     TaskRecord,
@@ -83,6 +84,7 @@ class RunSummary:
     footprint_after: Footprint | None = None
     layers: Sequence[LayerChange] = ()
     truncated: Sequence[TruncateRecord] = ()
+    reconstructed: Sequence[ReconstructRecord] = ()
     quantized: Sequence[QuantizedStep] = ()
     training: Sequence[TrainingPoint] = ()
     validation: Sequence[TrainingPoint] = ()

@@ -17,6 +17,7 @@ from kronpress import (  # noqa: F401  (their steps register themselves)
     pretrain,
     prune,
     quantize,
+    reconstruct,
     truncate,
 )
 from kronpress.data import read_utf8, user_path

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import TypeVar
 
 from transformers import PreTrainedModel
@@ -18,6 +19,7 @@ from kronpress.records import (
     FinetuneRecord,
     Footprint,
     QuantizationRecord,
+    ReconstructRecord,
     Record,
     StepReport,
     TaskRecord,
@@ -54,6 +56,7 @@ def summarize(recipe: Recipe, manifest: Manifest, reports: Sequence[StepReport])
         footprint_after=manifest.footprint_after,
         layers=[module for change in changes for module in change.modules],
         truncated=_records(reports, TruncateRecord),
+        reconstructed=_records(reports, ReconstructRecord),
         quantized=[
             report.QuantizedStep(number, step.record)
             for number, step in enumerate(reports, start=1)
@@ -72,6 +75,7 @@ def summarize(recipe: Recipe, manifest: Manifest, reports: Sequence[StepReport])
             *_size_notes(recipe.model, manifest),
             *(text for change in changes for text in change.notes),
             *_depth_notes(_records(reports, TruncateRecord)),
+            *map(_reconstruct_note, _records(reports, ReconstructRecord)),
             *_training_notes(reports),
             *_task_notes(recipe, reports),
             *_fidelity_notes(evaluations),
@@ -158,6 +162,15 @@ def _depth_notes(records: Sequence[TruncateRecord]) -> Iterable[str]:
                 f"repairing the blocks that stay brings {record.repair.without:.4g} to {record.repair.repaired:.4g} on "
                 f"calibration text that they were not fitted to, and is {'kept' if better else 'left out'}"
             )
+
+
+def _reconstruct_note(record: ReconstructRecord) -> str:
+    better = [entry for entry in record.blocks if entry.after < entry.before]
+    mean = fmean(entry.after / entry.before for entry in better) if better else 1.0
+    return (
+        f"training the blocks one by one brought {len(better)} of {len(record.blocks)} nearer to the dense ones, their "
+        f"squared errors to {mean:.0%} on average; each is judged on text that it was not trained on"
+    )
 
 
 def _training_notes(reports: Sequence[StepReport]) -> Iterable[str]:
