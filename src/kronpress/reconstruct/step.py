@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kronpress.activations import BlockStream
+from kronpress.activations.attention import training_attention
 from kronpress.bars import Bar
 from kronpress.checkpoint import files
 from kronpress.errors import KronpressError
@@ -65,13 +66,14 @@ class Reconstruct(Step):
         """Train block by block."""
         self._require_possible(bench)
         windows = self._windows(bench, tokens=self.tokens)
-        aim = BlockStream.begin(bench.teacher, windows, at_once=self.batch)
-        stream = BlockStream.begin(bench.student, windows, at_once=self.batch)
         errors = []
-        for block in Bar(range(len(stream.layout.block_paths)), desc="reconstruct", unit="block"):
-            aim.advance(bench.teacher, block=block)
-            errors.append(self._trained(bench, stream, aim.hidden, block=block))
-            stream.advance(bench.student, block=block)
+        with training_attention(bench.student, bench.teacher):
+            aim = BlockStream.begin(bench.teacher, windows, at_once=self.batch)
+            stream = BlockStream.begin(bench.student, windows, at_once=self.batch)
+            for block in Bar(range(len(stream.layout.block_paths)), desc="reconstruct", unit="block"):
+                aim.advance(bench.teacher, block=block)
+                errors.append(self._trained(bench, stream, aim.hidden, block=block))
+                stream.advance(bench.student, block=block)
         parameters = stored_numbers(bench.student)
         return ReconstructRecord(method=self.model_dump(mode="json"), blocks=tuple(errors), parameters=parameters)
 
