@@ -68,12 +68,16 @@ class BlockStream:
     @torch.no_grad()
     def outputs(self, model: PreTrainedModel, *, block: int) -> Iterator[tuple[int, Tensor]]:
         """Run a block on each batch, giving (batch index, output); the stream itself stays where it is."""
-        module = model.get_submodule(self.layout.block_paths[block])
-        args, kwargs = self.arguments[block]
         for index, hidden in enumerate(self.hidden):
-            with mixed_precision(model.device):
-                output = module(hidden, *args, **kwargs)
-            yield index, output[0] if isinstance(output, tuple) else output
+            yield index, self.output(model, hidden, block=block)
+
+    def output(self, model: PreTrainedModel, hidden: Tensor, *, block: int) -> Tensor:
+        """Return what a block gives for a batch that enters it; gradients flow."""
+        args, kwargs = self.arguments[block]
+        with mixed_precision(model.device):
+            output = model.get_submodule(self.layout.block_paths[block])(hidden, *args, **kwargs)
+        given: Tensor = output[0] if isinstance(output, tuple) else output
+        return given
 
     def advance(self, model: PreTrainedModel, *, block: int) -> None:
         """Move the stream past a block."""

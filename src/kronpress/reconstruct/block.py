@@ -87,11 +87,8 @@ def _epochs(module: nn.Module, block: Block, pairs: Pairs, *, schedule: Schedule
     generator = torch.Generator().manual_seed(seed)
     for _ in range(schedule.epochs):
         for place in torch.randperm(pairs.trained, generator=generator).tolist():
-            error = relative_error(block(pairs.entering[place]), pairs.wanted[place])
-            gradients = torch.autograd.grad(error, learning, allow_unused=True)
-            for parameter, gradient in zip(learning, gradients, strict=True):
-                parameter.grad = gradient
+            relative_error(block(pairs.entering[place]), pairs.wanted[place]).backward()
             optimizer.step()
+            optimizer.zero_grad()
             rate.step()
-        optimizer.zero_grad()
         yield

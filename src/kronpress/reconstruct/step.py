@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import safetensors
 import safetensors.torch
-import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
@@ -21,7 +20,6 @@ from kronpress.checkpoint import files
 from kronpress.errors import KronpressError
 from kronpress.families import layout, window_of
 from kronpress.layers import quantized_tensors, stored_numbers
-from kronpress.precision import mixed_precision
 from kronpress.reconstruct.block import Pairs, Schedule, train_block
 from kronpress.records import BlockErrors, ReconstructRecord
 from kronpress.step import STEPS, Needs, Step, Workbench
@@ -55,7 +53,7 @@ class Reconstruct(Step):
 
     def needs(self) -> Needs:
         """Return that teacher and text are read, and that a copy of the blocks is written."""
-        return Needs(teacher=True, text=True, copies=1)
+        return Needs(copies=1)
 
     def check(self, bench: Workbench) -> None:
         """Check that student and dense model have equally many blocks, and that the text has two batches."""
@@ -86,9 +84,8 @@ class Reconstruct(Step):
         if path.exists():
             module.load_state_dict(safetensors.torch.load_file(path, device=str(bench.student.device)))
             return BlockErrors(block, *_errors_in(path))
-        args, kwargs = stream.arguments[block]
         pairs = Pairs(stream.hidden, wanted, judged=max(1, len(wanted) // _JUDGED))
-        run = partial(_output, module, args, kwargs)
+        run = partial(stream.output, bench.student, block=block)
         schedule = Schedule(self.epochs, self.learning_rate)
         before, after = train_block(module, run, pairs, schedule=schedule, seed=bench.seed + block)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,15 +117,6 @@ class Reconstruct(Step):
                 f"two batches of {self.batch}; give a longer text, or a smaller batch or window"
             )
         return windows[:whole]
-
-
-def _output(
-    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], hidden: Float[Tensor, "windows tokens dim"]
-) -> Float[Tensor, "windows tokens dim"]:
-    with mixed_precision(hidden.device):
-        output = module(hidden, *args, **kwargs)
-    given: Tensor = output[0] if isinstance(output, tuple) else output
-    return given
 
 
 def _errors_in(path: Path) -> tuple[float, float]:
