@@ -28,7 +28,7 @@ from kronpress.checkpoint import files
 from kronpress.evaluate import TextSet
 from kronpress.evaluate.measure import Evaluation, LambadaFile
 from kronpress.memory import keep_freed_memory
-from kronpress.records import EvaluationRecord, TrainingRecord
+from kronpress.records import EvaluationRecord, TrainingRecord, TruncateRecord
 from kronpress.run import Recipe, Run, execute, make_recipe
 
 _TABLE = experiment.table("short-study-arms")
@@ -126,7 +126,9 @@ class Study:
             recipe_of(_TABLE["model"], steps), self.evaluation, folder=self.out / f"start-{slug(start)}"
         )
         seconds = sum(step.seconds for step in run.manifest().steps)
-        return {"start": start, "tokens": 0, "seconds of the start": seconds, **_measures(run, record)}
+        made = [run.report(number).record for number, _ in enumerate(steps)]
+        blocks = {"blocks": list(step.kept) for step in made if isinstance(step, TruncateRecord)}
+        return {"start": start, "tokens": 0, "seconds of the start": seconds, **blocks, **_measures(run, record)}
 
     def student(self, arm: Arm, folder: Path) -> Path:
         """Train an arm in a folder, and return its model."""
@@ -149,7 +151,7 @@ class Study:
 def _measures(run: Run, record: EvaluationRecord) -> dict[str, Any]:
     size = run.manifest().footprint_after
     assert record.texts is not None and size is not None
-    row = {"parameters": size.parameters, "general": record.texts.general}
+    row = {"precision": run.manifest().precision, "parameters": size.parameters, "general": record.texts.general}
     row |= {text.name: text.perplexity.ratio for text in record.texts.texts}
     if record.lambada is not None:
         row |= {

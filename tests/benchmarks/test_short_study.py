@@ -8,6 +8,7 @@ import pytest
 from benchmarks import short_study, short_study_plot
 from benchmarks.dirtied import dirtied, texts_of
 from benchmarks.short_study import TABLES, Arm, arms, recipe_of
+from kronpress.checkpoint.files import read_json
 from kronpress.distill import Distill
 from kronpress.pretrain import Pretrain
 from tests.tiny import TEXT, save_tiny
@@ -51,7 +52,7 @@ def test_an_arm_is_trained_measured_and_not_done_again(tmp_path: Path, monkeypat
         "model": str(save_tiny(tmp_path / "model")),
         "precision": "fp32",
         "data": {"train": {"lines": {"source": str(tmp_path / "text.txt")}}},
-        "starts": {"alt": [{"step": "truncate", "keep": 2}]},
+        "starts": {"alt": [{"step": "truncate", "keep": 1}]},
         "trainings": {"text": {}},
         "best": {},
         "shapes": {},
@@ -65,7 +66,9 @@ def test_an_arm_is_trained_measured_and_not_done_again(tmp_path: Path, monkeypat
     asked = ["rates", "--out", str(tmp_path / "out"), "--texts", str(tmp_path / "texts.yaml"), "--json", str(result)]
     short_study.main(asked)
     first = result.read_text()
-    assert '"tokens": 64' in first and '"general"' in first and '"alt, untrained"' in first
+    rows = read_json(result)
+    assert rows["alt, untrained"]["blocks"] == [0] and rows["alt, untrained"]["general"] > 0
+    assert [row["tokens"] for row in rows.values()] == [0, 64] and {row["precision"] for row in rows.values()} == {"fp32"}
     monkeypatch.setattr(short_study, "evaluated", None)
     short_study.main(asked)
     assert result.read_text() == first
