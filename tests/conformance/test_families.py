@@ -168,7 +168,7 @@ def test_a_full_rank_replacement_of_every_matrix_leaves_the_logits(model_type: s
         bench
     )
     assert len(structured_layers(bench.student)) == len(layout(model).sites)
-    torch.testing.assert_close(tiny.logits(bench.student, ids()), tiny.logits(model, ids()), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(tiny.logits(bench.student, ids()), tiny.logits(model, ids()), atol=3e-5, rtol=1e-5)
     assert max(module.relative_error for module in report.modules) < 1e-5
 
 

@@ -338,7 +338,7 @@ def test_roberta_counts_its_positions_from_the_padding(tmp_path: Path) -> None:
     work = bench(RobertaForMaskedLM(config), tmp_path)
     with pytest.raises(KronpressError, match="set window to 30 or less"):
         step(window=31).check(work)
-    assert step(window=30, tokens=240).run(work).steps == 2
+    assert step(window=30, tokens=240, losses={"cross_entropy": 1}).run(work).steps == 2
 
 
 def test_labels_are_anything(tmp_path: Path) -> None:
@@ -378,3 +378,10 @@ def test_another_model_can_be_the_teacher_if_it_has_the_same_words(tmp_path: Pat
     tokenizer.save_pretrained(tmp_path / "other")
     with pytest.raises(KronpressError, match="choose a teacher with the same tokenizer"):
         step(teacher=str(tmp_path / "other")).check(work)
+
+
+def test_a_student_that_is_its_own_teacher_is_refused(tmp_path: Path) -> None:
+    work = bench(tiny_llama(), tmp_path)
+    with pytest.raises(KronpressError, match="the student is the same model as its teacher, the model of the recipe"):
+        step().run(work)
+    assert step(losses={"logits": 0.5, "cross_entropy": 0.5}, tokens=128).run(work).tokens == 128

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from kronpress.checkpoint import load
+from kronpress.distill import Distill
 from kronpress.layers import is_learning, quantized_tensors
 from kronpress.quantize import Quantize
 from kronpress.run import execution
@@ -58,7 +59,8 @@ def test_a_stop_anywhere_changes_nothing(recipe: Recipe, tmp_path: Path, monkeyp
 
 def test_a_packed_model_is_trained_on(recipe: Recipe, tmp_path: Path) -> None:
     packed = execute(recipe.model_copy(update={"steps": recipe.steps[:1]}), tmp_path / "packed")
-    further = recipe.model_copy(update={"model": str(packed.checkpoint), "steps": recipe.steps[1:2]})
+    learning = Distill(losses={"cross_entropy": 1}, tokens=384, window=32)
+    further = recipe.model_copy(update={"model": str(packed.checkpoint), "steps": [learning]})
     trained = execute(further, tmp_path / "trained")
     assert load(trained.checkpoint).config.quantization_config.modules == (
         load(packed.checkpoint).config.quantization_config.modules

@@ -79,7 +79,7 @@ def test_the_best_epoch_names_its_file(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_a_training_says_how_to_go_on(tmp_path: Path) -> None:
-    step = Distill(tokens=64, window=32, batch=1, save_every=1, log_every=1)
+    step = Distill(losses={"cross_entropy": 1}, tokens=64, window=32, batch=1, save_every=1, log_every=1)
     with files_of_at_most(10_000), pytest.raises(KronpressError, match=r"no space for the checkpoint .* --resume"):
         step.run(bench(tiny_llama(), tmp_path))
     assert not list(tmp_path.rglob("*.safetensors*"))

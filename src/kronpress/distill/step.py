@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from kronpress.activations.head import head_of
 from kronpress.checkpoint import load_with_tokenizer
-from kronpress.checkpoint.digests import model_sources
+from kronpress.checkpoint.digests import model_sources, weights_digest
 from kronpress.errors import KronpressError
 from kronpress.families import vocabulary_size, window_of
 from kronpress.losses import LOSSES, LogitLoss, Loss, compares, parse_losses, readings_of
@@ -110,6 +110,11 @@ class Distill(LanguageStep):
     def _checked_teacher(self, bench: Workbench) -> PreTrainedModel:
         teacher = self._teacher_model(bench)
         self._check_logits(bench, teacher)
+        if all(loss.compares for loss in self.losses.values()) and _is_the_same(bench.student, teacher):
+            raise KronpressError(
+                f"the student is the same model as its teacher, {self.teacher or 'the model of the recipe'}, and can "
+                "learn nothing from it; name the dense model as `teacher`, or put a step that compresses before this one"
+            )
         return teacher
 
     def _teacher_model(self, bench: Workbench) -> PreTrainedModel:
@@ -147,6 +152,11 @@ class Distill(LanguageStep):
                     f"the student has a vocabulary of {ours} and the teacher of {theirs}, but the tokenizer has "
                     f"{tokens} tokens, all of which both must know; choose another teacher"
                 )
+
+
+def _is_the_same(student: PreTrainedModel, teacher: PreTrainedModel) -> bool:
+    """Say whether two models have the same layers, the rounding of their inputs included, and the same weights."""
+    return str(student) == str(teacher) and weights_digest(student) == weights_digest(teacher)
 
 
 def _once(texts: Sequence[Text]) -> ConcatDataset[dict[str, Tensor]]:
