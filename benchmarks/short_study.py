@@ -126,8 +126,8 @@ class Study:
             recipe_of(_TABLE["model"], steps), self.evaluation, folder=self.out / f"start-{slug(start)}"
         )
         seconds = sum(step.seconds for step in run.manifest().steps)
-        made = [run.report(number).record for number, _ in enumerate(steps)]
-        blocks = {"blocks": list(step.kept) for step in made if isinstance(step, TruncateRecord)}
+        made = run.report(0).record
+        blocks = {"blocks": list(made.kept)} if isinstance(made, TruncateRecord) else {}
         return {"start": start, "tokens": 0, "seconds of the start": seconds, **blocks, **_measures(run, record)}
 
     def student(self, arm: Arm, folder: Path) -> Path:

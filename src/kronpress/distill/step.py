@@ -113,7 +113,7 @@ class Distill(LanguageStep):
         if all(loss.compares for loss in self.losses.values()) and _is_the_same(bench.student, teacher):
             raise KronpressError(
                 f"the student is the same model as its teacher, {self.teacher or 'the model of the recipe'}, and can "
-                "learn nothing from it; name the dense model as `teacher`, or put a step that compresses before this one"
+                "learn nothing from it; name the dense model as `teacher`, or compress before this step"
             )
         return teacher
 
