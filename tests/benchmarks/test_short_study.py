@@ -67,10 +67,9 @@ def test_an_arm_is_trained_measured_and_not_done_again(tmp_path: Path, monkeypat
     short_study.main(asked)
     first = result.read_text()
     rows = read_json(result)
-    assert rows["alt, untrained"]["blocks"] == [0] and rows["alt, untrained"]["general"] > 0
-    assert [row["tokens"] for row in rows.values()] == [0, 64] and {row["precision"] for row in rows.values()} == {
-        "fp32"
-    }
+    assert rows["alt, untrained"]["blocks"] == [0]
+    assert [row["tokens"] for row in rows.values()] == [0, 64]
+    assert all(row["precision"] == "fp32" and row["general"] > 0 for row in rows.values())
     monkeypatch.setattr(short_study, "evaluated", None)
     short_study.main(asked)
     assert result.read_text() == first
