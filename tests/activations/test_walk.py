@@ -108,3 +108,21 @@ def test_the_hooks_are_gone_after_a_stop(tmp_path: Path) -> None:
     )
     next(steps)
     assert not layer._forward_pre_hooks
+
+
+class Later(Outputs):
+    turn = 1
+
+
+def test_a_later_turn_sees_what_was_changed_at_the_stop_before(tmp_path: Path) -> None:
+    model = tiny_llama()
+    windows, stops = windows_of(model, tmp_path), []
+    for stop in walk(model, windows, wanted=lambda _: [Later(), Outputs()], with_dense=True, description="test"):
+        stops.append(stop)
+        if len(stops) % 2:
+            halve(model, stop.block)
+    assert [stop.block for stop in stops] == [block for block in range(DEPTH) for _ in range(2)]
+    for first, second in zip(stops[::2], stops[1::2], strict=True):
+        (before,), (after,) = first.statistics, second.statistics
+        assert not torch.allclose(torch.cat(before.compressed), torch.cat(after.compressed))
+        torch.testing.assert_close(before.dense, after.dense)

@@ -90,6 +90,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     | {"num_hidden_layers": tiny.DEPTH, "local_attention": 4, "cls_token_id": 2, "sep_token_id": 3},
 }
 PERMUTED = {"name": "van_loan", "right": (2, 2)}
+UNLIKE_SCORES = {"qwen3", "gemma3_text", "gpt_neox"}  # a norm over whole queries, or positions that turn a part of them
 CASES = pytest.mark.parametrize(
     ("model_type", "tied"), [(name, tied) for name in FAMILIES for tied in (True, False)], ids=str
 )
@@ -356,3 +357,33 @@ def test_a_permuted_start_is_no_worse_and_saves(model_type: str, permute: str, t
     assert bool(kept) is (permute == "all")
     again = kronpress.load(kronpress.save(bench.student, tmp_path / "saved"))
     assert torch.equal(tiny.logits(again, ids()), tiny.logits(bench.student, ids()))
+
+
+@pytest.mark.parametrize("model_type", [name for name, family in FAMILIES.items() if family.has_attention])
+def test_all_numbers_of_the_heads_in_other_coordinates_leave_the_logits(
+    model_type: str, tmp_path: Path, exact: None
+) -> None:
+    model = build(model_type)
+    bench = tiny.bench(model, tmp_path)
+    shares = {"value_output": 1.0} | ({} if model_type in UNLIKE_SCORES else {"query_key": 1.0})
+    record = Prune(keep=None, fit={"tokens": 2048, "window": 64, "ridge": 1e-3}, **shares).run(bench)
+    torch.testing.assert_close(tiny.logits(bench.student, ids()), tiny.logits(model, ids()), atol=1e-4, rtol=1e-4)
+    assert all(change.relative_error < 1e-3 for change in record.modules)
+    assert count(bench.student) == count(model) == record.parameters
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt2", "gpt_neox", "bert"])  # separate, fused, alternating, no cache
+def test_a_model_with_smaller_heads_opens_again(model_type: str, tmp_path: Path) -> None:
+    bench = tiny.bench(build(model_type), tmp_path)
+    shares = {"value_output": 0.5} | ({} if model_type in UNLIKE_SCORES else {"query_key": 0.5})
+    record = Prune(keep=0.5, fit={"tokens": 512, "window": 64, "rounds": 4}, **shares).run(bench)
+    saved = sum(change.parameters_before - change.parameters_after for change in record.modules)
+    assert count(bench.teacher) - count(bench.student) == saved
+    kronpress.save(bench.student, tmp_path / "small", tokenizer=bench.tokenizer)
+    auto = AutoModelForCausalLM if FAMILIES[model_type].causal else AutoModelForMaskedLM
+    again = auto.from_pretrained(tmp_path / "small")
+    torch.testing.assert_close(tiny.logits(again, ids()), tiny.logits(bench.student, ids()))
+    if FAMILIES[model_type].causal:
+        options = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+        cached, plain = (again.generate(ids(), use_cache=use, **options) for use in (True, False))
+        assert torch.equal(cached, plain)

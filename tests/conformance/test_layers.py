@@ -56,6 +56,15 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         {"in_features": n, "out_features": m, "rank": rank, "bias": bias}
         for m, n, rank, bias in [(5, 3, 2, True), (3, 5, 3, False), (4, 4, 1, True)]
     ],
+    "submatrix_linear": [
+        {"in_features": n, "out_features": m, "rows": rows, "columns": columns, "bias": bias}
+        for m, n, rows, columns, bias in [
+            (5, 4, 2, 3, True),
+            (5, 4, 3, 4, False),
+            (3, 4, 3, 2, True),
+            (3, 3, 3, 3, False),
+        ]
+    ],
     "tensor_train_linear": [
         {"modes": [[2, 3], [1, 2], [3, 1]], "ranks": [2, 3], "bias": True},
         {"modes": [[1, 3], [2, 2]], "ranks": [4], "bias": False},

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from kronpress.linalg import eliminate, refit
+from kronpress.linalg import eliminate, inputs_of, refit
 
 
 def random(*shape: int, seed: int) -> torch.Tensor:
@@ -67,3 +67,21 @@ def test_exactly_as_many_are_kept_in_order(keep: int) -> None:
     kept = eliminate(*normal_equations(random(30, 6, seed=1), random(30, 2, seed=2)), keep=keep)
     assert len(kept) == keep
     assert kept.tolist() == sorted(set(kept.tolist()))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_runs_leave_together_the_cheapest_of_all_pairs_first(seed: int) -> None:
+    inputs, targets = random(60, 8, seed=seed), random(60, 3, seed=seed + 10)
+    kept = eliminate(*normal_equations(inputs, targets), keep=3, run=2, rounds=1)
+    choices = [torch.tensor([run for run in range(4) if run != gone]) for gone in range(4)]
+    best = min(choices, key=lambda runs: residual(inputs, targets, inputs_of(runs, run=2)))
+    assert kept.tolist() == best.tolist()
+
+
+def test_runs_of_one_are_inputs() -> None:
+    inputs, targets = random(40, 6, seed=1), random(40, 3, seed=2)
+    moment, cross = normal_equations(inputs, targets)
+    doubled = torch.kron(moment, torch.eye(2, dtype=torch.float64))  # each input twice, each for targets of its own
+    both = torch.kron(cross, torch.eye(2, dtype=torch.float64))
+    expected = eliminate(moment, cross, keep=3)
+    assert eliminate(doubled, both, keep=3, run=2).tolist() == expected.tolist()

@@ -17,7 +17,8 @@ from kronpress.families import layout
 from kronpress.layers import KroneckerLinear, bias_of, weight_of
 from kronpress.linalg import refit
 from kronpress.prune import Prune
-from kronpress.prune.feed_forward import FeedForwardStatistic, Kept
+from kronpress.prune.feed_forward import FeedForwardStatistic
+from kronpress.prune.readout import Kept
 from kronpress.prune.surgeon import Surgeon
 from kronpress.records import FactorizeRecord
 from kronpress.step import Workbench
@@ -139,7 +140,7 @@ def test_the_error_is_that_of_what_leaves_the_block(build: Build, tmp_path: Path
         dense = torch.cat(statistic.leaving(whole))
     nothing = Kept(torch.arange(0), statistic.weight[:, :0], None, 0.0)
     bypass = torch.cat(statistic.leaving(nothing))
-    kept = Surgeon(ridge=1e-6, rounds=8).solve(statistic, keep=10)
+    kept = Surgeon(ridge=1e-6, rounds=8).solve(statistic.readout(), keep=10)
     missed, targets = (torch.cat(statistic.leaving(kept)) - dense).detach().double(), (dense - bypass).detach().double()
     if statistic.moments.centered:
         targets = targets - targets.mean((0, 1))
@@ -151,7 +152,7 @@ def test_the_error_is_that_of_what_leaves_the_block(build: Build, tmp_path: Path
 @BUILDERS
 def test_the_choice_beats_chance(build: Build, tmp_path: Path) -> None:
     statistic, _ = statistic_of(build(), tmp_path)
-    chosen = Surgeon(ridge=1e-6, rounds=12).solve(statistic, keep=12)
+    chosen = Surgeon(ridge=1e-6, rounds=12).solve(statistic.readout(), keep=12)
     moment, cross = statistic.moments.normal_equations()
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):

@@ -6,6 +6,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -16,7 +17,14 @@ from kronpress.layers import spec_of
 
 
 class Statistic(ABC):
-    """Something about one block that the walk gathers before the block is changed."""
+    """Something about one block that the walk gathers before the block is changed.
+
+    Attributes:
+        turn: statistics of a later turn are gathered once more of the compressed stream, after what was changed at the
+            stop of the turn before.
+    """
+
+    turn: ClassVar[int] = 0
 
     @abstractmethod
     def watching(self, model: PreTrainedModel) -> AbstractContextManager[None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -27,7 +27,7 @@ class Stop(Generic[S]):
         block: its index.
         statistics: what was asked for, gathered while the block was as it is now.
         leaving: per batch, what leaves the block after the change, where the caller knows it; else the block runs
-            once more.
+            once more. Only that of the last stop at a block counts.
     """
 
     block: int
@@ -48,16 +48,22 @@ def walk(
     Args:
         model: dense at first; each block may be changed when the walk has come to it, and not before.
         windows: token ids.
-        wanted: returns the statistics to gather at a block; asked when the walk comes there.
+        wanted: returns the statistics to gather at a block; asked when the walk comes there. Those of each turn have a
+            stop of their own.
         with_dense: lead the text through the dense blocks as well, for statistics that look at both streams.
         description: of the progress bar.
     """
     compressed = BlockStream.begin(model, windows)
     dense = BlockStream.begin(model, windows) if with_dense else None
     for block in Bar(range(len(compressed.layout.block_paths)), desc=description, unit="block"):
-        stop = Stop(block, wanted(block))
-        _gather(model, stop, dense=dense, compressed=compressed)
-        yield stop
+        statistics = wanted(block)
+        if dense is not None:
+            _look_at_dense(model, statistics, block=block, stream=dense)
+        turns = sorted({statistic.turn for statistic in statistics}) or [0]
+        for turn in turns:
+            stop = Stop(block, [statistic for statistic in statistics if statistic.turn == turn])
+            _look_at_compressed(model, stop, stream=compressed)
+            yield stop
         if stop.leaving is None:
             compressed.advance(model, block=block)
         else:
@@ -65,17 +71,29 @@ def walk(
 
 
 @torch.no_grad()
-def _gather(model: PreTrainedModel, stop: Stop[S], *, dense: BlockStream | None, compressed: BlockStream) -> None:
-    """Gather the statistics of a block that is still dense, and move the dense stream past it."""
+def _look_at_dense(model: PreTrainedModel, statistics: Sequence[Statistic], *, block: int, stream: BlockStream) -> None:
+    """Move the dense stream past a block that is still dense, and let all statistics look at it."""
+    with _watched(model, statistics):
+        for index, output in stream.outputs(model, block=block):
+            stream.hidden[index] = output
+            for statistic in statistics:
+                statistic.after_dense(index, output)
+
+
+@torch.no_grad()
+def _look_at_compressed(model: PreTrainedModel, stop: Stop[S], *, stream: BlockStream) -> None:
+    """Gather the statistics of a stop; the stream stays where it is."""
+    if not stop.statistics:
+        return
+    with _watched(model, stop.statistics):
+        for index, output in stream.outputs(model, block=stop.block):
+            for statistic in stop.statistics:
+                statistic.after_compressed(index, output)
+
+
+@contextmanager
+def _watched(model: PreTrainedModel, statistics: Sequence[Statistic]) -> Iterator[None]:
     with ExitStack() as watching:
-        for statistic in stop.statistics:
+        for statistic in statistics:
             watching.enter_context(statistic.watching(model))
-        if dense is not None:
-            for index, output in dense.outputs(model, block=stop.block):
-                dense.hidden[index] = output
-                for statistic in stop.statistics:
-                    statistic.after_dense(index, output)
-        if stop.statistics:
-            for index, output in compressed.outputs(model, block=stop.block):
-                for statistic in stop.statistics:
-                    statistic.after_compressed(index, output)
+        yield

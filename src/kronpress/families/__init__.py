@@ -16,6 +16,7 @@ from kronpress.families.family import FAMILIES, Family, family_of
 from kronpress.families.folds import Fold, Side
 from kronpress.families.fusion import Fusion
 from kronpress.families.layout import (
+    Attention,
     FeedForward,
     Layout,
     Site,
@@ -32,6 +33,7 @@ from kronpress.families.selection import Blocks, select_sites
 
 __all__ = [
     "FAMILIES",
+    "Attention",
     "Blocks",
     "Branch",
     "Family",

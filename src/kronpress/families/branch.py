@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kronpress.families.layout import FeedForward
+from kronpress.families.layout import Attention, FeedForward
 
 _SMALLEST = 1e-12
 
@@ -31,8 +31,8 @@ class Branch:
     norm: nn.Module | None
 
     @classmethod
-    def of(cls, model: nn.Module, block: FeedForward) -> Branch:
-        """Return that of a block of the model."""
+    def of(cls, model: nn.Module, block: FeedForward | Attention) -> Branch:
+        """Return that of a feed-forward block, or of an attention."""
         return cls(None if block.branch_norm is None else model.get_submodule(block.branch_norm))
 
     def added(self, output: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:

@@ -33,6 +33,10 @@ class Family:
             does; None where it computes x + feed_forward(norm(x)).
         branch_norm: path of the norm through which the feed-forward's output goes before it is added, where the block
             computes x + norm(feed_forward(…)), as Gemma and OLMo 2 do: it takes the size of that output away.
+        attention_sum: path of the norm over the sum of the block's input and what its attention adds; None where the
+            feed-forward block reads the block's input too, and the sum of all three leaves the block.
+        attention_norm: as `branch_norm`, for the attention.
+        query_norm: path of a norm over each head's queries, in the models that have one; keys have one then too.
         rotary: whether query and key are turned by their positions, which ties each neuron to its place in the head.
         causal: whether its models read from left to right.
         positions_after_padding: whether positions are counted from the id of the padding token, as RoBERTa does.
@@ -56,6 +60,9 @@ class Family:
     fixed_width: Mapping[str, object] = field(default_factory=dict)
     closing_norm: str | None = None
     branch_norm: str | None = None
+    attention_sum: str | None = None
+    attention_norm: str | None = None
+    query_norm: str | None = None
     rotary: bool = False
     causal: bool = True
     positions_after_padding: bool = False
@@ -98,6 +105,11 @@ def heads_of(config: PreTrainedConfig) -> tuple[int, int]:
     """Return how many heads the queries have, and the keys, which several of those may share."""
     heads = int(config.num_attention_heads)
     return heads, int(getattr(config, "num_key_value_heads", None) or heads)
+
+
+def head_size_of(config: PreTrainedConfig) -> int:
+    """Return how many numbers each head's query has, and its key and value."""
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
 FAMILIES: Shelf[Family] = Shelf("model type")

@@ -10,7 +10,7 @@ from typing import Literal
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
-from kronpress.families.family import FEED_FORWARD_ROLES, Family, heads_of
+from kronpress.families.family import FEED_FORWARD_ROLES, Family, head_size_of, heads_of
 from kronpress.families.fusion import Fusion
 from kronpress.families.signatures import PreTrainedConfig
 
@@ -76,7 +76,7 @@ def folds_of(family: Family, block: str, config: PreTrainedConfig) -> Iterator[F
     heads, key_heads = heads_of(config)
     if key_heads != heads or not family.has_attention:
         return
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    size = head_size_of(config)
     yield Fold((side("value"), side("output", axis="columns")), segment=size)
     if not family.rotary:
         yield Fold((side("query"), side("key")), segment=size)

@@ -10,6 +10,7 @@ GPT2 = register(
         fused={"qkv": ("query", "key", "value")},
         embedding="wte",
         head="lm_head",
+        attention_sum="ln_2",
         depth_key="n_layer",
         width_key="n_inner",
         beside={"positions": "wpe"},

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Int, Shaped
 from torch import Tensor, nn
 
 from kronpress.errors import KronpressError
-from kronpress.families.family import FEED_FORWARD_ROLES, Family, family_of
+from kronpress.families.family import ATTENTION_ROLES, FEED_FORWARD_ROLES, Family, family_of, head_size_of, heads_of
 from kronpress.families.folds import Fold, folds_of
 from kronpress.families.fusion import Fusion
 from kronpress.families.signatures import PreTrainedConfig, PreTrainedModel
@@ -38,6 +38,11 @@ class FeedForward:
     fusion: Fusion | None = None
     closing_norm: str | None = None
     branch_norm: str | None = None
+
+    @property
+    def adding(self) -> str:
+        """The path of the matrix whose outputs are added to the stream."""
+        return self.down
 
     @property
     def expanding(self) -> tuple[str, ...]:
@@ -71,6 +76,56 @@ class FeedForward:
 
 
 @dataclass(frozen=True)
+class Attention:
+    """The attention of one block.
+
+    Attributes:
+        block: index of its block.
+        paths: the full paths of the matrices that make "query", "key" and "value"; one alike for all where it is fused.
+        fusion: how the rows of one matrix are shared among the three, where it is fused.
+        output: full path of the matrix that reads what the heads have gathered.
+        heads: how many the queries have.
+        groups: how many the keys and values have, each for heads ÷ groups heads that follow each other.
+        size: numbers of each head's query, key and value.
+        closing_norm: full path of the norm over the sum of the block's input and what the attention adds, else None.
+        branch_norm: full path of the norm over its output alone, else None.
+        query_norm: full path of the norm over the queries of a head, where the model has one.
+        rotary: whether query and key are turned by their positions.
+    """
+
+    block: int
+    paths: Mapping[str, str]
+    fusion: Fusion | None
+    output: str
+    heads: int
+    groups: int
+    size: int
+    closing_norm: str | None = None
+    branch_norm: str | None = None
+    query_norm: str | None = None
+    rotary: bool = False
+
+    @property
+    def adding(self) -> str:
+        """The path of the matrix whose outputs are added to the stream."""
+        return self.output
+
+    @property
+    def per_group(self) -> int:
+        """How many heads share a key and a value."""
+        return self.heads // self.groups
+
+    @property
+    def matrices(self) -> tuple[str, ...]:
+        """The paths of all matrices."""
+        return (*dict.fromkeys(self.paths.values()), self.output)
+
+    def rows(self, tensor: Shaped[Tensor, "rows *columns"], *, role: str) -> Shaped[Tensor, "_ *columns"]:
+        """Return the rows that make queries, keys or values, of the matrix at the path of that role, or of its bias."""
+        return tensor if self.fusion is None else self.fusion.split(tensor)[self.fusion.roles.index(role)]
+
+
+@dataclass(frozen=True)
 class Site:
     """A module that can be replaced.
 
@@ -100,17 +155,19 @@ class Site:
 
 @dataclass(frozen=True)
 class Layout:
-    """The sites of one model, its feed-forward blocks and its folds.
+    """The sites of one model, its feed-forward blocks, its attentions and its folds.
 
     Attributes:
         sites: where factors can stand: what is in the blocks, the token table and the head.
         beside: what numbers on a grid can stand for as well (see `Family.beside`).
+        attentions: none where the family names their roles nowhere.
     """
 
     family: Family
     sites: tuple[Site, ...]
     beside: tuple[Site, ...]
     feed_forwards: tuple[FeedForward, ...]
+    attentions: tuple[Attention, ...]
     folds: tuple[Fold, ...]
     block_paths: tuple[str, ...]
 
@@ -182,7 +239,9 @@ def layout(model: PreTrainedModel) -> Layout:
     beside = (Site(prefix + path, role, None) for role, path in family.beside.items())
     present = tuple(site for site in beside if has_module(model, site.path))
     feed_forwards = tuple(_feed_forward(family, i, block, model.config) for i, block in enumerate(block_paths))
-    return Layout(family, tuple(sites), present, feed_forwards, folds, block_paths)
+    named = enumerate(block_paths if family.has_attention else ())
+    attentions = tuple(_attention(family, i, block, model) for i, block in named)
+    return Layout(family, tuple(sites), present, feed_forwards, attentions, folds, block_paths)
 
 
 def _folded(path: str, folds: tuple[Fold, ...]) -> frozenset[str]:
@@ -195,6 +254,28 @@ def _feed_forward(family: Family, index: int, block: str, config: PreTrainedConf
     closing, branch = (path and f"{block}.{path}" for path in (family.closing_norm, family.branch_norm))
     fusion = family.fusion(holders["up"], config)
     return FeedForward(index, **paths, fusion=fusion, closing_norm=closing, branch_norm=branch)
+
+
+def _attention(family: Family, index: int, block: str, model: PreTrainedModel) -> Attention:
+    config = model.config
+    holders = {role: holder for role in ATTENTION_ROLES if (holder := family.holder(role))}
+    paths = {role: f"{block}.{family.roles[holder]}" for role, holder in holders.items()}
+    names = (family.attention_sum, family.attention_norm, family.query_norm)
+    total, branch, query = (name and f"{block}.{name}" for name in names)
+    heads, groups = heads_of(config)
+    return Attention(
+        index,
+        {role: path for role, path in paths.items() if role != "output"},
+        family.fusion(holders["query"], config),
+        paths["output"],
+        heads,
+        groups,
+        head_size_of(config),
+        closing_norm=total,
+        branch_norm=branch,
+        query_norm=query if query and has_module(model, query) else None,
+        rotary=family.rotary,
+    )
 
 
 def has_module(model: nn.Module, path: str) -> bool:

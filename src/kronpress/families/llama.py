@@ -17,6 +17,8 @@ LLAMA = register(
         },
         embedding="embed_tokens",
         head="lm_head",
+        attention_sum="post_attention_layernorm",
+        query_norm="self_attn.q_norm",
         rotary=True,
     )
 )

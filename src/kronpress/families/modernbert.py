@@ -10,6 +10,7 @@ MODERNBERT = register(
         fused={"qkv": ("query", "key", "value"), "gate_up": ("gate", "up")},
         embedding="embeddings.tok_embeddings",
         head="decoder",
+        attention_sum="mlp_norm",
         rotary=True,
         causal=False,
     )

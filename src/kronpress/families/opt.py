@@ -16,6 +16,7 @@ OPT = register(
         },
         embedding="decoder.embed_tokens",
         head="lm_head",
+        attention_sum="final_layer_norm",
         width_key="ffn_dim",
         only={"do_layer_norm_before": True},  # opt-350m alone ends its blocks in a norm
     )

@@ -15,6 +15,7 @@ PHI3 = register(
         fused={"qkv": ("query", "key", "value"), "gate_up": ("gate", "up")},
         embedding="embed_tokens",
         head="lm_head",
+        attention_sum="post_attention_layernorm",
         rotary=True,
     )
 )

@@ -51,6 +51,7 @@ from kronpress.layers.structured import (
     stored_numbers,
     structured_layers,
 )
+from kronpress.layers.submatrix import SubmatrixLinear, SubmatrixLinearSpec
 from kronpress.layers.tensor_train import (
     TensorTrainEmbedding,
     TensorTrainEmbeddingSpec,
@@ -100,6 +101,8 @@ __all__ = [
     "Scales",
     "StructuredLayer",
     "StructuredSpec",
+    "SubmatrixLinear",
+    "SubmatrixLinearSpec",
     "TableSpec",
     "TensorFormat",
     "TensorSpec",

@@ -1,6 +1,7 @@
 """Plain tensors: Kronecker algebra, low rank, and least squares with a choice of columns."""
 
-from kronpress.linalg.elimination import eliminate, refit
+from kronpress.linalg.balancing import Balanced, balance
+from kronpress.linalg.elimination import eliminate, inputs_of, refit
 from kronpress.linalg.kronecker import KroneckerSum, expand, nearest_kronecker_sum, rearrange
 from kronpress.linalg.low_rank import LowRank, nearest_low_rank
 from kronpress.linalg.packing import look_up, look_up_rows, pack, packed_size, unpack
@@ -29,6 +30,7 @@ from kronpress.linalg.tensor_train import (
 from kronpress.linalg.weighted_kronecker import weighted_kronecker_sum
 
 __all__ = [
+    "Balanced",
     "KroneckerShape",
     "KroneckerSum",
     "LowRank",
@@ -38,6 +40,7 @@ __all__ = [
     "TensorTrainMatrix",
     "TensorTrainTable",
     "TruncatedSVD",
+    "balance",
     "balanced_modes",
     "check_modes",
     "divisors",
@@ -46,6 +49,7 @@ __all__ = [
     "expand",
     "expand_rows",
     "expand_train",
+    "inputs_of",
     "look_up",
     "look_up_rows",
     "nearest_kronecker_sum",

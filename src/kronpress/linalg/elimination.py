@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def eliminate(
-    moment: Float[Tensor, "n n"], cross: Float[Tensor, "out n"], *, keep: int, rounds: int = 32
+    moment: Float[Tensor, "n n"], cross: Float[Tensor, "out n"], *, keep: int, rounds: int = 32, run: int = 1
 ) -> Int[Tensor, " keep"]:
     """Return the indices of the `keep` inputs that a least-squares layer can least do without.
 
@@ -16,19 +16,51 @@ def eliminate(
     `cross` = E[t hᵀ]. Removing input j and re-solving the others costs ‖w_j‖² / [moment⁻¹]_jj, w being
     the solution on all of them (optimal brain surgeon; Hassibi and Stork, 1993). The cheapest inputs go
     in `rounds` shares, and the rest is solved anew after each.
+
+    Args:
+        moment: E[h hᵀ].
+        cross: E[t hᵀ].
+        keep: how many inputs or runs stay.
+        rounds: in how many shares the others go.
+        run: so many consecutive inputs stay or go together; what is counted and returned are runs then.
     """
-    kept = torch.arange(len(moment), device=moment.device)
+    kept = torch.arange(len(moment) // run, device=moment.device)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(moment))
     solution = cross @ inverse
-    for target in torch.linspace(len(moment), keep, rounds + 1)[1:].round().long().tolist():
-        order = (solution.square().sum(0) / inverse.diagonal()).argsort(descending=True)
+    for target in torch.linspace(len(kept), keep, rounds + 1)[1:].round().long().tolist():
+        order = _costs(solution, inverse, run=run).argsort(descending=True)
         stay, leave = order[:target].sort().values, order[target:]
-        solution, inverse = _without(solution, inverse, stay=stay, leave=leave)
+        solution, inverse = _without(solution, inverse, stay=inputs_of(stay, run=run), leave=inputs_of(leave, run=run))
         kept = kept[stay]
     return kept
 
 
-def _without(solution: Tensor, inverse: Tensor, *, stay: Tensor, leave: Tensor) -> tuple[Tensor, Tensor]:
+def inputs_of(runs: Int[Tensor, " count"], *, run: int) -> Int[Tensor, " inputs"]:
+    """Return the inputs of some runs of so many consecutive ones.
+
+    >>> inputs_of(torch.tensor([0, 2]), run=3)
+    tensor([0, 1, 2, 6, 7, 8])
+    """
+    return (runs[:, None] * run + torch.arange(run, device=runs.device)).flatten()
+
+
+def _costs(solution: Float[Tensor, "out n"], inverse: Float[Tensor, "n n"], *, run: int) -> Float[Tensor, " runs"]:
+    """Return what it costs to remove each run: tr(W_r [inverse_rr]⁻¹ W_rᵀ), W_r being its columns of the solution."""
+    if run == 1:
+        return solution.square().sum(0) / inverse.diagonal()
+    blocks = inverse.unflatten(0, (-1, run)).unflatten(2, (-1, run)).diagonal(dim1=0, dim2=2)  # run, run, runs
+    columns = solution.T.unflatten(0, (-1, run))  # runs, run, out
+    costs: Tensor = (columns * torch.linalg.solve(blocks.permute(2, 0, 1), columns)).sum((1, 2))
+    return costs
+
+
+def _without(
+    solution: Float[Tensor, "out n"],
+    inverse: Float[Tensor, "n n"],
+    *,
+    stay: Int[Tensor, " some"],
+    leave: Int[Tensor, " others"],
+) -> tuple[Tensor, Tensor]:
     """Return the solution and the inverse moment of the problem without the leaving inputs (Schur complement)."""
     if not len(leave):
         return solution, inverse

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kronpress.families import FeedForward
 from kronpress.layers import FusedLinear, KroneckerLinear, bias_of, narrowed, weight_of
 from kronpress.linalg import KroneckerSum, divisors
-from kronpress.prune.feed_forward import Kept
+from kronpress.prune.readout import Kept
 from kronpress.registry import Shelf
 from kronpress.validation import Checked
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from pydantic import Field, SerializeAsAny, field_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 from transformers import PreTrainedModel
 
-from kronpress.activations import walk
+from kronpress.activations import Statistic, walk
 from kronpress.checkpoint import adopt, settle_ties
 from kronpress.errors import KronpressError
 from kronpress.families import FeedForward, Layout, layout, replace_module
-from kronpress.layers import StructuredLayer, stored_numbers, weight_of
-from kronpress.prune.feed_forward import FeedForwardStatistic, Kept
+from kronpress.layers import stored_numbers, weight_of
+from kronpress.prune.feed_forward import FeedForwardStatistic
 from kronpress.prune.forms import PRUNED_FORMS, Narrow, PrunedForm, fractions_of
+from kronpress.prune.heads import Heads
+from kronpress.prune.readout import Kept
+from kronpress.prune.rows import count, require_dense
 from kronpress.prune.surgeon import PRUNE_FITS, Surgeon
 from kronpress.records import FactorizeRecord, LayerChange
 from kronpress.step import STEPS, Needs, Step, Workbench
@@ -22,19 +25,25 @@ from kronpress.validation import parse_named
 
 @STEPS.enroll
 class Prune(Step):
-    """Keep a share of each feed-forward block's hidden neurons, chosen on text; re-solve the down-projection.
+    """Keep a share of what a block computes inside, chosen on text; re-solve the matrix that reads it.
 
-    The text streams through the dense and the compressed model together, block by block.
+    The text streams through the dense and the compressed model together, block by block. Hidden neurons of the
+    feed-forward block go, and with `query_key` and `value_output` numbers of the attention's heads; then the output
+    matrix is solved anew in either case.
 
     Attributes:
-        keep: share of the hidden neurons to keep.
+        keep: share of the hidden neurons to keep; null: all as they are.
+        query_key: share of the numbers of queries and keys to keep, or null.
+        value_output: share of the numbers of values to keep, and of those that the output matrix reads; or null.
         form: what stands there afterwards: `narrow`, a plain narrower block that opens without kronpress; or
             `kronecker`, the same function over all hidden neurons, whose silent half can be trained.
         fit: how neurons are chosen and the down-projection is found: `surgeon`, by name or with its fields.
     """
 
     kind: ClassVar[str] = "prune"
-    keep: float = Field(default=0.5, gt=0, lt=1)
+    keep: float | None = Field(default=0.5, gt=0, lt=1)
+    query_key: float | None = Field(default=None, gt=0, le=1)
+    value_output: float | None = Field(default=None, gt=0, le=1)
     form: SerializeAsAny[PrunedForm] = Narrow()
     fit: SerializeAsAny[Surgeon] = Surgeon()
 
@@ -50,47 +59,69 @@ class Prune(Step):
         fit: Surgeon = parse_named(value, PRUNE_FITS, key="fit", default=Surgeon.kind)
         return fit
 
+    @model_validator(mode="after")
+    def _prunes(self) -> Prune:
+        if self.keep is self.query_key is self.value_output is None:
+            raise KronpressError("keep, query_key and value_output are all null; give a share for one of them")
+        return self
+
     def needs(self) -> Needs:
         """Return that text is read; the dense stream is that of the student before it is changed."""
         return Needs(teacher=False)
 
     def check(self, bench: Workbench) -> None:
-        """Check the share, and that the text has a window."""
-        self._kept(bench.student, layout(bench.student))
+        """Check the shares, and that the text has a window."""
+        self._neurons(bench.student, layout(bench.student))
+        self._heads(bench.student, layout(bench.student))
         window = self.fit.window_of(bench.student)
         bench.training_windows(size=window, tokens=window)
 
     def run(self, bench: Workbench) -> FactorizeRecord:
-        """Prune every feed-forward block of the student."""
+        """Prune every block of the student."""
         model = bench.student
         settle_ties(model)
-        plan = layout(model)
-        keep, window = self._kept(model, plan), self.fit.window_of(model)
-        blocks = {block.block: block for block in plan.feed_forwards}
+        plan, window = layout(model), self.fit.window_of(model)
+        neurons, heads = self._neurons(model, plan), self._heads(model, plan)
         changes = []
 
-        def wanted(index: int) -> list[FeedForwardStatistic]:
-            return [FeedForwardStatistic(model, blocks[index])] if index in blocks else []
+        def wanted(index: int) -> list[Statistic]:
+            inside = [] if heads is None else heads.statistics(model, plan.attentions[index])
+            blocks = plan.feed_forwards if neurons is not None else ()
+            return [*inside, *(FeedForwardStatistic(model, block) for block in blocks if block.block == index)]
 
         windows = bench.training_windows(size=window, tokens=self.fit.tokens)
         for stop in walk(model, windows, wanted=wanted, with_dense=True, description="calibrated pruning"):
             for statistic in stop.statistics:
-                kept = self.fit.solve(statistic, keep=keep)
-                changes.append(self._install(model, statistic.block, kept))
-                stop.leaving = statistic.leaving(kept)
-        if self.form.plain:
-            plan.family.set_width(model.config, keep)
+                if isinstance(statistic, FeedForwardStatistic):
+                    assert neurons is not None
+                    kept = self.fit.solve(statistic.readout(), keep=neurons).to(statistic.weight.dtype)
+                    changes.append(self._install(model, statistic.block, kept))
+                    stop.leaving = statistic.leaving(kept)
+                elif heads is not None:
+                    changes += heads.thin(model, statistic, self.fit)
+        if neurons is not None and self.form.plain:
+            plan.family.set_width(model.config, neurons)
         adopt(model)
-        fit = {"name": self.fit.kind, **self.fit.model_dump(mode="json"), "window": window}
-        method = {"keep": self.keep, "form": {"name": self.form.kind, **self.form.model_dump(mode="json")}, "fit": fit}
         parameters = stored_numbers(model)
-        return FactorizeRecord(method=method, modules=tuple(changes), notes=(), parameters=parameters)
+        return FactorizeRecord(method=self._method(window), modules=tuple(changes), notes=(), parameters=parameters)
 
-    def _kept(self, model: PreTrainedModel, plan: Layout) -> int:
-        """Return how many neurons stay."""
-        for path in (path for block in plan.feed_forwards for path in block.paths):
-            if isinstance(model.get_submodule(path), StructuredLayer):
-                raise KronpressError(f"{path} has factors or codes already; prune first")
+    def _method(self, window: int) -> dict[str, Any]:
+        shares = {"keep": self.keep, "query_key": self.query_key, "value_output": self.value_output}
+        form = {"name": self.form.kind, **self.form.model_dump(mode="json")}
+        fit = {"name": self.fit.kind, **self.fit.model_dump(mode="json"), "window": window}
+        return {name: share for name, share in shares.items() if share is not None} | {"form": form, "fit": fit}
+
+    def _heads(self, model: PreTrainedModel, plan: Layout) -> Heads | None:
+        """Return what stays of the heads, if any of it goes."""
+        if self.query_key is self.value_output is None:
+            return None
+        return Heads.of(model, plan, query_key=self.query_key, value_output=self.value_output)
+
+    def _neurons(self, model: PreTrainedModel, plan: Layout) -> int | None:
+        """Return how many neurons stay, if any go."""
+        if self.keep is None:
+            return None
+        require_dense(model, (path for block in plan.feed_forwards for path in block.paths))
         width = weight_of(model.get_submodule(plan.feed_forwards[0].down)).shape[1]
         kept = round(self.keep * width)
         if not self.form.allows(kept, width=width):
@@ -100,7 +131,7 @@ class Prune(Step):
         return kept
 
     def _install(self, model: PreTrainedModel, block: FeedForward, kept: Kept) -> LayerChange:
-        before = _count(model, block)
+        before = count(model, block.paths)
         for path in block.expanding:
             producing = self.form.producing(model.get_submodule(path), kept, block=block, path=path)
             replace_module(model, path, module=producing)
@@ -110,11 +141,7 @@ class Prune(Step):
             role="feed_forward",
             block=block.block,
             parameters_before=before,
-            parameters_after=_count(model, block),
+            parameters_after=count(model, block.paths),
             relative_error=kept.relative_error,
             layer=f"{len(kept.neurons)} hidden neurons",
         )
-
-
-def _count(model: PreTrainedModel, block: FeedForward) -> int:
-    return sum(stored_numbers(model.get_submodule(path)) for path in block.paths)

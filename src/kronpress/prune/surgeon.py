@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 from pydantic import Field
 from transformers import PreTrainedModel
 
 from kronpress.families import window_of
-from kronpress.linalg import eliminate, positive_definite, refit
-from kronpress.prune.feed_forward import FeedForwardStatistic, Kept
+from kronpress.linalg import eliminate, inputs_of, positive_definite, refit
+from kronpress.prune.readout import Kept, Readout
 from kronpress.registry import Shelf
 from kronpress.validation import Checked
 
@@ -41,17 +42,11 @@ class Surgeon(Checked):
         """Return the tokens per window for a model."""
         return window_of(model, self.window)
 
-    def solve(self, statistic: FeedForwardStatistic, *, keep: int) -> Kept:
-        """Choose `keep` neurons and fit the weight; no model is changed."""
-        moments, dense = statistic.moments, statistic.weight
-        moment, cross = moments.normal_equations()
-        regularized, strength = positive_definite(moment, ridge=self.ridge)
-        towards = cross + strength * dense.double()
-        neurons = eliminate(regularized, towards, keep=keep, rounds=self.rounds)
-        weight = refit(regularized, towards, kept=neurons)
-        energy = moments.target_energy()
-        explained = 2 * (weight * cross[:, neurons]).sum() - (weight @ moment[neurons][:, neurons] * weight).sum()
-        missed = max(energy - float(explained), 0.0)
-        error = (missed / energy) ** 0.5 if energy > 0 else 0.0  # a block may add nothing
-        bias = moments.intercept(weight, kept=neurons).to(dense.dtype) if moments.centered else None
-        return Kept(neurons, weight.to(dense.dtype), bias, error)
+    def solve(self, readout: Readout, *, keep: int, run: int = 1) -> Kept:
+        """Choose `keep` inputs, or runs of so many consecutive ones, and fit the weight; no model is changed."""
+        regularized, strength = positive_definite(readout.moment, ridge=self.ridge)
+        towards = readout.cross + strength * readout.dense
+        runs = eliminate(regularized, towards, keep=keep, rounds=self.rounds, run=run)
+        inputs = inputs_of(runs, run=run)
+        kept = readout.kept(refit(regularized, towards, kept=inputs), inputs=inputs)
+        return replace(kept, neurons=runs)

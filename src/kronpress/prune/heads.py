@@ -1,0 +1,106 @@
+"""What stays of the heads of a model's attentions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from transformers import PreTrainedModel
+
+from kronpress.activations import Statistic
+from kronpress.errors import KronpressError
+from kronpress.families import Attention, Layout
+from kronpress.prune.attention import HeadStatistic, QueryKeyStatistic
+from kronpress.prune.rows import count, require_dense
+from kronpress.prune.surgeon import Surgeon
+from kronpress.records import LayerChange
+
+_EIGHTS = 64  # from so many numbers on, multiples of eight are kept: they are faster
+
+
+@dataclass(frozen=True)
+class Heads:
+    """How many numbers of all heads of a block stay; None: all as they are.
+
+    Attributes:
+        query_key: of all keys together; those of the queries are in proportion.
+        value_output: of all values together.
+    """
+
+    query_key: int | None
+    value_output: int | None
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, plan: Layout, *, query_key: float | None, value_output: float | None) -> Heads:
+        """Return what two shares come to for a model.
+
+        Raises:
+            KronpressError: the attention is unknown, has factors already, or computes otherwise with fewer numbers.
+        """
+        if not plan.attentions:
+            raise KronpressError(
+                f"query_key and value_output: the attention of {type(model).__name__} is not known here; leave them out"
+            )
+        first = plan.attentions[0]
+        require_dense(model, (path for block in plan.attentions for path in block.matrices))
+        if query_key is not None:
+            _require_scores(model, first)
+        whole = first.groups * first.size
+        unit = 2 if first.rotary else 1
+        counts = (None if share is None else _rounded(share * whole, unit=unit) for share in (query_key, value_output))
+        return cls(*counts)
+
+    def statistics(self, model: PreTrainedModel, attention: Attention) -> list[Statistic]:
+        """Return what is to be gathered of an attention."""
+        first = [] if self.query_key is None else [QueryKeyStatistic(model, attention)]
+        return [*first, HeadStatistic(model, attention)]
+
+    def thin(self, model: PreTrainedModel, statistic: Statistic, fit: Surgeon) -> Iterator[LayerChange]:
+        """Change the attention that a statistic was gathered of; yield the change when its last matrix has changed."""
+        if isinstance(statistic, QueryKeyStatistic):
+            assert self.query_key is not None
+            statistic.thin(model, keep=self.query_key)
+        elif isinstance(statistic, HeadStatistic):
+            keep = self.value_output
+            error = statistic.repair(model, fit) if keep is None else statistic.thin(model, fit, keep=keep)
+            yield self._change(model, statistic.attention, before=statistic.parameters, error=error)
+
+    def _change(self, model: PreTrainedModel, attention: Attention, *, before: int, error: float) -> LayerChange:
+        whole = attention.groups * attention.size
+        parts = (("keys", self.query_key), ("values", self.value_output))
+        kept = [f"{number} of {whole} numbers of {name}" for name, number in parts if number is not None]
+        return LayerChange(
+            path=attention.output.rpartition(".")[0],
+            role="attention",
+            block=attention.block,
+            parameters_before=before,
+            parameters_after=count(model, attention.matrices),
+            relative_error=error,
+            layer=", ".join(kept),
+        )
+
+
+def _require_scores(model: PreTrainedModel, attention: Attention) -> None:
+    """Check that the scores are products of what the matrices give, turned as a whole or not at all."""
+    if attention.query_norm is not None:
+        raise KronpressError(
+            f"query_key: a norm over whole queries follows ({attention.query_norm}), which fewer numbers would change; "
+            "leave query_key out, value_output is possible"
+        )
+    if attention.rotary and _turned_share(model) != 1.0:
+        raise KronpressError(
+            f"query_key: positions turn {_turned_share(model):g} of the numbers of each query in "
+            f"{type(model).__name__}; this is for models that turn all or none; leave query_key out"
+        )
+
+
+def _turned_share(model: PreTrainedModel) -> float:
+    """Return the share of each query's numbers that positions turn."""
+    parameters = getattr(model.config, "rope_parameters", None) or {}
+    return float(parameters.get("partial_rotary_factor") or getattr(model.config, "partial_rotary_factor", None) or 1.0)
+
+
+def _rounded(number: float, *, unit: int) -> int:
+    """Return a whole number of units near to a number: at least one, and eights where there are many."""
+    step = 8 if number >= _EIGHTS else unit
+    return max(unit, round(number / step) * step)
