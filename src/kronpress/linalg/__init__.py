@@ -12,7 +12,7 @@ from kronpress.linalg.permutation import (
 )
 from kronpress.linalg.ridge import energy, positive_definite
 from kronpress.linalg.shapes import KroneckerShape, divisors
-from kronpress.linalg.svd import TruncatedSVD, truncated_svd
+from kronpress.linalg.svd import TruncatedSVD, truncated_svd, truncated_svd_each
 from kronpress.linalg.tensor_train import (
     Modes,
     TensorTrainMatrix,
@@ -62,6 +62,7 @@ __all__ = [
     "tensor_train_rows",
     "train_ranks",
     "truncated_svd",
+    "truncated_svd_each",
     "unpack",
     "weighted_kronecker_sum",
 ]
