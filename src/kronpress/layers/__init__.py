@@ -33,6 +33,7 @@ from kronpress.layers.matrices import (
     rounded_inputs,
     unrounded,
 )
+from kronpress.layers.monarch import MonarchLinear, MonarchLinearSpec
 from kronpress.layers.quantized import (
     QuantizedEmbedding,
     QuantizedEmbeddingSpec,
@@ -88,6 +89,8 @@ __all__ = [
     "LowRankLinear",
     "LowRankLinearSpec",
     "Matrix",
+    "MonarchLinear",
+    "MonarchLinearSpec",
     "NestedKroneckerEmbedding",
     "NestedKroneckerEmbeddingSpec",
     "QuantizedEmbedding",

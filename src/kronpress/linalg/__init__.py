@@ -3,6 +3,7 @@
 from kronpress.linalg.elimination import eliminate, refit
 from kronpress.linalg.kronecker import KroneckerSum, expand, nearest_kronecker_sum, rearrange
 from kronpress.linalg.low_rank import LowRank, nearest_low_rank
+from kronpress.linalg.monarch import MonarchMatrix, expand_monarch, nearest_monarch, require_blocks
 from kronpress.linalg.packing import look_up, look_up_rows, pack, packed_size, unpack
 from kronpress.linalg.permutation import (
     Member,
@@ -34,6 +35,7 @@ __all__ = [
     "LowRank",
     "Member",
     "Modes",
+    "MonarchMatrix",
     "PermutedKroneckerSum",
     "TensorTrainMatrix",
     "TensorTrainTable",
@@ -44,12 +46,14 @@ __all__ = [
     "eliminate",
     "energy",
     "expand",
+    "expand_monarch",
     "expand_rows",
     "expand_train",
     "look_up",
     "look_up_rows",
     "nearest_kronecker_sum",
     "nearest_low_rank",
+    "nearest_monarch",
     "nearest_permuted_kronecker_sum",
     "pack",
     "packed_size",
@@ -57,6 +61,7 @@ __all__ = [
     "positive_definite",
     "rearrange",
     "refit",
+    "require_blocks",
     "search_orders",
     "tensor_train_matrix",
     "tensor_train_rows",
