@@ -4,6 +4,7 @@ from kronpress.factorize.forms.form import FORMS, Form, Metric, Norm, Solution, 
 from kronpress.factorize.forms.grouped import Grouped
 from kronpress.factorize.forms.kronecker import Kronecker, KroneckerProblem
 from kronpress.factorize.forms.low_rank import LowRank
+from kronpress.factorize.forms.monarch import Monarch, MonarchProblem
 from kronpress.factorize.forms.tensor_train import TensorTrain, TensorTrainRows
 
 __all__ = [
@@ -14,6 +15,8 @@ __all__ = [
     "KroneckerProblem",
     "LowRank",
     "Metric",
+    "Monarch",
+    "MonarchProblem",
     "Norm",
     "Solution",
     "Solver",
