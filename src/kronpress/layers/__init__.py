@@ -22,6 +22,7 @@ from kronpress.layers.kronecker_embedding import (
     NestedKroneckerEmbeddingSpec,
 )
 from kronpress.layers.low_rank import LowRankLinear, LowRankLinearSpec
+from kronpress.layers.low_rank_sparse import LowRankSparseLinear, LowRankSparseLinearSpec
 from kronpress.layers.matrices import (
     Matrix,
     grids_of,
@@ -88,6 +89,8 @@ __all__ = [
     "LinearSpec",
     "LowRankLinear",
     "LowRankLinearSpec",
+    "LowRankSparseLinear",
+    "LowRankSparseLinearSpec",
     "Matrix",
     "MonarchLinear",
     "MonarchLinearSpec",

@@ -3,6 +3,7 @@
 from kronpress.linalg.elimination import eliminate, refit
 from kronpress.linalg.kronecker import KroneckerSum, expand, nearest_kronecker_sum, rearrange
 from kronpress.linalg.low_rank import LowRank, nearest_low_rank
+from kronpress.linalg.low_rank_sparse import LowRankSparse, nearest_low_rank_sparse
 from kronpress.linalg.monarch import MonarchMatrix, expand_monarch, nearest_monarch, require_blocks
 from kronpress.linalg.packing import look_up, look_up_rows, pack, packed_size, unpack
 from kronpress.linalg.permutation import (
@@ -33,6 +34,7 @@ __all__ = [
     "KroneckerShape",
     "KroneckerSum",
     "LowRank",
+    "LowRankSparse",
     "Member",
     "Modes",
     "MonarchMatrix",
@@ -53,6 +55,7 @@ __all__ = [
     "look_up_rows",
     "nearest_kronecker_sum",
     "nearest_low_rank",
+    "nearest_low_rank_sparse",
     "nearest_monarch",
     "nearest_permuted_kronecker_sum",
     "pack",
