@@ -31,6 +31,7 @@ FORM_FIELDS: dict[str, list[Fields]] = {  # for forms that need them: fields tha
     "low_rank": [{}, {"ratio": 0.9}],
     "tensor_train": [{"rank": 2}, {"rank": 3, "redundant": True}, {"rank": 1, "bias": False}],
     "tensor_train_rows": [{"rank": 1}, {"rank": 1, "modes": (4, 4)}],
+    "losparse": [{}, {"ratio": 0.9, "sparse": 0.3}],
     "monarch": [{"blocks": 2}, {"blocks": 2, "ratio": 0.9}],
     "grouped": [{"groups": [{"tokens": 8, "terms": 2}], "right": (1, 4)}],
 }
@@ -165,6 +166,7 @@ FORM_CHANGES: dict[str, Fields] = {  # other values than those of the first fiel
     "tensor_train": {"rank": 3, "modes": [[4, 4], [6, 4]], "redundant": True, "bias": False},
     "tensor_train_rows": {"modes": (2, 8)},
     "monarch": {"blocks": 4},
+    "losparse": {"sparse": 0.3},
     "grouped": {"groups": [{"tokens": 8, "terms": 3}], "right": (1, 2)},
 }
 BASES: dict[str, Fields] = {

@@ -20,6 +20,7 @@ PRESETS: Mapping[str, tuple[str, str]] = {
     "tensor_train": ("tensor_train", "nearest"),  # TTM
     "tensor_train_rows": ("tensor_train_rows", "nearest"),  # TensorGPT
     "monarch": ("monarch", "nearest"),  # Dao et al., 2022
+    "losparse": ("losparse", "nearest"),  # LoSparse, without its training
 }
 
 
