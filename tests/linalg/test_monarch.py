@@ -106,6 +106,14 @@ def test_it_is_found_again_and_full_rank_is_exact(weighted: bool) -> None:
     assert whole.error < 1e-5
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_more_rank_than_is_needed_does_no_harm(weighted: bool) -> None:
+    value = factors(blocks=3, p=4, q=5, rank=1)
+    again = nearest_monarch(value.to_dense(), blocks=3, rank=3, second_moment=moment_of(15) if weighted else None)
+    torch.testing.assert_close(again.to_dense(), value.to_dense())
+    assert max(again.left.abs().max(), again.right.abs().max()) < 10 * max(value.left.max(), value.right.max())
+
+
 def test_for_given_inputs_it_is_nearer_and_no_run_can_be_made_better() -> None:
     matrix, moment = random(12, 15), moment_of(15)
     plain = nearest_monarch(matrix, blocks=3, rank=1)
