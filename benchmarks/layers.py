@@ -1,4 +1,4 @@
-"""Time Kronecker and low-rank layers against their dense twins: `python -m benchmarks.layers`.
+"""Time Kronecker, low-rank and Monarch layers against their dense twins: `python -m benchmarks.layers`.
 
 Dense and factored run by turns; a row shows the median of the pairwise ratios and their spread, above 1 is faster.
 """
@@ -13,7 +13,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from kronpress.layers import KroneckerLinear, LowRankLinear, StructuredLayer
+from kronpress.layers import (
+    KroneckerLinear,
+    LinearSpec,
+    LowRankLinear,
+    LowRankSparseLinearSpec,
+    MonarchLinearSpec,
+    StructuredLayer,
+)
 from kronpress.linalg import KroneckerShape, KroneckerSum, LowRank
 
 MATRIX = (3072, 768)
@@ -36,6 +43,19 @@ def layers() -> Iterator[tuple[str, StructuredLayer]]:
         factors = torch.randn(terms, shape.m1, shape.n1), torch.randn(terms, shape.m2, shape.n2)
         yield name, KroneckerLinear.of(KroneckerSum(*factors))
     yield "low rank 307", LowRankLinear.of(LowRank(torch.randn(MATRIX[0], 307), torch.randn(307, MATRIX[1])))
+    sizes = {"in_features": MATRIX[1], "out_features": MATRIX[0], "bias": False}
+    yield "low rank 276 and 153 rows", filled(LowRankSparseLinearSpec(**sizes, rank=276, rows=153))
+    for blocks in (4, 16):
+        name = f"Monarch {blocks} × {blocks}, rank {307 // blocks}"
+        yield name, filled(MonarchLinearSpec(**sizes, blocks=blocks, rank=307 // blocks))
+
+
+def filled(spec: LinearSpec) -> StructuredLayer:
+    """Return a layer of a form, with random weights."""
+    layer = spec.build()
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter)
+    return layer
 
 
 def seconds(call: Callable[[], object]) -> float:

@@ -33,6 +33,8 @@ from kronpress.layers import (
     KroneckerLinearSpec,
     LayerSpec,
     LowRankLinearSpec,
+    LowRankSparseLinearSpec,
+    MonarchLinearSpec,
     NestedKroneckerEmbeddingSpec,
     TensorTrainLinearSpec,
 )
@@ -152,12 +154,21 @@ def llama_plan() -> dict[str, LayerSpec]:
     return gates | {"model.embed_tokens": table, "lm_head": FactoredHeadSpec(table=table)}
 
 
+def rows_and_blocks() -> dict[str, LayerSpec]:
+    """Return feed-forward blocks with a low-rank product and kept rows, and with Monarch matrices."""
+    sizes = {"in_features": 2048, "out_features": 8192, "rank": 512, "bias": False}
+    gate, up = LowRankSparseLinearSpec(**sizes, rows=300), MonarchLinearSpec(**sizes | {"rank": 128}, blocks=4)
+    mlps = [f"model.layers.{i}.mlp" for i in range(16)]
+    return {f"{mlp}.{path}": spec for mlp in mlps for path, spec in (("gate_proj", gate), ("up_proj", up))}
+
+
 PLANS: dict[str, tuple[Any, PreTrainedConfig, dict[str, LayerSpec]]] = {
     "Krony-PT": (GPT2LMHeadModel, GPT2Config(), krony((3072, 384), (1, 2))),
     "tensor trains": (GPT2LMHeadModel, GPT2Config(), tensor_trains(16)),
     "KnGPT2": (GPT2LMHeadModel, GPT2Config(), kngpt2()),
     "KnGPT2 tied": (GPT2LMHeadModel, GPT2Config(), kngpt2() | {"lm_head": FactoredHeadSpec(table=TABLE)}),
     "Llama 1B": (LlamaForCausalLM, LlamaConfig(**LLAMA_1B.to_dict() | {"dtype": None}), llama_plan()),
+    "rows and blocks": (LlamaForCausalLM, LlamaConfig(**LLAMA_1B.to_dict() | {"dtype": None}), rows_and_blocks()),
 }
 
 

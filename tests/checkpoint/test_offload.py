@@ -28,6 +28,8 @@ FORMS: dict[str, dict[str, Any]] = {
     "grouped": {"method": {"name": "van_loan_frequency", "groups": GROUPS, "right": (1, 4)}, "sites": "embedding"},
     "trains": {"method": {"name": "tensor_train", "rank": 3}, "sites": "all"},
     "rows of trains": {"method": {"name": "tensor_train_rows", "rank": 2}, "sites": "embedding"},
+    "monarch": {"method": {"name": "monarch", "blocks": 2}, "sites": "all"},
+    "low rank and rows": {"method": "losparse", "sites": "all"},
     "low rank": {"method": {"name": "svd", "ratio": 0.5}, "sites": "feed_forward"},
 }
 MAPS: dict[str, dict[str, Any]] = {

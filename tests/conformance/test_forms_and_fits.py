@@ -28,9 +28,11 @@ FORM_FIELDS: dict[str, list[Fields]] = {  # for forms that need them: fields tha
         {"right": (1, 2), "scales": True},
         {"right": (1, 4)},
     ],
-    "low_rank": [{}, {"ratio": 0.9}],
+    "low_rank": [{}, {"ratio": 0.9}, {"joint": True}],
     "tensor_train": [{"rank": 2}, {"rank": 3, "redundant": True}, {"rank": 1, "bias": False}],
     "tensor_train_rows": [{"rank": 1}, {"rank": 1, "modes": (4, 4)}],
+    "losparse": [{}, {"ratio": 0.9, "sparse": 0.3}],
+    "monarch": [{"blocks": 2}, {"blocks": 2, "ratio": 0.9}],
     "grouped": [{"groups": [{"tokens": 8, "terms": 2}], "right": (1, 4)}],
 }
 FIT_FIELDS: dict[str, Fields] = {"whitened": {"tokens": 64, "window": 32}}
@@ -163,6 +165,9 @@ FORM_CHANGES: dict[str, Fields] = {  # other values than those of the first fiel
     "kronecker": {"left": (24, 4), "right": (1, 4), "scales": True, "levels": 2, "permute": "all"},
     "tensor_train": {"rank": 3, "modes": [[4, 4], [6, 4]], "redundant": True, "bias": False},
     "tensor_train_rows": {"modes": (2, 8)},
+    "monarch": {"blocks": 4},
+    "low_rank": {"joint": True},
+    "losparse": {"sparse": 0.3},
     "grouped": {"groups": [{"tokens": 8, "terms": 3}], "right": (1, 2)},
 }
 BASES: dict[str, Fields] = {
@@ -183,9 +188,9 @@ def base_of(form: str) -> Fields:
     return BASES.get(form, FORM_FIELDS.get(form, [{}])[0])
 
 
-def shapes_of(form: str, fields: Fields, folder: Path, *, tables: bool) -> dict[str, torch.Size]:
-    work = bench(tiny_gpt2() if form == "tensor_train" else tiny_llama(), folder)
-    made = step(form, "frequency" if form == "grouped" else "nearest", fields, sites="embedding" if tables else "up")
+def shapes_of(form: str, fields: Fields, folder: Path, *, sites: str) -> dict[str, torch.Size]:
+    work = bench(tiny_gpt2() if form == "tensor_train" or sites == "qkv" else tiny_llama(), folder)
+    made = step(form, "frequency" if form == "grouped" else "nearest", fields, sites=sites)
     made.check(work)
     made.run(work)
     return {key: value.shape for key, value in work.student.state_dict().items()}
@@ -196,8 +201,9 @@ def shapes_of(form: str, fields: Fields, folder: Path, *, tables: bool) -> dict[
 )
 def test_a_field_of_a_form_changes_the_model(form: str, field: str, tmp_path: Path) -> None:
     tables = not FORMS[form].linear or field == "levels"
+    sites = "embedding" if tables else "qkv" if field == "joint" else "up"
     other = base_of(form) | {field: changed(form, field)} | ({"right": None} if field == "left" else {})
-    assert shapes_of(form, base_of(form), tmp_path, tables=tables) != shapes_of(form, other, tmp_path, tables=tables)
+    assert shapes_of(form, base_of(form), tmp_path, sites=sites) != shapes_of(form, other, tmp_path, sites=sites)
 
 
 @pytest.mark.parametrize("name", list(PRESETS))

@@ -71,6 +71,19 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         {"modes": [[3, 2], [2, 1]], "ranks": [1], "bias": True},
         {"modes": [[4, 3]], "ranks": [], "bias": True},
     ],
+    "low_rank_sparse_linear": [
+        {"in_features": n, "out_features": m, "rank": rank, "rows": rows, "bias": bias}
+        for m, n, rank, rows, bias in [(5, 3, 2, 2, True), (3, 5, 1, 1, False), (4, 4, 3, 4, True)]
+    ],
+    "monarch_linear": [
+        {"in_features": n, "out_features": m, "blocks": blocks, "rank": rank, "bias": bias}
+        for m, n, blocks, rank, bias in [
+            (6, 4, 2, 1, True),
+            (4, 8, 4, 2, False),
+            (3, 5, 1, 2, True),
+            (3, 6, 3, 1, True),
+        ]
+    ],
     "quantized_linear": [{"in_features": 4, "out_features": 3, "bias": bias} for bias in (True, False)],
     "quantized_embedding": [{"num_embeddings": 5, "embedding_dim": 4, "padding_idx": padding} for padding in (None, 1)],
     "tensor_train_embedding": [

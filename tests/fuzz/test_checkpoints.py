@@ -46,11 +46,19 @@ def _tensor_trains(folder: Path) -> PreTrainedModel:
     return work.student
 
 
+def _rows_and_blocks(folder: Path) -> PreTrainedModel:
+    work = bench(tiny_llama(), folder)
+    Factorize(form="losparse", sites="attention").run(work)
+    Factorize(form={"name": "monarch", "blocks": 2}, sites="feed_forward").run(work)
+    return work.student
+
+
 BUILDERS: dict[str, tuple[Callable[[Path], PreTrainedModel], Any]] = {
     "llama": (lambda folder: factorized(tiny_llama(), folder), AutoModelForCausalLM),
     "gpt2": (lambda folder: factorized(tiny_gpt2(tied=False), folder), AutoModelForCausalLM),
     "bert": (lambda folder: factorized(tiny_bert(), folder), AutoModelForMaskedLM),
     "tensor trains": (_tensor_trains, AutoModelForCausalLM),
+    "rows and blocks": (_rows_and_blocks, AutoModelForCausalLM),
     "plain": (lambda folder: tiny_gpt2(), None),
 }
 

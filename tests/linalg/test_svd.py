@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kronpress.linalg import TruncatedSVD, svd, truncated_svd
+from kronpress.linalg import TruncatedSVD, svd, truncated_svd, truncated_svd_each
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -75,3 +75,14 @@ def test_small_singular_values_survive_the_gram_matrix() -> None:
     matrix = torch.diag(torch.tensor([1.0, 1e-6, 1e-12], dtype=torch.float64))
     found = truncated_svd(matrix, rank=3)
     torch.testing.assert_close((found.u * found.sigma) @ found.v.T, matrix, atol=1e-20, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("shape", "rank"), [((5, 7, 4), 2), ((3, 2, 6), 2), ((1, 5, 5), 1)])
+def test_many_small_ones_are_decomposed_as_each_by_itself(shape: tuple[int, int, int], rank: int) -> None:
+    matrices, tails = random(*shape), []
+    u, sigma, v, tail = truncated_svd_each(matrices, rank=rank)
+    for index, matrix in enumerate(matrices):
+        alone = truncated_svd(matrix, rank=rank)
+        torch.testing.assert_close((u[index] * sigma[index]) @ v[index], (alone.u * alone.sigma) @ alone.v.T)
+        tails.append(alone.tail)
+    assert tail == pytest.approx(torch.tensor(tails).norm().item(), abs=1e-6)

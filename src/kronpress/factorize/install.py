@@ -33,16 +33,23 @@ FitTo: TypeAlias = Callable[[Float[Tensor, "out in"], Target], Fitted]
 
 
 @torch.no_grad()
-def replace_site(model: PreTrainedModel, site: Site, fit: FitTo) -> LayerChange:
+def replace_site(model: PreTrainedModel, site: Site, fit: FitTo, *, whole: bool = False) -> LayerChange:
     """Put what `fit` makes of a dense weight, or of each share of a fused one, in its place; return what changed.
+
+    Args:
+        model: the model.
+        site: where the dense layer stands.
+        fit: gives the layer that stands for a weight.
+        whole: let a fused weight be one matrix.
 
     Raises:
         KronpressError: the site has been factorized already.
     """
     layer = dense_at(model, site)
-    shares = [fit(weight_of(share), Target.of(site, share)) for share in shares_of(layer, site)]
+    shares = [fit(weight_of(share), Target.of(site, share)) for share in shares_of(layer, site, whole=whole)]
     parts = [share.layer for share in shares]
-    structured = FusedLinear.of(parts, bias=bias_of(layer), runs=site.fusion.runs) if site.fusion else parts[0]
+    runs = None if site.fusion is None or whole else site.fusion.runs
+    structured = parts[0] if runs is None else FusedLinear.of(parts, bias=bias_of(layer), runs=runs)
     if isinstance(structured, FactoredEmbedding):
         structured.scale = scale_of(layer)
     error, norm = math.hypot(*(share.error for share in shares)), math.hypot(*(share.norm for share in shares))
@@ -70,15 +77,15 @@ def dense_at(model: PreTrainedModel, site: Site) -> nn.Module:
     return layer
 
 
-def shares_of(layer: nn.Module, site: Site) -> list[nn.Module]:
+def shares_of(layer: nn.Module, site: Site, *, whole: bool = False) -> list[nn.Module]:
     """Return the dense layers that a module stands for: itself, or one without bias for each share of a fused one."""
-    return [layer] if site.fusion is None else [linear(share) for share in site.split(weight_of(layer))]
+    return [layer] if site.fusion is None or whole else [linear(share) for share in site.split(weight_of(layer))]
 
 
-def dense_shares(model: PreTrainedModel, site: Site) -> list[nn.Module]:
+def dense_shares(model: PreTrainedModel, site: Site, *, whole: bool = False) -> list[nn.Module]:
     """Return `shares_of` the layer at a site, none where it has been factorized already."""
     layer = model.get_submodule(site.path)
-    return [] if isinstance(layer, StructuredLayer) else shares_of(layer, site)
+    return [] if isinstance(layer, StructuredLayer) else shares_of(layer, site, whole=whole)
 
 
 def without_tied_head(model: PreTrainedModel, sites: Sequence[Site], *, head: str | None) -> list[Site]:

@@ -19,6 +19,8 @@ PRESETS: Mapping[str, tuple[str, str]] = {
     "svd_whitened": ("low_rank", "whitened"),  # SVD-LLM
     "tensor_train": ("tensor_train", "nearest"),  # TTM
     "tensor_train_rows": ("tensor_train_rows", "nearest"),  # TensorGPT
+    "monarch": ("monarch", "nearest"),  # Dao et al., 2022
+    "losparse": ("losparse", "nearest"),  # LoSparse, without its training
 }
 
 

@@ -107,7 +107,7 @@ class Factorize(Step):
         model, sites = bench.student, self.sites_of(bench.student)
         self.fit.check(bench, sites)
         for site in sites:
-            for share in dense_shares(model, site):
+            for share in dense_shares(model, site, whole=self.form.whole):
                 target = Target.of(site, share)
                 self.form.require(target)
                 self.fit.require(target, self.form)
@@ -137,7 +137,7 @@ class Factorize(Step):
         sites = self.sites_of(model)
         self.form.prepare(model, sites)
         modules = tuple(
-            replace_site(model, site, partial(self.fit.fit, form=self.form, metric=metric))
+            replace_site(model, site, partial(self.fit.fit, form=self.form, metric=metric), whole=self.form.whole)
             for site, metric in self.fit.metrics(bench, sites)
         )
         settle_head(model, mode=self.head)

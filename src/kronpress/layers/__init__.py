@@ -22,6 +22,7 @@ from kronpress.layers.kronecker_embedding import (
     NestedKroneckerEmbeddingSpec,
 )
 from kronpress.layers.low_rank import LowRankLinear, LowRankLinearSpec
+from kronpress.layers.low_rank_sparse import LowRankSparseLinear, LowRankSparseLinearSpec
 from kronpress.layers.matrices import (
     Matrix,
     grids_of,
@@ -33,6 +34,7 @@ from kronpress.layers.matrices import (
     rounded_inputs,
     unrounded,
 )
+from kronpress.layers.monarch import MonarchLinear, MonarchLinearSpec
 from kronpress.layers.quantized import (
     QuantizedEmbedding,
     QuantizedEmbeddingSpec,
@@ -88,7 +90,11 @@ __all__ = [
     "LinearSpec",
     "LowRankLinear",
     "LowRankLinearSpec",
+    "LowRankSparseLinear",
+    "LowRankSparseLinearSpec",
     "Matrix",
+    "MonarchLinear",
+    "MonarchLinearSpec",
     "NestedKroneckerEmbedding",
     "NestedKroneckerEmbeddingSpec",
     "QuantizedEmbedding",

@@ -45,7 +45,12 @@ def order_dtype(size: int) -> torch.dtype:
 
 def order_spec(size: int) -> TensorSpec:
     """Return the form of an order of so many rows or columns; no paper counts its numbers as parameters."""
-    return TensorSpec((size,), TensorFormat.of(order_dtype(size)))
+    return index_spec(size, of=size)
+
+
+def index_spec(count: int, *, of: int) -> TensorSpec:
+    """Return the form of so many numbers of rows or columns, `of` as many as there are; they are no parameters."""
+    return TensorSpec((count,), TensorFormat.of(order_dtype(of)))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from kronpress.linalg.balancing import Balanced, balance
 from kronpress.linalg.elimination import eliminate, inputs_of, refit
 from kronpress.linalg.kronecker import KroneckerSum, expand, nearest_kronecker_sum, rearrange
 from kronpress.linalg.low_rank import LowRank, nearest_low_rank
+from kronpress.linalg.low_rank_sparse import LowRankSparse, nearest_low_rank_sparse
+from kronpress.linalg.monarch import MonarchMatrix, expand_monarch, nearest_monarch, require_blocks
 from kronpress.linalg.packing import look_up, look_up_rows, pack, packed_size, unpack
 from kronpress.linalg.permutation import (
     Member,
@@ -13,7 +15,7 @@ from kronpress.linalg.permutation import (
 )
 from kronpress.linalg.ridge import energy, positive_definite
 from kronpress.linalg.shapes import KroneckerShape, divisors
-from kronpress.linalg.svd import TruncatedSVD, truncated_svd
+from kronpress.linalg.svd import TruncatedSVD, truncated_svd, truncated_svd_each
 from kronpress.linalg.tensor_train import (
     Modes,
     TensorTrainMatrix,
@@ -34,8 +36,10 @@ __all__ = [
     "KroneckerShape",
     "KroneckerSum",
     "LowRank",
+    "LowRankSparse",
     "Member",
     "Modes",
+    "MonarchMatrix",
     "PermutedKroneckerSum",
     "TensorTrainMatrix",
     "TensorTrainTable",
@@ -47,6 +51,7 @@ __all__ = [
     "eliminate",
     "energy",
     "expand",
+    "expand_monarch",
     "expand_rows",
     "expand_train",
     "inputs_of",
@@ -54,6 +59,8 @@ __all__ = [
     "look_up_rows",
     "nearest_kronecker_sum",
     "nearest_low_rank",
+    "nearest_low_rank_sparse",
+    "nearest_monarch",
     "nearest_permuted_kronecker_sum",
     "pack",
     "packed_size",
@@ -61,11 +68,13 @@ __all__ = [
     "positive_definite",
     "rearrange",
     "refit",
+    "require_blocks",
     "search_orders",
     "tensor_train_matrix",
     "tensor_train_rows",
     "train_ranks",
     "truncated_svd",
+    "truncated_svd_each",
     "unpack",
     "weighted_kronecker_sum",
 ]

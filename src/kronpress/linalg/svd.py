@@ -48,6 +48,25 @@ def truncated_svd(matrix: Float[Tensor, "rows columns"], *, rank: int) -> Trunca
     return TruncatedSVD(u=u, sigma=sigma, v=v, tail=tail)
 
 
+def truncated_svd_each(
+    matrices: Float[Tensor, "batch rows columns"], *, rank: int
+) -> tuple[Float[Tensor, "batch rows rank"], Float[Tensor, "batch rank"], Float[Tensor, "batch rank columns"], float]:
+    """Return u, sigma and vᵀ of each of many small matrices, and the norm of all that is discarded.
+
+    Computed through the Gram matrix of the smaller side, as `truncated_svd` does with one matrix, in the number format
+    that is given. For thousands of small matrices that is several times faster than `torch.linalg.svd`.
+    """
+    if matrices.shape[1] < matrices.shape[2]:
+        u, sigma, v, tail = truncated_svd_each(matrices.mT, rank=rank)
+        return v.mT, sigma, u.mT, tail
+    values, vectors = torch.linalg.eigh(matrices.mT @ matrices)  # ascending
+    v = vectors[..., -rank:].flip(-1)
+    projected = matrices @ v  # u · diag(sigma)
+    sigma = torch.linalg.vector_norm(projected, dim=1)
+    u = projected / torch.where(sigma > 0, sigma, 1.0)[:, None]
+    return u, sigma, v.mT, float(values[..., :-rank].clamp_min(0).sum().sqrt())
+
+
 def _leading_eigenvectors(gram: Float[Tensor, "n n"], rank: int) -> tuple[Float[Tensor, "n rank"], float]:
     """Return eigenvectors by falling eigenvalue, and the square root of the sum of the other eigenvalues."""
     if len(gram) > _DENSE_SIDE and rank <= len(gram) // 16:

@@ -103,6 +103,11 @@ class Form(Checked, ABC):
     tables: ClassVar[bool] = False
     linear: ClassVar[bool] = True
 
+    @property
+    def whole(self) -> bool:
+        """Whether a fused projection is one matrix to it; by default each of its shares has factors of its own."""
+        return False
+
     @abstractmethod
     def spec(self, target: Target) -> LayerSpec:
         """Return what stands in the place of the matrix, without looking at its numbers.
