@@ -58,8 +58,8 @@ class Readout:
         means = (moments.inputs / moments.count, moments.targets / moments.count) if moments.centered else None
         return cls(*moments.normal_equations(), moments.target_energy(), dense.double(), means)
 
-    def turned(self, into: Float[Tensor, "n n"], out: Float[Tensor, "n n"]) -> Readout:
-        """Return the problem in the inputs `into` h, where `out` is the inverse of `into`."""
+    def turned(self, into: Float[Tensor, "k n"], out: Float[Tensor, "n k"]) -> Readout:
+        """Return the problem in the inputs `into` h; `out` is what turns them back, as far as that is possible."""
         means = None if self.means is None else (into @ self.means[0], self.means[1])
         return Readout(into @ self.moment @ into.T, self.cross @ into.T, self.energy, self.dense @ out, means)
 
