@@ -55,8 +55,8 @@ class AdapterRecord(Record):
         """Return a sentence for a reader."""
         some = f"; {len(self.left):,} took none, being no larger than theirs, as {self.left[0]}" if self.left else ""
         return (
-            f"{self.adapters} adapters of rank {self.rank} on {self.tensors:,} tensors: {self.trained:,} numbers are "
-            f"trained, {self.trained / self.frozen:.2%} of the {self.frozen:,} that the model has and keeps{some}"
+            f"{self.adapters} adapters of rank {self.rank} on {self.tensors:,} tensors learn, {self.trained:,} numbers "
+            f"({self.trained / self.frozen:.2%} of the {self.frozen:,} of the model, which are frozen){some}"
         )
 
 

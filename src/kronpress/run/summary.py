@@ -183,7 +183,7 @@ def _training_notes(reports: Sequence[StepReport]) -> Iterable[str]:
                 f"{step.peak_rss_bytes / 2**30:.1f} GiB of memory at most"
             )
         if isinstance(record, TrainingRecord) and record.adapters is not None:
-            yield f"{record.adapters.told()}; they are merged"
+            yield f"{record.adapters.told()}; in the end they were merged"
 
 
 def _task_notes(recipe: Recipe, reports: Sequence[StepReport]) -> Iterable[str]:
