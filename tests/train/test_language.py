@@ -87,6 +87,16 @@ def test_the_optimizer_holds_adapters_alone_and_their_count_is_told(
 
 @pytest.mark.usefixtures("peft")
 @pytest.mark.parametrize("adapters", [LORA, LOKR], ids=["lora", "lokr"])
+def test_a_head_with_a_matrix_of_its_own_can_be_adapted(adapters: dict[str, Any], tmp_path: Path) -> None:
+    work = bench(tiny_llama(tied=False), tmp_path, teacher=tiny_llama(seed=1))
+    before = {name: value.clone() for name, value in work.student.state_dict().items()}
+    step(adapters={**adapters, "sites": "head"}).run(work)
+    changed = {name for name, value in work.student.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"lm_head.weight"}
+
+
+@pytest.mark.usefixtures("peft")
+@pytest.mark.parametrize("adapters", [LORA, LOKR], ids=["lora", "lokr"])
 @pytest.mark.parametrize("call", [2, 6])
 def test_going_on_after_a_kill_ends_where_no_kill_would(
     adapters: dict[str, Any], call: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
