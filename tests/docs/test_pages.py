@@ -9,6 +9,7 @@ import pytest
 import typer
 import yaml
 
+from kronpress.adapters import ADAPTERS
 from kronpress.cli import app
 from kronpress.data.cleaning import DUPLICATES, FILTERS, HTML
 from kronpress.evaluate import PROTOCOLS
@@ -85,8 +86,8 @@ def test_the_tables_name_what_is_registered() -> None:
     assert set(LOSSES) == named("docs/losses.md")
     assert set(QUANTIZERS) <= named("docs/quantize.md")
     assert {*HTML, *FILTERS, *DUPLICATES} <= named("docs/clean.md")
-    fields = {name for shelf in (FORMS, FITS) for _, method in shelf.items() for name in method.model_fields}
-    assert {*FORMS, *FITS, *PRESETS, *fields} <= set(re.findall(r"`(\w+)`", PAGES["docs/recipes.md"]))
+    fields = {name for shelf in (FORMS, FITS, ADAPTERS) for _, method in shelf.items() for name in method.model_fields}
+    assert {*FORMS, *FITS, *PRESETS, *ADAPTERS, *fields} <= set(re.findall(r"`(\w+)`", PAGES["docs/recipes.md"]))
     assert set(FAMILIES) <= set(re.findall(r"`(\w+)`", PAGES["docs/models.md"]))
 
 

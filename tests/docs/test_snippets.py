@@ -60,6 +60,7 @@ def elsewhere(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("elsewhere")
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # which peft asks for
 @pytest.mark.parametrize("label", SNIPPETS)
 def test_it_runs(label: str) -> None:
     if "from peft" in SNIPPETS[label] and importlib.util.find_spec("peft") is None:

@@ -11,6 +11,7 @@ import pytest
 from kronpress.errors import KronpressError
 from kronpress.records import (
     FORMAT_VERSION,
+    AdapterRecord,
     EvaluationRecord,
     FactorizeRecord,
     Fidelity,
@@ -57,6 +58,7 @@ TRAINING = TrainingRecord(
     parts={"logits": 2.0},
     window=512,
     teacher=TeacherStorage(100, 8, 64),
+    adapters=AdapterRecord("lora", 16, 2048, 100_000, 4, ("model.layers.0.mlp.up_proj.right",)),
 )
 DENSE = Perplexity("tokens-512", "text", 30.0, 511, 1, 0.5)
 TEXTS = TextSetScore("kinds", (SetPerplexity("news", "0123456789ab", DENSE),))

@@ -279,3 +279,21 @@ def test_a_narrower_student_is_foreseen(tmp_path: Path, text: Path) -> None:
     steps = [{"step": "pool", "width": 8}, training]
     with pytest.raises(KronpressError, match=r"project"):
         execute(make_recipe({"model": str(model), "data": {"train": str(text)}, "steps": steps}), tmp_path / "run")
+
+
+@pytest.mark.parametrize("compressed", [True, False], ids=["factors", "dense"])
+def test_a_run_that_trains_adapters_ends_in_the_checkpoint_of_one_that_does_not(
+    compressed: bool, text: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("peft")
+    model, folder = save_tiny(tmp_path / "model"), tmp_path / "run"
+    steps: list[dict[str, Any]] = [{"step": "factorize", "form": {"name": "kronecker", "right": [2, 1]}}]
+    adapters = {"name": "lora", "rank": 2}
+    steps = [*steps[: int(compressed)], {"step": "pretrain", "tokens": 256, "window": 32, "adapters": adapters}]
+    run = execute(make_recipe({"model": str(model), "data": {"train": str(text)}, "steps": steps}), folder)
+    assert run.manifest().plain is not compressed
+    names = [path.name for path in weights_files(folder / "checkpoint")]
+    assert names == ["kronpress.safetensors" if compressed else "model.safetensors"]
+    opened = AutoModelForCausalLM.from_pretrained(folder / "checkpoint")
+    assert opened.num_parameters() == (8_386 if compressed else 10_096)
+    assert "adapters of rank 2 on" in (folder / "report.html").read_text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from kronpress.records import (
+    AdapterRecord,
     EvaluationRecord,
     Fidelity,
     FinetuneRecord,
@@ -122,6 +123,15 @@ def test_a_finetune_step_adds_nothing_to_the_curves_and_notes_of_the_others() ->
     beside = summary(finetuned(row("teacher", [90.0])), DISTILLED, finetuned(task="rte"))
     assert [point.tokens for point in beside.training] == [2048]
     assert (beside.training, beside.validation, beside.notes[:1]) == (alone.training, alone.validation, alone.notes)
+
+
+def test_adapters_are_told_with_their_share_and_what_took_none() -> None:
+    adapters = AdapterRecord("lora", 16, 2_000, 100_000, 4, ("up.right", "down.right"))
+    found = summary(dataclasses.replace(DISTILLED, adapters=adapters))
+    assert found.notes[-1] == (
+        "lora adapters of rank 16 on 4 tensors learn, 2,000 numbers (2.00% of the 100,000 of the model, which are "
+        "frozen); 2 took none, being no larger than theirs, as up.right; in the end they were merged"
+    )
 
 
 def test_scores_of_a_student_that_changed_afterwards_are_noted() -> None:

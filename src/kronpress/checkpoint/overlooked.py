@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -24,6 +25,20 @@ def watchful_train(base: type[PreTrainedModel]) -> Callable[..., Any]:
         return base.train(self, mode)
 
     return train
+
+
+@contextmanager
+def unwatched(model: nn.Module) -> Iterator[None]:
+    """Let a training that tells by itself what it passes by begin without the warnings, inside of the context."""
+    parts = [vars(part) for part in model.modules() if isinstance(part, PreTrainedModel)]
+    before = [part.get("_was_looked_at", False) for part in parts]
+    try:
+        for part in parts:
+            part["_was_looked_at"] = True
+        yield
+    finally:
+        for part, looked_at in zip(parts, before, strict=True):
+            part["_was_looked_at"] = looked_at
 
 
 def _look_for_codes(model: nn.Module) -> bool:

@@ -100,7 +100,8 @@ class Distill(LanguageStep):
         )
         if teacher is None:
             self._check_logits(bench, None)
-        let_learn(bench.student)
+        if self.adapters is None:
+            let_learn(bench.student)
         objective = Distillation(bench.student, teacher, self.losses)
         with self.prepared(*objective.models):
             if isinstance(teacher, StoredText):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from transformers import PreTrainedModel, set_seed
 
 from kronpress.activations.head import head_of
@@ -37,6 +37,14 @@ class Pretrain(LanguageStep):
     start: Literal["weights", "random"] = "weights"
     smoothing: float = Field(default=0.0, ge=0, lt=1)
 
+    @model_validator(mode="after")
+    def _has_something_to_adapt(self) -> Pretrain:
+        if self.adapters is not None and self.start == "random":
+            raise KronpressError(
+                "adapters would leave random numbers as they are; take start: weights, or leave adapters out"
+            )
+        return self
+
     def needs(self) -> Needs:
         """Return that text is read, and no teacher."""
         return replace(super().needs(), teacher=False)
@@ -54,7 +62,8 @@ class Pretrain(LanguageStep):
             set_seed(bench.seed)
             pack(bench.student)
             redraw(adopt(bench.student))
-        let_learn(bench.student)
+        if self.adapters is None:
+            let_learn(bench.student)
         losses = self._losses()
         objective = Distillation(bench.student, None, losses)
         with self.prepared(*objective.models):

@@ -40,10 +40,11 @@ from kronpress.records.quantization import (
 from kronpress.records.sizes import Footprint
 from kronpress.records.steps import StepRecord, StepReport
 from kronpress.records.tasks import FinetuneRecord, ModelScore, Score, SeedScore, TaskRecord
-from kronpress.records.training import TeacherStorage, TrainingPoint, TrainingRecord
+from kronpress.records.training import AdapterRecord, TeacherStorage, TrainingPoint, TrainingRecord
 
 __all__ = [
     "FORMAT_VERSION",
+    "AdapterRecord",
     "BlockErrors",
     "BlockMeasure",
     "CleaningExample",

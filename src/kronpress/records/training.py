@@ -32,6 +32,35 @@ class TeacherStorage(Record):
 
 
 @dataclass(frozen=True)
+class AdapterRecord(Record):
+    """The adapters that learned in place of the model's own numbers, and were merged into them.
+
+    Attributes:
+        adapters: their kind.
+        rank: inner size of their updates.
+        trained: numbers that they have.
+        frozen: numbers that the model has, none of which was trained.
+        tensors: weights and factors that took one.
+        left: the paths of those that took none, because they are no larger than their adapter.
+    """
+
+    adapters: str
+    rank: int
+    trained: int
+    frozen: int
+    tensors: int
+    left: tuple[str, ...] = ()
+
+    def told(self) -> str:
+        """Return a sentence for a reader."""
+        some = f"; {len(self.left):,} took none, being no larger than theirs, as {self.left[0]}" if self.left else ""
+        return (
+            f"{self.adapters} adapters of rank {self.rank} on {self.tensors:,} tensors learn, {self.trained:,} numbers "
+            f"({self.trained / self.frozen:.2%} of the {self.frozen:,} of the model, which are frozen){some}"
+        )
+
+
+@dataclass(frozen=True)
 class TrainingRecord(Record):
     """What a training did.
 
@@ -48,6 +77,7 @@ class TrainingRecord(Record):
         parts: the last logged mean of each loss, by the recipe's labels.
         window: tokens of text in a training window; None where examples are read instead.
         teacher: what was stored of the teacher; None where it was run at every step, or there is none.
+        adapters: what was trained in place of the model's own numbers; None where those were.
     """
 
     kind: Literal["training"] = field(default="training", kw_only=True)
@@ -63,6 +93,7 @@ class TrainingRecord(Record):
     device: str = ""
     window: int | None = None
     teacher: TeacherStorage | None = None
+    adapters: AdapterRecord | None = None
 
     @property
     def device_hours(self) -> float:

@@ -182,6 +182,8 @@ def _training_notes(reports: Sequence[StepReport]) -> Iterable[str]:
                 f"{record.device_hours:.3g} device-hours ({record.devices} × {record.device}), with "
                 f"{step.peak_rss_bytes / 2**30:.1f} GiB of memory at most"
             )
+        if isinstance(record, TrainingRecord) and record.adapters is not None:
+            yield f"{record.adapters.told()}; in the end they were merged"
 
 
 def _task_notes(recipe: Recipe, reports: Sequence[StepReport]) -> Iterable[str]:

@@ -6,25 +6,30 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Int
-from pydantic import Field, model_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 from torch import Tensor, nn
+from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from kronpress import processes
 from kronpress.activations.attention import training_attention
+from kronpress.adapters import ADAPTERS, Adapters, adapted, require_adaptable
 from kronpress.data import TextWindows
 from kronpress.errors import KronpressError, did_you_mean
 from kronpress.families import family_of, layout, window_of
 from kronpress.losses import LogitLoss, Loss
-from kronpress.records import TrainingRecord
+from kronpress.records import AdapterRecord, TrainingRecord
 from kronpress.step import Workbench
 from kronpress.train.compiled import compiled_blocks
 from kronpress.train.language_objective import Distillation
 from kronpress.train.step import TrainingStep
 from kronpress.train.text import EncoderText, Frame, NextToken, Taught, Text, epochs_of
 from kronpress.train.training import Material, train
+from kronpress.validation import parse_named
 
 
 class LanguageStep(TrainingStep):
@@ -43,6 +48,8 @@ class LanguageStep(TrainingStep):
         frozen: roles of layers that do not learn: those of sites, such as `embedding`, and `positions`.
         validate_every: steps between measurements on held-out text; never by default.
         validation_windows: of that text.
+        adapters: let these learn in place of the student's own numbers, and merge them at the end; by name, or as a
+            mapping with `name` and fields.
         compile: let torch.compile translate the blocks; pays where a run is long and a C++ compiler or GPU is there.
     """
 
@@ -51,6 +58,7 @@ class LanguageStep(TrainingStep):
     dropout: float | None = Field(default=0.0, ge=0, lt=1)
     window: int | None = Field(default=None, ge=2)
     frozen: tuple[str, ...] = ()
+    adapters: SerializeAsAny[Adapters] | None = None
     validate_every: int | None = Field(default=None, ge=1)
     validation_windows: int = Field(default=16, ge=1)
     compile: bool = False
@@ -61,15 +69,27 @@ class LanguageStep(TrainingStep):
             raise KronpressError("say how long to train: either tokens, or epochs over the whole text")
         return self
 
+    @field_validator("adapters", mode="before")
+    @classmethod
+    def _named_adapters(cls, value: Any) -> Adapters | None:
+        chosen: Adapters | None = None if value is None else parse_named(value, ADAPTERS, key="adapters")
+        return chosen
+
     def unread(self) -> dict[str, str]:
-        """Return what belongs to a validation that is not asked for."""
-        unused = {"validation_windows": "set validate_every, or leave it out"}
-        return unused if self.validate_every is None else {}
+        """Return what belongs to a validation that is not asked for, or to layers that do not learn anyway."""
+        unused = {}
+        if self.validate_every is None:
+            unused["validation_windows"] = "set validate_every, or leave it out"
+        if self.adapters is not None:
+            unused["frozen"] = "adapters leave all layers as they are; name those that take them as its sites"
+        return unused
 
     def check(self, bench: Workbench) -> None:
-        """Check that processes can share the batch, and that there are layers of the frozen roles."""
+        """Check that processes can share the batch, and that there are layers to freeze, or to put adapters on."""
         super().check(bench)
         _modules_of(bench.student, self.frozen)
+        if self.adapters is not None:
+            require_adaptable(bench.student, self.adapters)
 
     @contextmanager
     def prepared(self, student: PreTrainedModel, *teachers: PreTrainedModel) -> Iterator[None]:
@@ -100,8 +120,20 @@ class LanguageStep(TrainingStep):
             validation=validation[0] if validation else None,
             validate_every=self.validate_every,
         )
-        record = train(self.settings, objective, material, folder=bench.folder, seed=bench.seed)
-        return replace(record, window=window)
+        with self._adapters_on(objective.student, seed=bench.seed) as adapters:
+            record = train(self.settings, objective, material, folder=bench.folder, seed=bench.seed)
+        return replace(record, window=window, adapters=adapters)
+
+    @contextmanager
+    def _adapters_on(self, student: PreTrainedModel, *, seed: int) -> Iterator[AdapterRecord | None]:
+        """Let adapters alone learn, if the step has any, and all that the student has otherwise."""
+        if self.adapters is None:
+            yield None
+            return
+        with adapted(student, self.adapters, seed=seed) as record:
+            if processes.is_main():
+                tqdm.write(record.told())
+            yield record
 
     def window_for(self, model: PreTrainedModel) -> int:
         """Return the tokens of text in a window, whose special tokens the model must see as well."""

@@ -73,10 +73,11 @@ class DistillationTrainer(Trainer):
         return SequentialSampler(chosen)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        size = sum(weight.numel() * weight.element_size() for weight in self.objective.parameters())
+        size = sum(weight.nbytes for weight in self.objective.parameters())
+        trained = sum(weight.nbytes for weight in self.objective.parameters() if weight.requires_grad)
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         kept = sum(buffer.nbytes for buffer in self.objective.projections.buffers())  # by losses, from batch to batch
-        with saving(folder, needed=3 * size + kept):  # the weights, and the two moments of AdamW
+        with saving(folder, needed=size + 2 * trained + kept):  # the weights, and the two moments of AdamW
             super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from kronpress.adapters.package import peft_package
 from kronpress.checkpoint import structured_layers
 from kronpress.errors import KronpressError
 from kronpress.layers import FactoredEmbedding, StructuredLayer
@@ -25,7 +26,7 @@ def lora_config(model: PreTrainedModel, **options: Any) -> Any:
     Raises:
         KronpressError: peft is not installed.
     """
-    config = _peft().LoraConfig(**({"target_modules": linear_layers(model)} | options))
+    config = peft_package().LoraConfig(**({"target_modules": linear_layers(model)} | options))
     config._register_custom_module({StructuredLayer: _adapter_class()})
     return config
 
@@ -41,9 +42,9 @@ def open_adapters(model: PreTrainedModel, folder: str | Path, **options: Any) ->
     Raises:
         KronpressError: peft is not installed.
     """
-    config = _peft().LoraConfig.from_pretrained(str(folder))
+    config = peft_package().LoraConfig.from_pretrained(str(folder))
     config._register_custom_module({StructuredLayer: _adapter_class()})
-    return _peft().PeftModel.from_pretrained(model, str(folder), config=config, **options)
+    return peft_package().PeftModel.from_pretrained(model, str(folder), config=config, **options)
 
 
 def linear_layers(model: PreTrainedModel) -> list[str]:
@@ -63,7 +64,7 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
 
 @cache
 def _adapter_class() -> type[Any]:
-    linear = _peft().tuners.lora.Linear
+    linear = peft_package().tuners.lora.Linear
 
     def sizes(_: Any, module: nn.Module) -> tuple[int, int]:
         assert isinstance(module, StructuredLayer)
@@ -78,11 +79,3 @@ def _adapter_class() -> type[Any]:
     plain = property(lambda _: {(): None})  # the variants of LoRA look at a dense weight
     fields = {"_get_in_out_features": sizes, "merge": refuse, "lora_variants": plain}
     return type("FactoredLoraLinear", (linear,), fields)
-
-
-def _peft() -> Any:
-    try:
-        import peft
-    except ImportError as error:
-        raise KronpressError("adapters need peft: run `pip install peft` and try again") from error
-    return peft
