@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from kronpress.activations import stream
 from kronpress.errors import KronpressError
 from kronpress.families import layout
-from kronpress.layers import FusedLinear, SubmatrixLinear, weight_of
+from kronpress.layers import FusedLinear, SubmatrixLinear, bias_of, weight_of
 from kronpress.prune import Prune
 from kronpress.records import FactorizeRecord
 from kronpress.step import Workbench
@@ -31,23 +31,25 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def pruned(model: PreTrainedModel, folder: Path, **fields: Any) -> tuple[Workbench, FactorizeRecord]:
     work = bench(model, folder)
-    step = Prune(**{"keep": None, "fit": {"tokens": 2048, "window": 64, "ridge": 1e-3}} | fields)
+    step = Prune(**{"keep": None, "fit": {"tokens": 2048, "window": 64, "ridge": 1e-5}} | fields)
     step.check(work)
     return work, step.run(work)
 
 
-def rows_of(model: PreTrainedModel, role: str, *, block: int) -> torch.Tensor:
-    """The rows of a role in the dense model; changing them changes the model."""
+def rows_of(model: PreTrainedModel, role: str, *, block: int) -> list[torch.Tensor]:
+    """Weight and bias of a role in the dense model, head by head; changing them changes the model."""
     attention = layout(model).attentions[block]
-    return attention.rows(weight_of(model.get_submodule(attention.paths[role])), role=role)
+    layer = model.get_submodule(attention.paths[role])
+    tensors = [weight_of(layer), *([layer.bias.detach()] if bias_of(layer) is not None else [])]
+    return [attention.rows(tensor, role=role).unflatten(0, (-1, SIZE)) for tensor in tensors]
 
 
 @BUILDERS
 def test_values_of_half_the_rank_lose_half_their_numbers_and_nothing_changes(build: Build, tmp_path: Path) -> None:
     model = build()
     for block in range(len(layout(model).attentions)):
-        values = rows_of(model, "value", block=block).unflatten(0, (-1, SIZE))
-        values[:, 2:] = values[:, :2].flip(1) * 0.5
+        for values in rows_of(model, "value", block=block):
+            values[:, 2:] = values[:, :2].flip(1) * 0.5
     work, record = pruned(model, tmp_path, value_output=0.5)
     torch.testing.assert_close(logits(work.student), logits(model), atol=1e-3, rtol=1e-3)
     assert all(change.relative_error < 1e-2 for change in record.modules)
@@ -61,8 +63,8 @@ def test_values_of_half_the_rank_lose_half_their_numbers_and_nothing_changes(bui
 def test_numbers_that_no_score_needs_go(build: Build, tmp_path: Path) -> None:
     model = build()
     for block in range(len(layout(model).attentions)):
-        for role in ("query", "key"):
-            rows_of(model, role, block=block).unflatten(0, (-1, SIZE))[:, 1::2] = 0.0  # a frequency has rows 1 and 3
+        for numbers in rows_of(model, "query", block=block) + rows_of(model, "key", block=block):
+            numbers[:, 1::2] = 0.0  # a frequency has rows 1 and 3
     work, record = pruned(model, tmp_path, query_key=0.5)
     torch.testing.assert_close(logits(work.student), logits(model), atol=1e-3, rtol=1e-3)
     for attention, change in zip(layout(work.student).attentions, record.modules, strict=True):
@@ -110,7 +112,6 @@ def test_neurons_are_chosen_after_the_heads_have_changed(tmp_path: Path) -> None
         (lambda _: build("gpt_neox"), {"query_key": 0.5}, "positions turn 0.25 of the numbers"),
         (lambda _: build("olmo2"), {"value_output": 0.5}, "the attention of Olmo2ForCausalLM is not known here"),
         (lambda folder: factorized(tiny_llama(), folder), {"value_output": 0.5}, "has factors or codes already"),
-        (lambda _: tiny_llama(), {}, "give a share for one of them"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -119,3 +120,8 @@ def test_what_cannot_be_done_is_said(
 ) -> None:
     with pytest.raises(KronpressError, match=message):
         pruned(model(tmp_path), tmp_path, **shares)
+
+
+def test_a_step_that_prunes_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="give a share for one of them"):
+        Prune(keep=None)

@@ -136,7 +136,7 @@ def test_the_error_is_that_of_what_leaves_the_block(build: Build, tmp_path: Path
     statistic, dense = statistic_of(build(), tmp_path)
     if statistic.norm is not None:
         statistic.norm = torch.nn.Identity()  # compare the sums that enter the norm
-        whole = Kept(torch.arange(WIDTH), statistic.weight, bias_of(statistic.down), 0.0)
+        whole = Kept(torch.arange(WIDTH), statistic.weight, bias_of(statistic.adding), 0.0)
         dense = torch.cat(statistic.leaving(whole))
     nothing = Kept(torch.arange(0), statistic.weight[:, :0], None, 0.0)
     bypass = torch.cat(statistic.leaving(nothing))
