@@ -12,7 +12,7 @@ from kronpress.finetune import Finetune
 from kronpress.run import read_recipe
 
 FILES = {path.stem for path in experiment.FOLDER.iterdir()}
-RECIPES = {name for name in FILES if not name.endswith(("-starts", "-rows", "-arms"))} - {"general"}  # a set of texts
+RECIPES = {name for name in FILES if not name.endswith(("-starts", "-rows", "-arms"))} - {"general", "wikitext"}  # sets of texts
 STARTS = {
     "decoders": experiment.table("decoders-starts"),
     "distillation": experiment.table("distillation-arms")["starts"],
