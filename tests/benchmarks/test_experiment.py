@@ -12,7 +12,8 @@ from kronpress.finetune import Finetune
 from kronpress.run import read_recipe
 
 FILES = {path.stem for path in experiment.FOLDER.iterdir()}
-RECIPES = {name for name in FILES if not name.endswith(("-starts", "-rows", "-arms"))} - {"general", "wikitext"}  # sets of texts
+TEXTS = {"general", "wikitext"}
+RECIPES = {name for name in FILES if not name.endswith(("-starts", "-rows", "-arms"))} - TEXTS
 STARTS = {
     "decoders": experiment.table("decoders-starts"),
     "distillation": experiment.table("distillation-arms")["starts"],
