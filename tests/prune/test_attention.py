@@ -125,3 +125,9 @@ def test_what_cannot_be_done_is_said(
 def test_a_step_that_prunes_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="give a share for one of them"):
         Prune(keep=None)
+
+
+def test_all_numbers_stay_all_where_they_are_no_eights(tmp_path: Path) -> None:
+    model = tiny_gpt2(n_embd=70, n_head=2)  # 70 values, which would become 72
+    _, record = pruned(model, tmp_path, value_output=0.999)
+    assert {change.layer for change in record.modules} == {"70 of 70 numbers of values"}

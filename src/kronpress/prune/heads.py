@@ -47,7 +47,9 @@ class Heads:
             _require_scores(model, first)
         whole = first.groups * first.size
         unit = 2 if first.rotary else 1
-        counts = (None if share is None else _rounded(share * whole, unit=unit) for share in (query_key, value_output))
+        counts = (
+            None if share is None else _part(share, whole=whole, unit=unit) for share in (query_key, value_output)
+        )
         return cls(*counts)
 
     def statistics(self, model: PreTrainedModel, attention: Attention) -> list[Statistic]:
@@ -100,7 +102,8 @@ def _turned_share(model: PreTrainedModel) -> float:
     return float(parameters.get("partial_rotary_factor") or getattr(model.config, "partial_rotary_factor", None) or 1.0)
 
 
-def _rounded(number: float, *, unit: int) -> int:
-    """Return a whole number of units near to a number: at least one, and eights where there are many."""
+def _part(share: float, *, whole: int, unit: int) -> int:
+    """Return a whole number of units near to a share: at least one, at most all, and eights where there are many."""
+    number = share * whole
     step = 8 if number >= _EIGHTS else unit
-    return max(unit, round(number / step) * step)
+    return min(whole, max(unit, round(number / step) * step))

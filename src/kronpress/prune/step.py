@@ -71,8 +71,9 @@ class Prune(Step):
 
     def check(self, bench: Workbench) -> None:
         """Check the shares, and that the text has a window."""
-        self._neurons(bench.student, layout(bench.student))
-        self._heads(bench.student, layout(bench.student))
+        plan = layout(bench.student)
+        self._neurons(bench.student, plan)
+        self._heads(bench.student, plan)
         window = self.fit.window_of(bench.student)
         bench.training_windows(size=window, tokens=window)
 
