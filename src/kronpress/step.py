@@ -35,8 +35,6 @@ from kronpress.validation import Checked
 
 R = TypeVar("R", bound=Record)
 
-_AT_ONCE = 2**22  # ids of a large text that are counted at once
-
 
 @dataclass(frozen=True)
 class Needs:
@@ -152,11 +150,7 @@ class Workbench:
         if tokens is not None or not self.train.is_large:
             return torch.bincount(self.training_ids(tokens=tokens), minlength=rows)
         self._note_shares(None)
-        ids = stored_tokens(self.train, self.tokenizer, model=self.student)
-        counts = torch.zeros(max(rows, 1 + ids.highest), dtype=torch.long)
-        for start in range(0, len(ids), _AT_ONCE):
-            counts += torch.bincount(ids[start : start + _AT_ONCE], minlength=len(counts))
-        return counts
+        return stored_tokens(self.train, self.tokenizer, model=self.student).counts(rows)
 
     def held_out_windows(self, *, size: int, count: int) -> Int[Tensor, "windows size"]:
         """Return the first `count` windows of the held-out text, or as many as it has."""

@@ -27,6 +27,7 @@ SHARD = 16 * 2**20
 """Characters of text whose ids make up a file, or some more: what a killed process has to do again."""
 
 _INDEX = "index.json"
+_COUNTED = 2**22  # ids at once
 _CHARACTERS_A_TOKEN = 3  # or more, to reckon the space that is needed
 
 
@@ -80,6 +81,13 @@ class StoredTokens:
             parts.append(self._read(number, start - self.starts[number], count=end - start))
             start, number = end, number + 1
         return torch.cat(parts)
+
+    def counts(self, rows: int) -> Int[Tensor, " rows"]:
+        """Return how often each of the ids below `rows` stands here; there are more where the text has larger ids."""
+        counts = torch.zeros(max(rows, 1 + self.highest), dtype=torch.long)
+        for start in range(0, len(self), _COUNTED):
+            counts += torch.bincount(self[start : start + _COUNTED], minlength=len(counts))
+        return counts
 
     def _read(self, number: int, start: int, *, count: int) -> Int[Tensor, " tokens"]:
         # Not a memory map: the pages of one count as this process's memory, and training goes all over the text.

@@ -58,8 +58,8 @@ class PerplexityProtocol:
     `remainder`: whether the short last window is dropped or kept.
     `stride`: how far the next window starts from the last, `window` by default; a token counts once, in the first
     window that predicts it.
-    `normalizer`: perplexity per token, or per word of the text before detokenizing: exp(nats per token times tokens
-    per word); 'word' and 'word+eos' differ in what counts as one (see `count_words`).
+    `normalizer`: perplexity per token, or per byte or word of the text before detokenizing: exp(nats per token times
+    tokens per word); 'word' and 'word+eos' differ in what counts as one (see `count_words`).
     `detokenizer`: undoes the set's own tokenizer first.
     `documents`: whether windows cross from one article of WikiText to the next ('whole') or not ('pages').
     `first`: 'context' never predicts the first token, 'scored' has it predicted from the beginning-of-text token, as
@@ -99,7 +99,7 @@ class PerplexityProtocol:
     def summary(self) -> str:
         """Say in a line how the perplexity is taken and whose numbers compare."""
         stride = f", stride {self.stride}" if self.stride else ""
-        per = {"token": "per token", "word": "per word", "word+eos": "per word or line end"}[self.normalizer]
+        per = {"word+eos": "per word or line end"}.get(self.normalizer, f"per {self.normalizer}")
         mean = ", mean of window means" if self.weighting == "window" else ""
         clean = ", detokenized" if self.detokenizer != "none" else ""
         mean += ", each after the bos token" if self.begin == "bos" else ""
@@ -281,8 +281,12 @@ def _beginning(tokenizer: PreTrainedTokenizerBase, protocol: str) -> int:
 
 
 def _fitting(text: str) -> list[str]:
-    """Return the protocols that may take this text."""
-    return [name for name, protocol in PROTOCOLS.items() if unfit(protocol.text_kind, text) is None]
+    """Return the protocols that may take this text, but for those that only compare tokenizers."""
+    return [
+        name
+        for name, protocol in PROTOCOLS.items()
+        if protocol.normalizer != "byte" and unfit(protocol.text_kind, text) is None
+    ]
 
 
 class _Protocols(Shelf[PerplexityProtocol]):
@@ -317,6 +321,9 @@ _SPARSEGPT = "GPTQ, SparseGPT and those who use their scripts"
 for _protocol in (
     PerplexityProtocol("tokens-512", window=512),
     PerplexityProtocol("tokens-1024", window=1024),
+    PerplexityProtocol(
+        "bytes-512", window=512, normalizer="byte", remainder="keep", compares="models with another tokenizer"
+    ),
     PerplexityProtocol("wikitext-v1", window=1024, rows="joined", text_kind="wikitext-v1"),
     PerplexityProtocol("wikitext-raw", window=1024, rows="joined", text_kind="wikitext-raw"),
     PerplexityProtocol(

@@ -15,7 +15,7 @@ TextKind = Literal["any", "wikitext-v1", "wikitext-raw", "ptb", "lambada"]
 Rows = Literal["as_is", "joined", "concatenated", "sentences", "passages"]
 Documents = Literal["whole", "pages"]
 Detokenizer = Literal["none", "wikitext", "ptb"]
-Normalizer = Literal["token", "word", "word+eos"]
+Normalizer = Literal["token", "byte", "word", "word+eos"]
 
 KIND_NAMES: dict[TextKind, str] = {
     "any": "any text",
@@ -93,6 +93,7 @@ DOCUMENTS: dict[Documents, Callable[[str], list[str]]] = {"whole": lambda text: 
 def count_words(text: str, normalizer: Normalizer) -> int:
     r"""Count by how much the nats are divided.
 
+    'byte' counts the bytes of UTF-8, so that models with different tokenizers compare.
     'word' counts as lm-eval's `wikitext` does: what lies between white space, also before the first and after the last
     of it. 'word+eos' counts words and, as papers on these sets do, one end of sentence for each line.
 
@@ -102,6 +103,8 @@ def count_words(text: str, normalizer: Normalizer) -> int:
     (3, 5)
     """
     assert normalizer != "token", "tokens are counted after tokenizing"
+    if normalizer == "byte":
+        return len(text.encode())
     if normalizer == "word":
         return len(_SPACE.split(text))
     return len(text.split()) + len(text.removesuffix("\n").split("\n"))

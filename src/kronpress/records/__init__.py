@@ -41,6 +41,7 @@ from kronpress.records.sizes import Footprint
 from kronpress.records.steps import StepRecord, StepReport
 from kronpress.records.tasks import FinetuneRecord, ModelScore, Score, SeedScore, TaskRecord
 from kronpress.records.training import AdapterRecord, TeacherStorage, TrainingPoint, TrainingRecord
+from kronpress.records.trim import TrimRecord
 
 __all__ = [
     "FORMAT_VERSION",
@@ -87,6 +88,7 @@ __all__ = [
     "TextSetScore",
     "TrainingPoint",
     "TrainingRecord",
+    "TrimRecord",
     "TruncateRecord",
     "decode",
     "encode",

@@ -16,8 +16,8 @@ class Perplexity(Record):
     """A perplexity and all that must be said with it.
 
     `tokens` counts the predicted ones (the first of each window may be context only). Where a protocol normalizes by
-    words, `words` counts those of the whole text and `tokens_per_word` is the text's ratio, the exponent from the
-    perplexity per token to the one per word.
+    words or bytes, `words` counts those of the whole text and `tokens_per_word` is the text's ratio, the exponent from
+    the perplexity per token to the one per word.
     """
 
     protocol: str

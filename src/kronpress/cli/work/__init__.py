@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from kronpress.imports import lazily
 
 if TYPE_CHECKING:
-    from kronpress.cli.work import clean, evaluate, export, look, run, use
+    from kronpress.cli.work import clean, evaluate, export, look, run, trim, use
 else:
-    clean, evaluate, export, look, run, use = (
-        lazily(f"{__name__}.{name}") for name in ("clean", "evaluate", "export", "look", "run", "use")
+    clean, evaluate, export, look, run, trim, use = (
+        lazily(f"{__name__}.{name}") for name in ("clean", "evaluate", "export", "look", "run", "trim", "use")
     )
 
-__all__ = ["clean", "evaluate", "export", "look", "run", "use"]
+__all__ = ["clean", "evaluate", "export", "look", "run", "trim", "use"]
