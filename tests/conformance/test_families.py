@@ -342,7 +342,7 @@ def test_shared_key_heads_and_rotary_positions_are_no_folds() -> None:
 
 @pytest.mark.parametrize(
     ("model_type", "permute"),
-    [*((name, "folded") for name in FAMILIES), ("gpt2", "all")],
+    [*((name, "folded") for name in ("gpt2", "llama", "bert", "phi3")), ("gpt2", "all")],  # each takes seconds
 )
 def test_a_permuted_start_is_no_worse_and_saves(model_type: str, permute: str, tmp_path: Path) -> None:
     model, errors = build(model_type), {}

@@ -112,9 +112,12 @@ OTHER_SIZES = {  # of recipes that run here: each names one that has its steps
     "gpt2-ttm-32": "gpt2-ttm-16",
     "gpt2-ttm-64": "gpt2-ttm-16",
     "gpt2-ttm-80": "gpt2-ttm-16",
+    "halve-ffn-van-loan-normalized": "halve-ffn-van-loan",
     "krony-67m": "krony-81m",
     "krony-74m": "krony-81m",
+    "krony-80m-2f": "krony-81m",
     "krony-87m": "krony-81m",
+    "krony-93m-4f": "krony-81m",
     "krony-96m": "krony-81m",
 }
 

@@ -282,11 +282,8 @@ def _beginning(tokenizer: PreTrainedTokenizerBase, protocol: str) -> int:
 
 def _fitting(text: str) -> list[str]:
     """Return the protocols that may take this text, but for those that only compare tokenizers."""
-    return [
-        name
-        for name, protocol in PROTOCOLS.items()
-        if protocol.normalizer != "byte" and unfit(protocol.text_kind, text) is None
-    ]
+    some = {name: protocol for name, protocol in PROTOCOLS.items() if protocol.normalizer != "byte"}
+    return [name for name, protocol in some.items() if unfit(protocol.text_kind, text) is None]
 
 
 class _Protocols(Shelf[PerplexityProtocol]):
