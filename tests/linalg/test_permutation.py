@@ -66,7 +66,7 @@ def turned(shape: KroneckerShape) -> KroneckerShape:
 
 
 @given(shape=SHAPES, other=SHAPES, data=st.data(), seed=SEEDS)
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=4)
 def test_no_member_is_worse_off(shape: KroneckerShape, other: KroneckerShape, data: st.DataObject, seed: int) -> None:
     terms = data.draw(st.integers(1, shape.max_terms))
     facing = KroneckerShape(other.m1, shape.n1, other.m2, shape.n2)  # columns as many as those of the first
@@ -136,7 +136,7 @@ def test_a_shared_name_serves_all_members() -> None:
 def test_a_member_that_would_lose_bends_the_search() -> None:
     shape = KroneckerShape(8, 8, 2, 1)
     moved = 0
-    for seed in range(5):  # the first would gain by pairing rows anew, the second is well paired as it stands
+    for seed in range(3):  # the first would gain by pairing rows anew, the second is well paired as it stands
         fixed = torch.kron(random(8, 8, seed=seed), random(2, 1, seed=seed + 100))
         members = [
             Member(random(16, 8, seed=seed + 200), shape, rows="shared"),
@@ -220,7 +220,7 @@ def test_small_sums_come_near_to_the_optimum_and_no_swap_helps() -> None:
     shape, ratios = KroneckerShape(2, 3, 3, 2), []
     rows, columns = np.array(orders_that_differ(2, 3)), np.array(orders_that_differ(3, 2))
     assert (len(rows), len(columns)) == (60, 60), "6! / (2! 3!) of either"
-    for seed in range(15):
+    for seed in range(6):
         matrix = random(6, 6, seed=seed)
         found = nearest_permuted_kronecker_sum(matrix, shape=shape, terms=2)
         everything = matrix.double().numpy()[rows[:, None, :, None], columns[None, :, None, :]].reshape(-1, 6, 6)
