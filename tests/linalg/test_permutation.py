@@ -148,9 +148,7 @@ def test_a_member_that_would_lose_bends_the_search() -> None:
     assert moved
 
 
-@pytest.mark.parametrize(
-    ("right", "seed"), [([[2.0], [1.0]], 0), ([[1.0, 3.0]], 1), ([[3.0, 2.0], [2.0, 1.0]], 2)]
-)
+@pytest.mark.parametrize(("right", "seed"), [([[2.0], [1.0]], 0), ([[1.0, 3.0]], 1), ([[3.0, 2.0], [2.0, 1.0]], 2)])
 def test_a_permuted_product_is_found_again(right: list[list[float]], seed: int) -> None:
     matrix = torch.kron(random(24, 24, seed=seed), torch.tensor(right))
     matrix = matrix[shuffle(len(matrix), seed=seed)][:, shuffle(matrix.shape[1], seed=seed + 1)]
