@@ -18,6 +18,8 @@ tokens-512: any text; windows of 512; per token.
 
 tokens-1024: any text; windows of 1024; per token.
 
+bytes-512: any text; windows of 512; per byte; as models with another tokenizer.
+
 wikitext-v1: WikiText v1; windows of 1024; per token.
 
 wikitext-raw: raw WikiText; windows of 1024; per token.
