@@ -55,8 +55,9 @@ class Pieces:
     def ids(self) -> dict[str, int]:
         """The id of each piece, without tokens that were added."""
         vocabulary = self.model["vocab"]
-        pieces = [piece for piece, _ in vocabulary] if isinstance(vocabulary, list) else vocabulary
-        return {piece: number for number, piece in enumerate(pieces)} if isinstance(pieces, list) else dict(pieces)
+        if isinstance(vocabulary, list):  # pieces with their scores
+            return {piece: number for number, (piece, _) in enumerate(vocabulary)}
+        return dict(vocabulary)
 
     @cached_property
     def names(self) -> dict[int, str]:
@@ -135,9 +136,11 @@ class Pieces:
 
     def _characters(self, piece: str) -> list[str]:
         """Return the parts from which byte-pair encoding begins."""
-        suffix = self.model.get("end_of_word_suffix") or ""
-        parts = list(piece.removesuffix(suffix)) if suffix and piece.endswith(suffix) else list(piece)
-        return [*parts[:-1], parts[-1] + suffix] if suffix and piece.endswith(suffix) and parts else parts
+        stem = piece.removesuffix(self.model.get("end_of_word_suffix") or "")
+        parts = list(stem)
+        if parts:
+            parts[-1] += piece[len(stem) :]
+        return parts
 
     def _is_character(self, piece: str) -> bool:
         prefix, suffix = (self.model.get(key) or "" for key in ("continuing_subword_prefix", "end_of_word_suffix"))
