@@ -87,8 +87,8 @@ class Downstream:
     def _scored(
         self, task: str, model: str, folder: Path, losses: dict[str, Any], teacher: str | None
     ) -> tuple[Run, dict[str, Any]]:
-        settings, tasks = _TABLE["settings"], {task: {"data": str(self._data(task))}}
-        step = {"step": "finetune", "tasks": tasks, **settings, "losses": losses, "teacher": teacher}
+        tasks, learning = {task: {"data": str(self._data(task))}}, {"losses": losses, "teacher": teacher}
+        step = {"step": "finetune", "tasks": tasks, "epochs": _TABLE["epochs"][task], **_TABLE["settings"], **learning}
         run = execute(recipe_of(model, [step]), folder, resume=True)
         record = run.report(0).record
         assert isinstance(record, FinetuneRecord)
