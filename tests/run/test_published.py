@@ -93,6 +93,12 @@ def test_krony_pt(name: str, gpt2: PreTrainedModel, tmp_path: Path) -> None:
     assert found.parameters_untied == KRONY[name] + HEAD
 
 
+def test_joint_rank_k(gpt2: PreTrainedModel, tmp_path: Path) -> None:
+    rank = 2304 * 768 // 2 // (2304 + 768)
+    saved = 12 * (2304 * 768 - rank * (2304 + 768))
+    assert measured("joint-rank-k", gpt2, tmp_path).parameters == 124_439_808 - saved == 113_822_976
+
+
 @pytest.mark.parametrize("shape", KRONY_OTHER_SHAPES)
 def test_the_other_shapes_of_krony_pt(shape: str, gpt2: PreTrainedModel, tmp_path: Path) -> None:
     terms, parameters = KRONY_OTHER_SHAPES[shape]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import TypeAlias
 
 import torch
@@ -23,6 +24,8 @@ from kronpress.layers import (
     StructuredLayer,
     bias_of,
     linear,
+    quantized_tensors,
+    rounded_inputs,
     scale_of,
     stored_numbers,
     weight_of,
@@ -73,8 +76,36 @@ def dense_at(model: PreTrainedModel, site: Site) -> nn.Module:
     """
     layer = model.get_submodule(site.path)
     if isinstance(layer, StructuredLayer):
-        raise KronpressError(f"{site.path} has factors or codes already; factorize first, or choose other sites")
+        raise KronpressError(
+            f"{site.path} has factors or codes already; factorize first, choose other sites, or set again: true to "
+            "factorize factors anew"
+        )
     return layer
+
+
+def multiplied_out(layer: nn.Module, site: Site) -> nn.Module:
+    """Return the dense layer that computes what the factors at a site compute; a dense one is returned itself.
+
+    Raises:
+        KronpressError: it has codes of a grid, which would be lost, or is a table or a head over one.
+    """
+    if not isinstance(layer, StructuredLayer):
+        return layer
+    if any(chain(quantized_tensors(layer), rounded_inputs(layer))):
+        raise KronpressError(f"{site.path} has codes of a grid, which factors would lose; quantize after factorizing")
+    if isinstance(layer, FactoredEmbedding | FactoredHead):
+        raise KronpressError(f"{site.path} is a factorized table, which again: true does not take; choose other sites")
+    return layer.to_dense()
+
+
+@torch.no_grad()
+def multiply_out(model: PreTrainedModel, sites: Sequence[Site]) -> None:
+    """Put the dense layers in the place of factors at sites; see `multiplied_out`."""
+    for site in sites:
+        layer = model.get_submodule(site.path)
+        dense = multiplied_out(layer, site)
+        if dense is not layer:
+            replace_module(model, site.path, module=dense)
 
 
 def shares_of(layer: nn.Module, site: Site, *, whole: bool = False) -> list[nn.Module]:
@@ -82,9 +113,10 @@ def shares_of(layer: nn.Module, site: Site, *, whole: bool = False) -> list[nn.M
     return [layer] if site.fusion is None or whole else [linear(share) for share in site.split(weight_of(layer))]
 
 
-def dense_shares(model: PreTrainedModel, site: Site, *, whole: bool = False) -> list[nn.Module]:
-    """Return `shares_of` the layer at a site, none where it has been factorized already."""
+def dense_shares(model: PreTrainedModel, site: Site, *, whole: bool = False, again: bool = False) -> list[nn.Module]:
+    """Return `shares_of` the layer at a site; none where it has been factorized already, if not `again`."""
     layer = model.get_submodule(site.path)
+    layer = multiplied_out(layer, site) if again else layer
     return [] if isinstance(layer, StructuredLayer) else shares_of(layer, site, whole=whole)
 
 

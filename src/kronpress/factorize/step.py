@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -13,7 +14,7 @@ from kronpress.checkpoint import adopt, notes_of, settle_ties
 from kronpress.errors import KronpressError, shown
 from kronpress.factorize.fits import FITS, Fit, Nearest
 from kronpress.factorize.forms import FORMS, Form
-from kronpress.factorize.install import dense_shares, replace_site, settle_head, without_tied_head
+from kronpress.factorize.install import dense_shares, multiply_out, replace_site, settle_head, without_tied_head
 from kronpress.factorize.presets import PRESETS, elsewhere, spelled_out
 from kronpress.factorize.target import Target
 from kronpress.families import Blocks, Site, select_sites
@@ -38,6 +39,8 @@ class Factorize(Step):
         head: what becomes of the output head where the embedding is factorized: `tied` to the factors, `untied` with
             factors of its own, or `dense` with the full matrix; by default a tied head is tied to the factors, and
             one that has weights of its own keeps them (`tied` drops those, which the report tells).
+        again: take linear layers that have factors already, too: they are multiplied out and factorized anew, at a
+            lower rank for instance.
     """
 
     kind: ClassVar[str] = "factorize"
@@ -47,6 +50,7 @@ class Factorize(Step):
     form: SerializeAsAny[Form]
     fit: SerializeAsAny[Fit] = Nearest()
     head: Literal["tied", "untied", "dense"] | None = None
+    again: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -107,7 +111,7 @@ class Factorize(Step):
         model, sites = bench.student, self.sites_of(bench.student)
         self.fit.check(bench, sites)
         for site in sites:
-            for share in dense_shares(model, site, whole=self.form.whole):
+            for share in dense_shares(model, site, whole=self.form.whole, again=self.again):
                 target = Target.of(site, share)
                 self.form.require(target)
                 self.fit.require(target, self.form)
@@ -135,11 +139,15 @@ class Factorize(Step):
         settle_ties(model)
         before = len(notes_of(model))
         sites = self.sites_of(model)
+        held = {site.path: stored_numbers(model.get_submodule(site.path)) for site in sites}
+        if self.again:
+            multiply_out(model, sites)
         self.form.prepare(model, sites)
-        modules = tuple(
+        changes = (
             replace_site(model, site, partial(self.fit.fit, form=self.form, metric=metric), whole=self.form.whole)
             for site, metric in self.fit.metrics(bench, sites)
         )
+        modules = tuple(replace(change, parameters_before=held[change.path]) for change in changes)
         settle_head(model, mode=self.head)
         adopt(model)
         notes = notes_of(model)[before:]

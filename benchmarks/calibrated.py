@@ -1,0 +1,67 @@
+"""What compression that reads text and trains nothing loses, on the kinds that it read and on one that it did not.
+
+    python -m benchmarks.calibrated --out runs/calibrated
+    python -m benchmarks.calibrated "hidden neurons" "ridge 1e-3" --without novel --out runs/calibrated
+
+The models of experiments/calibrated.yaml. Measured are `general`, the geometric mean over the kinds of the perplexity
+relative to the dense model, and the kinds alone. Rows join benchmarks/results/calibrated.json. What is done is not done
+again, what was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks import experiment
+from benchmarks.experiment import slug
+from benchmarks.measured import kept, measured
+from kronpress.evaluate import TextSet
+from kronpress.memory import keep_freed_memory
+from kronpress.run import Recipe, make_recipe
+
+_TABLE = experiment.table("calibrated")
+MODELS: dict[str, Any] = _TABLE["models"]
+
+
+def recipe_of(name: str, without: str | None = None) -> Recipe:
+    """Return the recipe of a model, which reads all kinds of text, or all but one."""
+    train = {kind: text for kind, text in _TABLE["data"]["train"].items() if kind != without}
+    return make_recipe({"model": _TABLE["model"], "data": {"train": train}, "steps": MODELS[name]})
+
+
+def row(recipe: Recipe, texts: TextSet, folder: Path) -> dict[str, Any]:
+    """Make a model and measure it."""
+    run, compared = measured(recipe, texts, folder=folder)
+    size, seconds = run.manifest().footprint_after, sum(step.seconds for step in run.manifest().steps)
+    assert size is not None
+    made = {"parameters": size.parameters, "seconds": round(seconds), "precision": run.manifest().precision}
+    return {**made, "general": compared.general, **{text.name: text.perplexity.ratio for text in compared.texts}}
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Make and measure models, and print a table in Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", metavar="model", help=f"all by default: {', '.join(MODELS)}")
+    parser.add_argument("--without", choices=list(_TABLE["data"]["train"]), help="a kind of text that is not read")
+    parser.add_argument("--out", type=Path, default=Path("runs/calibrated"))
+    parser.add_argument("--texts", type=Path, default=experiment.FOLDER / "general.yaml")
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/calibrated.json"))
+    arguments = parser.parse_args(given)
+    keep_freed_memory()
+    texts = TextSet.read(arguments.texts)
+    kinds = [text.corpus.name for text in texts.texts]
+    print(f"| model | parameters | general | {' | '.join(kinds)} |\n|---|{'---:|' * (2 + len(kinds))}")
+    for model in arguments.models or MODELS:
+        name = model if arguments.without is None else f"{model}, without {arguments.without}"
+        make = partial(row, recipe_of(model, arguments.without), texts, arguments.out / slug(name))
+        found = kept(arguments.json, name, make)
+        ratios = " | ".join(f"{found[kind]:.3f}" for kind in ("general", *kinds))
+        print(f"| {name} | {found['parameters'] / 1e6:.1f} M | {ratios} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
