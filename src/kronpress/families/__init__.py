@@ -12,7 +12,7 @@ from kronpress.families import (  # noqa: F401  (they fill the shelf)
     phi,
 )
 from kronpress.families.branch import Branch
-from kronpress.families.family import FAMILIES, Family, family_of
+from kronpress.families.family import FAMILIES, Family, family_of, set_heads
 from kronpress.families.folds import Fold, Side
 from kronpress.families.fusion import Fusion
 from kronpress.families.layout import (
@@ -51,6 +51,7 @@ __all__ = [
     "position_limit",
     "replace_module",
     "select_sites",
+    "set_heads",
     "vocabulary_size",
     "window_of",
 ]

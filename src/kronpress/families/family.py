@@ -107,6 +107,28 @@ def heads_of(config: PreTrainedConfig) -> tuple[int, int]:
     return heads, int(getattr(config, "num_key_value_heads", None) or heads)
 
 
+def set_heads(config: PreTrainedConfig, *, heads: int, groups: int) -> None:
+    """Let a config that states the size of a head say how many heads there are, and how many groups share a key.
+
+    Raises:
+        KronpressError: the config does not state that size, or transformers allows no such model.
+    """
+    if not hasattr(config, "head_dim"):
+        raise KronpressError(
+            f"{config.model_type} models have no size of a head in their configuration, which is that of all heads "
+            "divided by their number: fewer heads would be wider ones"
+        )
+    size = head_size_of(config)
+    changes = {"num_attention_heads": heads, "num_key_value_heads": groups, "head_dim": size}
+    try:
+        type(config).from_dict({**config.to_dict(), **changes})
+    except Exception as error:  # what huggingface_hub and transformers raise differs between models
+        reason = " ".join(str(error).split())
+        raise KronpressError(f"{config.model_type} models cannot have {heads} heads: {reason}") from error
+    for key, value in changes.items():
+        setattr(config, key, value)
+
+
 def head_size_of(config: PreTrainedConfig) -> int:
     """Return how many numbers each head's query has, and its key and value."""
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)

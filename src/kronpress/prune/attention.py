@@ -16,9 +16,9 @@ from transformers import PreTrainedModel
 
 from kronpress.activations import Statistic
 from kronpress.families import Attention, replace_module
-from kronpress.layers import SubmatrixLinear, narrowed
-from kronpress.linalg import balance, positive_definite
-from kronpress.prune.readout import AddedStatistic, Readout
+from kronpress.layers import SubmatrixLinear, bias_of, narrowed, weight_of
+from kronpress.linalg import balance, inputs_of, positive_definite
+from kronpress.prune.readout import AddedStatistic, Kept, Readout
 from kronpress.prune.rows import count, keep_rows
 from kronpress.prune.surgeon import Surgeon
 
@@ -133,12 +133,31 @@ class HeadStatistic(AddedStatistic):
         rows = balanced.into.flatten(0, 1)
         return [torch.linalg.qr(rows[kept[kept // size == group]].T).Q.T for group in range(groups)]
 
+    def drop(self, model: PreTrainedModel, fit: Surgeon, *, keep: int) -> float:
+        """Keep so many groups of heads, whose matrices are dense and smaller; return the relative error.
+
+        Those go that the output matrix, solved anew without them, can best do without.
+        """
+        attention, per_group = self.attention, self.attention.per_group
+        kept = fit.solve(self.readout(), keep=keep, run=per_group * attention.size).to(self.weight.dtype)
+        for role, heads in (("query", per_group), ("key", 1), ("value", 1)):
+            layer = model.get_submodule(attention.paths[role])
+            rows, bias = inputs_of(kept.neurons, run=heads * attention.size), bias_of(layer)
+            smaller = narrowed(layer, weight_of(layer)[rows], bias=None if bias is None else bias[rows])
+            replace_module(model, attention.paths[role], module=smaller)
+        self._read(model, kept)
+        return kept.relative_error
+
     def repair(self, model: PreTrainedModel, fit: Surgeon) -> float:
         """Solve the output matrix anew for all that the heads gather; return the relative error."""
         solved = fit.solve(self.readout(), keep=self.weight.shape[1]).to(self.weight.dtype)
-        layer = model.get_submodule(self.attention.output)
-        replace_module(model, self.attention.output, module=narrowed(layer, solved.weight, bias=solved.bias))
+        self._read(model, solved)
         return solved.relative_error
+
+    def _read(self, model: PreTrainedModel, kept: Kept) -> None:
+        """Put a dense matrix there that reads what is kept."""
+        layer = model.get_submodule(self.attention.output)
+        replace_module(model, self.attention.output, module=narrowed(layer, kept.weight, bias=kept.bias))
 
 
 def _definite(moments: Float[Tensor, "groups n n"]) -> Float[Tensor, "groups n n"]:

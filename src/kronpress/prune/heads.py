@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from kronpress.activations import Statistic
 from kronpress.errors import KronpressError
-from kronpress.families import Attention, Layout
+from kronpress.families import Attention, Layout, set_heads
 from kronpress.prune.attention import HeadStatistic, QueryKeyStatistic
 from kronpress.prune.rows import count, require_dense
 from kronpress.prune.surgeon import Surgeon
@@ -25,10 +26,41 @@ class Heads:
     Attributes:
         query_key: of all keys together; those of the queries are in proportion.
         value_output: of all values together.
+        groups: how many groups of heads that share a key stay, whole.
     """
 
-    query_key: int | None
-    value_output: int | None
+    query_key: int | None = None
+    value_output: int | None = None
+    groups: int | None = None
+
+    @classmethod
+    def whole(cls, model: PreTrainedModel, plan: Layout, *, share: float) -> Heads:
+        """Return how many whole heads a share comes to for a model, and check that it can have so many.
+
+        Raises:
+            KronpressError: the attention is unknown, has factors already, or cannot have so many heads.
+        """
+        first = _first(model, plan, fields="heads")
+        kept = max(1, round(share * first.groups))
+        if kept == first.groups:
+            raise KronpressError(
+                f"heads: {share} of {first.groups} groups of {first.per_group} heads is all of them; choose a smaller "
+                "share, or leave heads out"
+            )
+        if first.fusion is not None:
+            raise KronpressError(
+                f"heads: {type(model).__name__} computes query, key and value by one matrix, which is not known here "
+                "with fewer heads; value_output is possible"
+            )
+        norms = () if first.query_norm is None else model.get_submodule(first.query_norm).parameters()
+        if any(len(scale) != first.size for scale in norms):
+            raise KronpressError(
+                f"heads: a norm over the queries of all heads follows ({first.query_norm}), which fewer heads would "
+                "change; value_output is possible"
+            )
+        heads = cls(groups=kept)
+        heads.tell(copy.deepcopy(model.config), first)
+        return heads
 
     @classmethod
     def of(cls, model: PreTrainedModel, plan: Layout, *, query_key: float | None, value_output: float | None) -> Heads:
@@ -37,12 +69,7 @@ class Heads:
         Raises:
             KronpressError: the attention is unknown, has factors already, or computes otherwise with fewer numbers.
         """
-        if not plan.attentions:
-            raise KronpressError(
-                f"query_key and value_output: the attention of {type(model).__name__} is not known here; leave them out"
-            )
-        first = plan.attentions[0]
-        require_dense(model, (path for block in plan.attentions for path in block.matrices))
+        first = _first(model, plan, fields="query_key and value_output")
         if query_key is not None:
             _require_scores(model, first)
         whole = first.groups * first.size
@@ -51,6 +78,15 @@ class Heads:
             None if share is None else _part(share, whole=whole, unit=unit) for share in (query_key, value_output)
         )
         return cls(*counts)
+
+    def tell(self, config: PreTrainedConfig, attention: Attention) -> None:
+        """Let a config say how many heads there are, where whole ones go; see `set_heads`."""
+        if self.groups is None:
+            return
+        try:
+            set_heads(config, heads=self.groups * attention.per_group, groups=self.groups)
+        except KronpressError as error:
+            raise KronpressError(f"heads: {error}; choose another share, or value_output in its place") from None
 
     def statistics(self, model: PreTrainedModel, attention: Attention) -> list[Statistic]:
         """Return what is to be gathered of an attention."""
@@ -63,14 +99,21 @@ class Heads:
             assert self.query_key is not None
             statistic.thin(model, keep=self.query_key)
         elif isinstance(statistic, HeadStatistic):
-            keep = self.value_output
-            error = statistic.repair(model, fit) if keep is None else statistic.thin(model, fit, keep=keep)
+            if self.groups is not None:
+                error = statistic.drop(model, fit, keep=self.groups)
+            elif self.value_output is not None:
+                error = statistic.thin(model, fit, keep=self.value_output)
+            else:
+                error = statistic.repair(model, fit)
             yield self._change(model, statistic.attention, before=statistic.parameters, error=error)
 
     def _change(self, model: PreTrainedModel, attention: Attention, *, before: int, error: float) -> LayerChange:
         whole = attention.groups * attention.size
         parts = (("keys", self.query_key), ("values", self.value_output))
         kept = [f"{number} of {whole} numbers of {name}" for name, number in parts if number is not None]
+        if self.groups is not None:
+            heads = self.groups * attention.per_group
+            kept = [f"{heads} of {attention.heads} heads"]
         return LayerChange(
             path=attention.output.rpartition(".")[0],
             role="attention",
@@ -80,6 +123,14 @@ class Heads:
             relative_error=error,
             layer=", ".join(kept),
         )
+
+
+def _first(model: PreTrainedModel, plan: Layout, *, fields: str) -> Attention:
+    """Return the attention of the first block; check that the attentions are known, and dense."""
+    if not plan.attentions:
+        raise KronpressError(f"{fields}: the attention of {type(model).__name__} is not known here; leave out {fields}")
+    require_dense(model, (path for block in plan.attentions for path in block.matrices))
+    return plan.attentions[0]
 
 
 def _require_scores(model: PreTrainedModel, attention: Attention) -> None:

@@ -28,13 +28,14 @@ class Prune(Step):
     """Keep a share of what a block computes inside, chosen on text; re-solve the matrix that reads it.
 
     The text streams through the dense and the compressed model together, block by block. Hidden neurons of the
-    feed-forward block go, and with `query_key` and `value_output` numbers of the attention's heads; then the output
-    matrix is solved anew in either case.
+    feed-forward block go, and with `query_key` and `value_output` numbers of the attention's heads, with `heads` whole
+    heads; then the output matrix is solved anew in either case.
 
     Attributes:
         keep: share of the hidden neurons to keep; null: all as they are.
         query_key: share of the numbers of queries and keys to keep, or null.
         value_output: share of the numbers of values to keep, and of those that the output matrix reads; or null.
+        heads: share of the attention's heads to keep, in groups that share a key and a value; or null.
         form: what stands there afterwards: `narrow`, a plain narrower block that opens without kronpress; or
             `kronecker`, the same function over all hidden neurons, whose silent half can be trained.
         fit: how neurons are chosen and the down-projection is found: `surgeon`, by name or with its fields.
@@ -44,6 +45,7 @@ class Prune(Step):
     keep: float | None = Field(default=0.5, gt=0, lt=1)
     query_key: float | None = Field(default=None, gt=0, le=1)
     value_output: float | None = Field(default=None, gt=0, le=1)
+    heads: float | None = Field(default=None, gt=0, lt=1)
     form: SerializeAsAny[PrunedForm] = Narrow()
     fit: SerializeAsAny[Surgeon] = Surgeon()
 
@@ -61,8 +63,11 @@ class Prune(Step):
 
     @model_validator(mode="after")
     def _prunes(self) -> Prune:
-        if self.keep is self.query_key is self.value_output is None:
-            raise KronpressError("keep, query_key and value_output are all null; give a share for one of them")
+        smaller = self.query_key is not None or self.value_output is not None
+        if self.keep is self.heads is None and not smaller:
+            raise KronpressError("keep, query_key, value_output and heads are all null; give a share for one of them")
+        if self.heads is not None and smaller:
+            raise KronpressError("heads removes whole heads, query_key and value_output make them smaller; give either")
         return self
 
     def needs(self) -> Needs:
@@ -102,18 +107,22 @@ class Prune(Step):
                     changes += heads.thin(model, statistic, self.fit)
         if neurons is not None and self.form.plain:
             plan.family.set_width(model.config, neurons)
+        if heads is not None:
+            heads.tell(model.config, plan.attentions[0])
         adopt(model)
         parameters = stored_numbers(model)
         return FactorizeRecord(method=self._method(window), modules=tuple(changes), notes=(), parameters=parameters)
 
     def _method(self, window: int) -> dict[str, Any]:
-        shares = {"keep": self.keep, "query_key": self.query_key, "value_output": self.value_output}
+        shares = {name: getattr(self, name) for name in ("keep", "query_key", "value_output", "heads")}
         form = {"name": self.form.kind, **self.form.model_dump(mode="json")}
         fit = {"name": self.fit.kind, **self.fit.model_dump(mode="json"), "window": window}
         return {name: share for name, share in shares.items() if share is not None} | {"form": form, "fit": fit}
 
     def _heads(self, model: PreTrainedModel, plan: Layout) -> Heads | None:
         """Return what stays of the heads, if any of it goes."""
+        if self.heads is not None:
+            return Heads.whole(model, plan, share=self.heads)
         if self.query_key is self.value_output is None:
             return None
         return Heads.of(model, plan, query_key=self.query_key, value_output=self.value_output)
