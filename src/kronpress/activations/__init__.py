@@ -1,6 +1,7 @@
 """What is seen of a model while text streams through it."""
 
 from kronpress.activations.moments import Moments
+from kronpress.activations.progress import WalkProgress
 from kronpress.activations.statistics import InputMoments, Statistic
 from kronpress.activations.stream import BlockStream
 from kronpress.activations.trace import Reading, Sizes, Trace, tracing
@@ -15,6 +16,7 @@ __all__ = [
     "Statistic",
     "Stop",
     "Trace",
+    "WalkProgress",
     "tracing",
     "walk",
 ]

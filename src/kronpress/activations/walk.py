@@ -12,9 +12,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from kronpress.activations.progress import WalkProgress
 from kronpress.activations.statistics import Statistic
 from kronpress.activations.stream import BlockStream
 from kronpress.bars import Bar
+from kronpress.records import LayerChange
 
 S = TypeVar("S", bound=Statistic)
 
@@ -26,12 +28,15 @@ class Stop(Generic[S]):
     Attributes:
         block: its index.
         statistics: what was asked for, gathered while the block was as it is now.
+        changes: of the block so far, which the caller adds to; where the block was finished before an interruption,
+            there are no statistics, and these are all.
         leaving: per batch, what leaves the block after the change, where the caller knows it; else the block runs
             once more. Only that of the last stop at a block counts.
     """
 
     block: int
     statistics: Sequence[S]
+    changes: list[LayerChange]
     leaving: list[Float[Tensor, "windows tokens dim"]] | None = None
 
 
@@ -41,6 +46,7 @@ def walk(
     *,
     wanted: Callable[[int], Sequence[S]],
     with_dense: bool = False,
+    progress: WalkProgress | None = None,
     description: str,
 ) -> Iterator[Stop[S]]:
     """Lead a text through the blocks, stopping at each; the text that comes to a block has seen all changes before it.
@@ -51,23 +57,32 @@ def walk(
         wanted: returns the statistics to gather at a block; asked when the walk comes there. Those of each turn have a
             stop of their own.
         with_dense: lead the text through the dense blocks as well, for statistics that look at both streams.
+        progress: goes on where an interrupted walk came to, and notes how far this one comes.
         description: of the progress bar.
     """
     compressed = BlockStream.begin(model, windows)
     dense = BlockStream.begin(model, windows) if with_dense else None
-    for block in Bar(range(len(compressed.layout.block_paths)), desc=description, unit="block"):
+    streams = [stream for stream in (compressed, dense) if stream is not None]
+    done = [] if progress is None else progress.restore(model, streams)
+    for block, changes in enumerate(done):
+        yield Stop(block, [], changes)
+    total = len(compressed.layout.block_paths)
+    for block in Bar(range(len(done), total), desc=description, unit="block", initial=len(done), total=total):
         statistics = wanted(block)
+        done.append([])
         if dense is not None:
             _look_at_dense(model, statistics, block=block, stream=dense)
         turns = sorted({statistic.turn for statistic in statistics}) or [0]
         for turn in turns:
-            stop = Stop(block, [statistic for statistic in statistics if statistic.turn == turn])
+            stop = Stop(block, [statistic for statistic in statistics if statistic.turn == turn], done[block])
             _look_at_compressed(model, stop, stream=compressed)
             yield stop
         if stop.leaving is None:
             compressed.advance(model, block=block)
         else:
             compressed.hidden = stop.leaving
+        if progress is not None:
+            progress.keep(model, streams, done)
 
 
 @torch.no_grad()

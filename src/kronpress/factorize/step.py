@@ -13,13 +13,13 @@ from transformers import PreTrainedModel
 from kronpress.checkpoint import adopt, notes_of, settle_ties
 from kronpress.errors import KronpressError, shown
 from kronpress.factorize.fits import FITS, Fit, Nearest
-from kronpress.factorize.forms import FORMS, Form
+from kronpress.factorize.forms import FORMS, Form, Metric
 from kronpress.factorize.install import dense_shares, multiply_out, replace_site, settle_head, without_tied_head
 from kronpress.factorize.presets import PRESETS, elsewhere, spelled_out
 from kronpress.factorize.target import Target
 from kronpress.families import Blocks, Site, select_sites
 from kronpress.layers import stored_numbers
-from kronpress.records import FactorizeRecord
+from kronpress.records import FactorizeRecord, LayerChange
 from kronpress.step import STEPS, Needs, Step, Workbench
 from kronpress.validation import parse_named
 
@@ -104,7 +104,7 @@ class Factorize(Step):
 
     def needs(self) -> Needs:
         """Return whether the fit reads text; the student is all that it looks at."""
-        return Needs(teacher=False, text=self.fit.reads_text)
+        return Needs(teacher=False, text=self.fit.reads_text, copies=int(self.fit.reads_text))
 
     def check(self, bench: Workbench) -> None:
         """Check that the sites exist, that their shapes divide, and that no field is without effect."""
@@ -143,22 +143,24 @@ class Factorize(Step):
         if self.again:
             multiply_out(model, sites)
         self.form.prepare(model, sites)
-        changes = (
-            replace_site(model, site, partial(self.fit.fit, form=self.form, metric=metric), whole=self.form.whole)
-            for site, metric in self.fit.metrics(bench, sites)
-        )
-        modules = tuple(replace(change, parameters_before=held[change.path]) for change in changes)
+
+        def put(site: Site, metric: Metric) -> LayerChange:
+            fit = partial(self.fit.fit, form=self.form, metric=metric)
+            change = replace_site(model, site, fit, whole=self.form.whole)
+            return replace(change, parameters_before=held[site.path])
+
+        method = {
+            "form": {"name": self.form.kind, **self.form.model_dump(mode="json")},
+            "fit": {"name": self.fit.kind, **self.fit.resolved(model).model_dump(mode="json")},
+        }
+        modules = self.fit.replace(bench, sites, put, facts={**method, "sites": list(held)})
         settle_head(model, mode=self.head)
         adopt(model)
         notes = notes_of(model)[before:]
         for text in notes:
             tqdm.write(f"note: {text}")
-        method = {
-            "form": {"name": self.form.kind, **self.form.model_dump(mode="json")},
-            "fit": {"name": self.fit.kind, **self.fit.resolved(model).model_dump(mode="json")},
-        }
         parameters = stored_numbers(model)
-        return FactorizeRecord(method=method, modules=modules, notes=tuple(notes), parameters=parameters)
+        return FactorizeRecord(method=method, modules=tuple(modules), notes=tuple(notes), parameters=parameters)
 
 
 def _refuse_foreign(value: Any, shelf: Any, *, key: str) -> None:

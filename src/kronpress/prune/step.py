@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any, ClassVar
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 from transformers import PreTrainedModel
 
-from kronpress.activations import Statistic, walk
+from kronpress.activations import Statistic, WalkProgress, walk
 from kronpress.checkpoint import adopt, settle_ties
 from kronpress.errors import KronpressError
 from kronpress.families import FeedForward, Layout, layout, replace_module
@@ -72,7 +73,7 @@ class Prune(Step):
 
     def needs(self) -> Needs:
         """Return that text is read; the dense stream is that of the student before it is changed."""
-        return Needs(teacher=False)
+        return Needs(teacher=False, copies=1)
 
     def check(self, bench: Workbench) -> None:
         """Check the shares, and that the text has a window."""
@@ -88,7 +89,7 @@ class Prune(Step):
         settle_ties(model)
         plan, window = layout(model), self.fit.window_of(model)
         neurons, heads = self._neurons(model, plan), self._heads(model, plan)
-        changes = []
+        changes: dict[int, list[LayerChange]] = {}
 
         def wanted(index: int) -> list[Statistic]:
             inside = [] if heads is None else heads.statistics(model, plan.attentions[index])
@@ -96,22 +97,28 @@ class Prune(Step):
             return [*inside, *(FeedForwardStatistic(model, block) for block in blocks if block.block == index)]
 
         windows = bench.training_windows(size=window, tokens=self.fit.tokens)
-        for stop in walk(model, windows, wanted=wanted, with_dense=True, description="calibrated pruning"):
+        progress = WalkProgress.of(bench.folder / "trainer", model, windows, facts=self._method(window))
+        stops = walk(
+            model, windows, wanted=wanted, with_dense=True, progress=progress, description="calibrated pruning"
+        )
+        for stop in stops:
+            changes[stop.block] = stop.changes
             for statistic in stop.statistics:
                 if isinstance(statistic, FeedForwardStatistic):
                     assert neurons is not None
                     kept = self.fit.solve(statistic.readout(), keep=neurons).to(statistic.weight.dtype)
-                    changes.append(self._install(model, statistic.block, kept))
+                    stop.changes.append(self._install(model, statistic.block, kept))
                     stop.leaving = statistic.leaving(kept)
                 elif heads is not None:
-                    changes += heads.thin(model, statistic, self.fit)
+                    stop.changes += heads.thin(model, statistic, self.fit)
         if neurons is not None and self.form.plain:
             plan.family.set_width(model.config, neurons)
         if heads is not None:
             heads.tell(model.config, plan.attentions[0])
         adopt(model)
-        parameters = stored_numbers(model)
-        return FactorizeRecord(method=self._method(window), modules=tuple(changes), notes=(), parameters=parameters)
+        progress.remove()
+        modules, parameters = tuple(chain.from_iterable(changes.values())), stored_numbers(model)
+        return FactorizeRecord(method=self._method(window), modules=modules, notes=(), parameters=parameters)
 
     def _method(self, window: int) -> dict[str, Any]:
         shares = {name: getattr(self, name) for name in ("keep", "query_key", "value_output", "heads")}

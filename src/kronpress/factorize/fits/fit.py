@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, TypeAlias
 
 from jaxtyping import Float
 from torch import Tensor
@@ -15,9 +15,12 @@ from kronpress.errors import KronpressError
 from kronpress.factorize.forms import FORMS, Form, Metric, Norm, Solution, Solver
 from kronpress.factorize.target import Fitted, Target
 from kronpress.families import Site
+from kronpress.records import LayerChange
 from kronpress.registry import Shelf
 from kronpress.step import Workbench
 from kronpress.validation import Checked
+
+Put: TypeAlias = Callable[[Site, Metric], LayerChange]
 
 
 class Fit(Checked, ABC):
@@ -61,10 +64,23 @@ class Fit(Checked, ABC):
             KronpressError: they do not.
         """
 
-    def metrics(self, bench: Workbench, sites: Sequence[Site]) -> Iterator[tuple[Site, Metric]]:
-        """Go through the sites, each with the metric of its weight; a site is replaced before the next one comes."""
-        for site in Bar(sites, desc=f"factorize ({self.kind})", unit="site"):
-            yield site, Metric()
+    def metric(self, bench: Workbench, site: Site) -> Metric:
+        """Return the metric of the weight at a site."""
+        return Metric()
+
+    def replace(
+        self, bench: Workbench, sites: Sequence[Site], put: Put, *, facts: Mapping[str, Any]
+    ) -> Sequence[LayerChange]:
+        """Replace the layers at the sites, one after the other.
+
+        Args:
+            bench: whose student is changed.
+            sites: where.
+            put: replaces one, in the metric of its weight.
+            facts: what tells this work from others, for one that was interrupted.
+        """
+        bar = Bar(sites, desc=f"factorize ({self.kind})", unit="site")
+        return [put(site, self.metric(bench, site)) for site in bar]
 
     def resolved(self, model: PreTrainedModel) -> Fit:
         """Return the fit with what its fields come to for this model, where they leave that open."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from kronpress.bars import Bar
 from kronpress.errors import KronpressError
 from kronpress.factorize.fits.fit import FITS, Fit
 from kronpress.factorize.forms import Form, Metric, Norm
@@ -62,11 +61,10 @@ class Frequency(Fit):
         """Check that there is text."""
         bench.training_ids(tokens=1)
 
-    def metrics(self, bench: Workbench, sites: Sequence[Site]) -> Iterator[tuple[Site, Metric]]:
-        """Weigh the rows of each table by the counts of its tokens."""
-        for site in Bar(sites, desc=f"factorize ({self.kind})", unit="site"):
-            weight = weight_of(bench.student.get_submodule(site.path))
-            yield site, Metric(row_weights=self._counts(bench, len(weight)).to(weight.device))
+    def metric(self, bench: Workbench, site: Site) -> Metric:
+        """Weigh the rows of a table by the counts of its tokens."""
+        weight = weight_of(bench.student.get_submodule(site.path))
+        return Metric(row_weights=self._counts(bench, len(weight)).to(weight.device))
 
     def _counts(self, bench: Workbench, rows: int) -> Float[Tensor, " rows"]:
         seen = bench.training_counts(rows, tokens=self.tokens)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any, ClassVar
 
 from pydantic import Field
 from transformers import PreTrainedModel
 
-from kronpress.activations import InputMoments, walk
+from kronpress.activations import InputMoments, WalkProgress, walk
 from kronpress.errors import KronpressError
-from kronpress.factorize.fits.fit import FITS, Fit
+from kronpress.factorize.fits.fit import FITS, Fit, Put
 from kronpress.factorize.forms import Metric, Norm
 from kronpress.factorize.install import dense_at
 from kronpress.families import Site, window_of
 from kronpress.linalg import positive_definite
+from kronpress.records import LayerChange
 from kronpress.step import Workbench
 
 
@@ -45,18 +47,26 @@ class Whitened(Fit):
         size = self._window(bench.student)
         bench.training_windows(size=size, tokens=size)
 
-    def metrics(self, bench: Workbench, sites: Sequence[Site]) -> Iterator[tuple[Site, Metric]]:
-        """Go through the sites block by block, each with the second moment of its inputs."""
+    def replace(
+        self, bench: Workbench, sites: Sequence[Site], put: Put, *, facts: Mapping[str, Any]
+    ) -> Sequence[LayerChange]:
+        """Replace the layers block by block, each in the second moment of its inputs; an interrupted walk goes on."""
         model, by_block = bench.student, _by_block(sites)
+        changes: dict[int, list[LayerChange]] = {}
 
         def wanted(block: int) -> list[InputMoments]:
             return [InputMoments(site.path, layer=dense_at(model, site)) for site in by_block.get(block, ())]
 
         windows = bench.training_windows(size=self._window(model), tokens=self.tokens)
-        for stop in walk(model, windows, wanted=wanted, description=f"factorize ({self.kind})"):
-            for site, moments in zip(by_block.get(stop.block, ()), stop.statistics, strict=True):
-                regularized, _ = positive_definite(moments.second_moment(), ridge=self.ridge)
-                yield site, Metric(second_moment=regularized)
+        progress = WalkProgress.of(bench.folder / "trainer", model, windows, facts=facts)
+        for stop in walk(model, windows, wanted=wanted, progress=progress, description=f"factorize ({self.kind})"):
+            changes[stop.block] = stop.changes
+            if stop.statistics:
+                for site, moments in zip(by_block[stop.block], stop.statistics, strict=True):
+                    regularized, _ = positive_definite(moments.second_moment(), ridge=self.ridge)
+                    stop.changes.append(put(site, Metric(second_moment=regularized)))
+        progress.remove()
+        return list(chain.from_iterable(changes.values()))
 
     def resolved(self, model: PreTrainedModel) -> Whitened:
         """Return the fit with the window that this model gets."""
