@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from kronpress.activations import BlockStream, progress
+from kronpress.errors import KronpressError
 from kronpress.factorize import Factorize
 from kronpress.prune import Prune
 from kronpress.step import Step
@@ -87,3 +88,14 @@ def test_another_walk_in_its_folder_begins_anew(step: Step, other: Any, tmp_path
         stops.over(Prune(fit=TOKENS), tiny_llama, tmp_path / "stopped", last=5)
     _, found = stops.over(step, **{"build": tiny_llama} | other, folder=tmp_path / "stopped")
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-8])])
+def test_damaged_work_is_said_and_not_used(damage: Any, tmp_path: Path, stops: _Stops) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        stops.over(Prune(fit=TOKENS), tiny_llama, tmp_path, last=5)
+    damage(tmp_path / "trainer" / "block-000.safetensors")
+    with pytest.raises(
+        KronpressError, match=r"unfinished work in .*trainer is damaged .*; remove it, and the step beg"
+    ):
+        stops.over(Prune(fit=TOKENS), tiny_llama, tmp_path)

@@ -13,12 +13,13 @@ from typing import Any
 import safetensors.torch
 import torch
 from jaxtyping import Int
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kronpress.activations.stream import BlockStream
 from kronpress.checkpoint import files
+from kronpress.errors import KronpressError
 from kronpress.families import layout, replace_module
 from kronpress.layers import DenseLinearSpec, LayerSpec, StructuredSpec, narrowed, parse_spec, spec_of
 from kronpress.records import LayerChange, decode, encode
@@ -53,10 +54,19 @@ class WalkProgress:
         return cls(folder, told.hexdigest())
 
     def restore(self, model: PreTrainedModel, streams: Sequence[BlockStream]) -> list[list[LayerChange]]:
-        """Put the finished blocks into the model and move the streams behind them; return what changed in each."""
+        """Put the finished blocks into the model and move the streams behind them; return what changed in each.
+
+        Raises:
+            KronpressError: a file is damaged or missing.
+        """
+        try:
+            return self._restored(model, streams) if (self.folder / _WALK).exists() else []
+        except (SafetensorError, OSError, KeyError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise KronpressError(f"the unfinished work in {self.folder} is damaged ({reason}); {_REMEDY}") from error
+
+    def _restored(self, model: PreTrainedModel, streams: Sequence[BlockStream]) -> list[list[LayerChange]]:
         path = self.folder / _WALK
-        if not path.exists():
-            return []
         with safe_open(path, framework="pt", device=str(model.device)) as opened:
             facts = opened.metadata()
             if facts["key"] != self.key:
