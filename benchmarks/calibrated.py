@@ -3,7 +3,7 @@
     python -m benchmarks.calibrated --out runs/calibrated
     python -m benchmarks.calibrated "hidden neurons" "ridge 1e-3" --without novel --out runs/calibrated
 
-The models of experiments/calibrated.yaml. Measured are `general`, the geometric mean over the kinds of the perplexity
+The models of experiments/calibrated-rows.yaml. Measured are `general`, the geometric mean over the kinds of the perplexity
 relative to the dense model, and the kinds alone. Rows join benchmarks/results/calibrated.json. What is done is not done
 again, what was interrupted goes on.
 """
@@ -23,7 +23,7 @@ from kronpress.evaluate import TextSet
 from kronpress.memory import keep_freed_memory
 from kronpress.run import Recipe, make_recipe
 
-_TABLE = experiment.table("calibrated")
+_TABLE = experiment.table("calibrated-rows")
 MODELS: dict[str, Any] = _TABLE["models"]
 
 
