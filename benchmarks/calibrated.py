@@ -3,9 +3,9 @@
     python -m benchmarks.calibrated --out runs/calibrated
     python -m benchmarks.calibrated "hidden neurons" "ridge 1e-3" --without novel --out runs/calibrated
 
-The models of experiments/calibrated-rows.yaml. Measured are `general`, the geometric mean over the kinds of the perplexity
-relative to the dense model, and the kinds alone. Rows join benchmarks/results/calibrated.json. What is done is not done
-again, what was interrupted goes on.
+The models of experiments/calibrated-rows.yaml. Measured are `general`, the geometric mean over the kinds of the
+perplexity relative to the dense model, and the kinds alone. Rows join benchmarks/results/calibrated.json. What is done
+is not done again, what was interrupted goes on.
 """
 
 from __future__ import annotations
