@@ -20,7 +20,7 @@ from kronpress.train import language_objective, log, read_log
 from kronpress.train.trainer import DistillationTrainer
 from kronpress.truncate import Truncate
 from kronpress.validation import parse
-from tests.tiny import bench, tiny_bert, tiny_gpt2, tiny_llama
+from tests.tiny import TEXT, bench, tiny_bert, tiny_gpt2, tiny_llama
 
 STEPS = 8
 
@@ -111,8 +111,9 @@ def test_frozen_layers_stay_as_they_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("epochs", "shares"), [(2, 2.0), (0.5, 0.5)])
 def test_epochs_read_the_whole_text_so_often(epochs: float, shares: float, tmp_path: Path) -> None:
-    work = bench(tiny_llama(), tmp_path)
+    work = bench(tiny_llama(), tmp_path, text=TEXT[: len(TEXT) // 10])
     windows = len(work.training_windows(size=32))
+    assert windows > 10
     report = step(epochs=epochs, batch=1).run(work)
     assert report.steps == round(shares * windows + 0.49)
 
