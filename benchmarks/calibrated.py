@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks import experiment
 from benchmarks.experiment import slug
+from benchmarks.leave_one_out import without
 from benchmarks.measured import kept, measured
 from kronpress.evaluate import TextSet
 from kronpress.memory import keep_freed_memory
@@ -27,10 +28,9 @@ _TABLE = experiment.table("calibrated-rows")
 MODELS: dict[str, Any] = _TABLE["models"]
 
 
-def recipe_of(name: str, without: str | None = None) -> Recipe:
+def recipe_of(name: str, unread: str | None = None) -> Recipe:
     """Return the recipe of a model, which reads all kinds of text, or all but one."""
-    train = {kind: text for kind, text in _TABLE["data"]["train"].items() if kind != without}
-    return make_recipe({"model": _TABLE["model"], "data": {"train": train}, "steps": MODELS[name]})
+    return without(make_recipe({"model": _TABLE["model"], "data": _TABLE["data"], "steps": MODELS[name]}), unread)
 
 
 def row(recipe: Recipe, texts: TextSet, folder: Path) -> dict[str, Any]:

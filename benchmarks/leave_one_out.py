@@ -92,14 +92,8 @@ class Study:
 
     def measured(self, kind: str | None) -> TextSetComparison:
         """Run the recipe without a kind, or with all, and measure the model that comes out beside the dense one."""
-        _, compared = measured(self._without(kind), self.texts, folder=self.out / _folder(kind))
+        _, compared = measured(without(self.recipe, kind), self.texts, folder=self.out / _folder(kind))
         return compared
-
-    def _without(self, kind: str | None) -> Recipe:
-        train = self.recipe.data.train
-        assert isinstance(train, dict)
-        rest = {name: share for name, share in train.items() if name != kind}
-        return self.recipe.model_copy(update={"data": self.recipe.data.model_copy(update={"train": rest})})
 
     def _file(self, kind: str | None) -> Path:
         return result_file(self.out / _folder(kind), self.texts)
@@ -107,6 +101,14 @@ class Study:
     def _kind(self, name: str, seen: TextSetComparison, unseen: TextSetComparison) -> Kind:
         before, after = (_ratio(compared, name) for compared in (seen, unseen))
         return Kind(name, before, after, after / before)
+
+
+def without(recipe: Recipe, kind: str | None) -> Recipe:
+    """Return a recipe that trains on several kinds of text without one of them, or as it is."""
+    train = recipe.data.train
+    assert isinstance(train, dict)
+    rest = {name: share for name, share in train.items() if name != kind}
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"train": rest})})
 
 
 def _folder(kind: str | None) -> str:

@@ -87,8 +87,9 @@ class Downstream:
     def _scored(
         self, task: str, model: str, folder: Path, losses: dict[str, Any], teacher: str | None
     ) -> tuple[Run, dict[str, Any]]:
-        tasks, learning = {task: {"data": str(self._data(task))}}, {"losses": losses, "teacher": teacher}
-        step = {"step": "finetune", "tasks": tasks, "epochs": _TABLE["epochs"][task], **_TABLE["settings"], **learning}
+        settings = {**_TABLE["settings"], "epochs": _TABLE["epochs"][task]}
+        tasks = {task: {"data": str(self._data(task))}}
+        step = {"step": "finetune", "tasks": tasks, **settings, "losses": losses, "teacher": teacher}
         run = execute(recipe_of(model, [step]), folder, resume=True)
         record = run.report(0).record
         assert isinstance(record, FinetuneRecord)

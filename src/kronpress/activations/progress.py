@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,12 @@ class WalkProgress:
     Attributes:
         folder: for the files, which are this walk's alone.
         key: what tells the walk from others; files of another one are removed.
+        changes: what the caller has changed in each block so far, those of an interrupted walk included.
     """
 
     folder: Path
     key: str
+    changes: list[list[LayerChange]] = field(default_factory=list)
     _since: float = field(default_factory=time.monotonic)
     _written: int = 0
 
@@ -48,55 +51,57 @@ class WalkProgress:
         cls, folder: Path, model: PreTrainedModel, windows: Int[Tensor, "windows tokens"], *, facts: Mapping[str, Any]
     ) -> WalkProgress:
         """Return the progress of a walk of these windows through the model as it is now, by a step that is `facts`."""
-        sums = [float(parameter.detach().double().sum()) for parameter in model.parameters()]
+        sums = [float(parameter.detach().sum(dtype=torch.float64)) for parameter in model.parameters()]
         told = hashlib.sha256(windows.cpu().numpy().tobytes())
         told.update(json.dumps([facts, sums, list(windows.shape)], sort_keys=True).encode())
         return cls(folder, told.hexdigest())
 
-    def restore(self, model: PreTrainedModel, streams: Sequence[BlockStream]) -> list[list[LayerChange]]:
-        """Put the finished blocks into the model and move the streams behind them; return what changed in each.
+    def restore(self, model: PreTrainedModel, streams: Sequence[BlockStream]) -> None:
+        """Put the finished blocks into the model, and move the streams behind them.
 
         Raises:
             KronpressError: a file is damaged or missing.
         """
         try:
-            return self._restored(model, streams) if (self.folder / _WALK).exists() else []
+            if (self.folder / _WALK).exists():
+                self._restore(model, streams)
         except (SafetensorError, OSError, KeyError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise KronpressError(f"the unfinished work in {self.folder} is damaged ({reason}); {_REMEDY}") from error
 
-    def _restored(self, model: PreTrainedModel, streams: Sequence[BlockStream]) -> list[list[LayerChange]]:
+    def _restore(self, model: PreTrainedModel, streams: Sequence[BlockStream]) -> None:
         path = self.folder / _WALK
         with safe_open(path, framework="pt", device=str(model.device)) as opened:
             facts = opened.metadata()
             if facts["key"] != self.key:
-                self.remove()
-                return []
+                files.remove(self.folder)
+                return
             for number, stream in enumerate(streams):
                 stream.hidden = [opened.get_tensor(f"{number}.{index}") for index in range(len(stream.hidden))]
         done: list[list[dict[str, Any]]] = json.loads(facts["changes"])
         for block in range(len(done)):
             _put_back(model, layout(model).block_paths[block], path=self._block(block))
         self._written = len(done)
-        return [[decode(LayerChange, one, place=path, remedy=_REMEDY) for one in changes] for changes in done]
+        self.changes = [[decode(LayerChange, one, place=path, remedy=_REMEDY) for one in block] for block in done]
 
-    def keep(self, model: PreTrainedModel, streams: Sequence[BlockStream], done: Sequence[list[LayerChange]]) -> None:
+    def keep(self, model: PreTrainedModel, streams: Sequence[BlockStream]) -> None:
         """Write down the finished blocks and the streams, if it is time; the last file says what counts."""
         if time.monotonic() - self._since < SECONDS:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        for block in range(self._written, len(done)):
+        for block in range(self._written, len(self.changes)):
             module = model.get_submodule(layout(model).block_paths[block])
             specs = {path: spec.model_dump(mode="json") for path, spec in _specs(module).items()}
             files.write_tensors(self._block(block), module.state_dict(), metadata={"specs": json.dumps(specs)})
         hidden = {f"{number}.{index}": part for number, s in enumerate(streams) for index, part in enumerate(s.hidden)}
-        changes = json.dumps([[encode(change) for change in changes] for changes in done])
+        changes = json.dumps([[encode(change) for change in block] for block in self.changes])
         files.write_tensors(self.folder / _WALK, hidden, metadata={"key": self.key, "changes": changes})
-        self._written, self._since = len(done), time.monotonic()
+        self._written, self._since = len(self.changes), time.monotonic()
 
-    def remove(self) -> None:
-        """Remove the files."""
+    def finish(self) -> tuple[LayerChange, ...]:
+        """Remove the files; return all changes in the order of the blocks."""
         files.remove(self.folder)
+        return tuple(chain.from_iterable(self.changes))
 
     def _block(self, block: int) -> Path:
         return self.folder / f"block-{block:03}.safetensors"

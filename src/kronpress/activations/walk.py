@@ -28,8 +28,7 @@ class Stop(Generic[S]):
     Attributes:
         block: its index.
         statistics: what was asked for, gathered while the block was as it is now.
-        changes: of the block so far, which the caller adds to; where the block was finished before an interruption,
-            there are no statistics, and these are all.
+        changes: of the block so far, which the caller adds to where the walk notes its progress.
         leaving: per batch, what leaves the block after the change, where the caller knows it; else the block runs
             once more. Only that of the last stop at a block counts.
     """
@@ -57,24 +56,24 @@ def walk(
         wanted: returns the statistics to gather at a block; asked when the walk comes there. Those of each turn have a
             stop of their own.
         with_dense: lead the text through the dense blocks as well, for statistics that look at both streams.
-        progress: goes on where an interrupted walk came to, and notes how far this one comes.
+        progress: notes how far the walk comes; blocks that an interrupted one had finished have no stop.
         description: of the progress bar.
     """
     compressed = BlockStream.begin(model, windows)
     dense = BlockStream.begin(model, windows) if with_dense else None
     streams = [stream for stream in (compressed, dense) if stream is not None]
-    done = [] if progress is None else progress.restore(model, streams)
-    for block, changes in enumerate(done):
-        yield Stop(block, [], changes)
-    total = len(compressed.layout.block_paths)
-    for block in Bar(range(len(done), total), desc=description, unit="block", initial=len(done), total=total):
+    if progress is not None:
+        progress.restore(model, streams)
+    changes: list[list[LayerChange]] = [] if progress is None else progress.changes
+    first, total = len(changes), len(compressed.layout.block_paths)
+    for block in Bar(range(first, total), desc=description, unit="block", initial=first, total=total):
         statistics = wanted(block)
-        done.append([])
+        changes.append([])
         if dense is not None:
             _look_at_dense(model, statistics, block=block, stream=dense)
         turns = sorted({statistic.turn for statistic in statistics}) or [0]
         for turn in turns:
-            stop = Stop(block, [statistic for statistic in statistics if statistic.turn == turn], done[block])
+            stop = Stop(block, [statistic for statistic in statistics if statistic.turn == turn], changes[block])
             _look_at_compressed(model, stop, stream=compressed)
             yield stop
         if stop.leaving is None:
@@ -82,7 +81,7 @@ def walk(
         else:
             compressed.hidden = stop.leaving
         if progress is not None:
-            progress.keep(model, streams, done)
+            progress.keep(model, streams)
 
 
 @torch.no_grad()

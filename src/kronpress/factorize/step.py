@@ -103,8 +103,8 @@ class Factorize(Step):
         return select_sites(model, self.sites, blocks=self.blocks, skip_blocks=self.skip_blocks)
 
     def needs(self) -> Needs:
-        """Return whether the fit reads text; the student is all that it looks at."""
-        return Needs(teacher=False, text=self.fit.reads_text, copies=int(self.fit.reads_text))
+        """Return whether the fit reads text, and whether it keeps blocks; the student is all that it looks at."""
+        return Needs(teacher=False, text=self.fit.reads_text, copies=int(self.fit.keeps_blocks))
 
     def check(self, bench: Workbench) -> None:
         """Check that the sites exist, that their shapes divide, and that no field is without effect."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import Any, ClassVar
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
@@ -89,7 +88,6 @@ class Prune(Step):
         settle_ties(model)
         plan, window = layout(model), self.fit.window_of(model)
         neurons, heads = self._neurons(model, plan), self._heads(model, plan)
-        changes: dict[int, list[LayerChange]] = {}
 
         def wanted(index: int) -> list[Statistic]:
             inside = [] if heads is None else heads.statistics(model, plan.attentions[index])
@@ -102,7 +100,6 @@ class Prune(Step):
             model, windows, wanted=wanted, with_dense=True, progress=progress, description="calibrated pruning"
         )
         for stop in stops:
-            changes[stop.block] = stop.changes
             for statistic in stop.statistics:
                 if isinstance(statistic, FeedForwardStatistic):
                     assert neurons is not None
@@ -116,8 +113,7 @@ class Prune(Step):
         if heads is not None:
             heads.tell(model.config, plan.attentions[0])
         adopt(model)
-        progress.remove()
-        modules, parameters = tuple(chain.from_iterable(changes.values())), stored_numbers(model)
+        modules, parameters = progress.finish(), stored_numbers(model)
         return FactorizeRecord(method=self._method(window), modules=modules, notes=(), parameters=parameters)
 
     def _method(self, window: int) -> dict[str, Any]:

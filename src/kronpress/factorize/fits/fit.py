@@ -29,11 +29,13 @@ class Fit(Checked, ABC):
     Attributes:
         norm: in which errors are measured.
         reads_text: whether the fit looks at the training text.
+        keeps_blocks: whether finished blocks are written as they are done, which takes room for one model.
     """
 
     kind: ClassVar[str]
     norm: ClassVar[Norm] = "frobenius"
     reads_text: ClassVar[bool] = False
+    keeps_blocks: ClassVar[bool] = False
 
     def solve(self, weight: Float[Tensor, "m n"], problem: Any, metric: Metric) -> Solution:
         """Return the factors that one problem of a form asks for: by default the nearest ones."""

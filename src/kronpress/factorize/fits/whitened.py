@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -37,6 +36,7 @@ class Whitened(Fit):
     kind: ClassVar[str] = "whitened"
     norm: ClassVar[Norm] = "inputs"
     reads_text: ClassVar[bool] = True
+    keeps_blocks: ClassVar[bool] = True
     tokens: int = Field(default=32768, ge=1)
     window: int | None = Field(default=None, ge=2)
     ridge: float = Field(default=1e-5, gt=0)
@@ -52,7 +52,6 @@ class Whitened(Fit):
     ) -> Sequence[LayerChange]:
         """Replace the layers block by block, each in the second moment of its inputs; an interrupted walk goes on."""
         model, by_block = bench.student, _by_block(sites)
-        changes: dict[int, list[LayerChange]] = {}
 
         def wanted(block: int) -> list[InputMoments]:
             return [InputMoments(site.path, layer=dense_at(model, site)) for site in by_block.get(block, ())]
@@ -60,13 +59,10 @@ class Whitened(Fit):
         windows = bench.training_windows(size=self._window(model), tokens=self.tokens)
         progress = WalkProgress.of(bench.folder / "trainer", model, windows, facts=facts)
         for stop in walk(model, windows, wanted=wanted, progress=progress, description=f"factorize ({self.kind})"):
-            changes[stop.block] = stop.changes
-            if stop.statistics:
-                for site, moments in zip(by_block[stop.block], stop.statistics, strict=True):
-                    regularized, _ = positive_definite(moments.second_moment(), ridge=self.ridge)
-                    stop.changes.append(put(site, Metric(second_moment=regularized)))
-        progress.remove()
-        return list(chain.from_iterable(changes.values()))
+            for site, moments in zip(by_block.get(stop.block, ()), stop.statistics, strict=True):
+                regularized, _ = positive_definite(moments.second_moment(), ridge=self.ridge)
+                stop.changes.append(put(site, Metric(second_moment=regularized)))
+        return progress.finish()
 
     def resolved(self, model: PreTrainedModel) -> Whitened:
         """Return the fit with the window that this model gets."""
