@@ -33,7 +33,7 @@ FORM_FIELDS: dict[str, list[Fields]] = {  # for forms that need them: fields tha
     "tensor_train_rows": [{"rank": 1}, {"rank": 1, "modes": (4, 4)}],
     "losparse": [{}, {"ratio": 0.9, "sparse": 0.3}],
     "monarch": [{"blocks": 2}, {"blocks": 2, "ratio": 0.9}],
-    "grouped": [{"groups": [{"tokens": 8, "terms": 2}], "right": (1, 4)}],
+    "grouped": [{"groups": [{"tokens": 8, "terms": 2}], "right": (1, 4)}, {"ratio": 0.5}],
 }
 FIT_FIELDS: dict[str, Fields] = {"whitened": {"tokens": 64, "window": 32}}
 
@@ -168,7 +168,11 @@ FORM_CHANGES: dict[str, Fields] = {  # other values than those of the first fiel
     "monarch": {"blocks": 4},
     "low_rank": {"joint": True},
     "losparse": {"sparse": 0.3},
-    "grouped": {"groups": [{"tokens": 8, "terms": 3}], "right": (1, 2)},
+    "grouped": {"groups": [{"tokens": 8, "terms": 3}], "right": (1, 2), "ratio": 0.5},
+}
+INSTEAD: dict[tuple[str, str], Fields] = {  # fields that another one takes the place of
+    ("kronecker", "left"): {"right": None},
+    ("grouped", "ratio"): {"groups": [], "right": None},
 }
 BASES: dict[str, Fields] = {
     "kronecker": {"right": (1, 2)},
@@ -202,7 +206,7 @@ def shapes_of(form: str, fields: Fields, folder: Path, *, sites: str) -> dict[st
 def test_a_field_of_a_form_changes_the_model(form: str, field: str, tmp_path: Path) -> None:
     tables = not FORMS[form].linear or field == "levels"
     sites = "embedding" if tables else "qkv" if field == "joint" else "up"
-    other = base_of(form) | {field: changed(form, field)} | ({"right": None} if field == "left" else {})
+    other = base_of(form) | {field: changed(form, field)} | INSTEAD.get((form, field), {})
     assert shapes_of(form, base_of(form), tmp_path, sites=sites) != shapes_of(form, other, tmp_path, sites=sites)
 
 

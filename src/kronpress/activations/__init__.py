@@ -1,5 +1,6 @@
 """What is seen of a model while text streams through it."""
 
+from kronpress.activations.curvature import Curvature
 from kronpress.activations.moments import Moments
 from kronpress.activations.progress import WalkProgress
 from kronpress.activations.statistics import InputMoments, Statistic
@@ -9,6 +10,7 @@ from kronpress.activations.walk import Stop, walk
 
 __all__ = [
     "BlockStream",
+    "Curvature",
     "InputMoments",
     "Moments",
     "Reading",

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -32,7 +32,7 @@ from kronpress.layers import (
 )
 from kronpress.records import LayerChange
 
-FitTo: TypeAlias = Callable[[Float[Tensor, "out in"], Target], Fitted]
+FitTo: TypeAlias = Callable[[Float[Tensor, "out in"], Target, Int[Tensor, " rows"] | None], Fitted]
 
 
 @torch.no_grad()
@@ -42,14 +42,16 @@ def replace_site(model: PreTrainedModel, site: Site, fit: FitTo, *, whole: bool 
     Args:
         model: the model.
         site: where the dense layer stands.
-        fit: gives the layer that stands for a weight.
+        fit: gives the layer that stands for a weight, and is told which rows of a fused one that is.
         whole: let a fused weight be one matrix.
 
     Raises:
         KronpressError: the site has been factorized already.
     """
     layer = dense_at(model, site)
-    shares = [fit(weight_of(share), Target.of(site, share)) for share in shares_of(layer, site, whole=whole)]
+    parted = shares_of(layer, site, whole=whole)
+    rows = [None] if len(parted) == 1 else site.split(torch.arange(len(weight_of(layer))))
+    shares = [fit(weight_of(part), Target.of(site, part), its) for part, its in zip(parted, rows, strict=True)]
     parts = [share.layer for share in shares]
     runs = None if site.fusion is None or whole else site.fusion.runs
     structured = parts[0] if runs is None else FusedLinear.of(parts, bias=bias_of(layer), runs=runs)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import Any, ClassVar, Literal
 
+from jaxtyping import Float, Int
 from pydantic import SerializeAsAny, field_validator, model_validator
+from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
@@ -16,7 +17,7 @@ from kronpress.factorize.fits import FITS, Fit, Nearest
 from kronpress.factorize.forms import FORMS, Form, Metric
 from kronpress.factorize.install import dense_shares, multiply_out, replace_site, settle_head, without_tied_head
 from kronpress.factorize.presets import PRESETS, elsewhere, spelled_out
-from kronpress.factorize.target import Target
+from kronpress.factorize.target import Fitted, Target
 from kronpress.families import Blocks, Site, select_sites
 from kronpress.layers import stored_numbers
 from kronpress.records import FactorizeRecord, LayerChange
@@ -145,7 +146,9 @@ class Factorize(Step):
         self.form.prepare(model, sites)
 
         def put(site: Site, metric: Metric) -> LayerChange:
-            fit = partial(self.fit.fit, form=self.form, metric=metric)
+            def fit(weight: Float[Tensor, "m n"], target: Target, rows: Int[Tensor, " m"] | None) -> Fitted:
+                return self.fit.fit(weight, target, form=self.form, metric=metric.at(rows))
+
             change = replace_site(model, site, fit, whole=self.form.whole)
             return replace(change, parameters_before=held[site.path])
 

@@ -90,8 +90,10 @@ class HeadStatistic(AddedStatistic):
 
     turn: ClassVar[int] = 1
 
-    def __init__(self, model: PreTrainedModel, attention: Attention) -> None:
-        super().__init__(model, attention)
+    def __init__(
+        self, model: PreTrainedModel, attention: Attention, *, curvature: Float[Tensor, "out out"] | None = None
+    ) -> None:
+        super().__init__(model, attention, curvature=curvature)
         self.attention, self.parameters = attention, count(model, attention.matrices)
 
     def thin(self, model: PreTrainedModel, fit: Surgeon, *, keep: int) -> float:
@@ -122,7 +124,7 @@ class HeadStatistic(AddedStatistic):
         Type III). Of these the least needed ones go, of all heads, one that several heads share for all of them.
         """
         groups, size, shared = self.attention.groups, self.attention.size, self.attention.per_group
-        dense = readout.dense.unflatten(1, (groups, shared, size))
+        dense = readout.weighed(readout.dense).unflatten(1, (groups, shared, size))
         moment = readout.moment.unflatten(0, (groups, shared, size)).unflatten(-1, (groups, shared, size))
         needed, there = torch.einsum("ogrs,ogrt->gst", dense, dense), torch.einsum("grsgrt->gst", moment)
         balanced = balance(_definite(needed), _definite(there))

@@ -18,8 +18,10 @@ class FeedForwardStatistic(AddedStatistic):
 
     turn: ClassVar[int] = 2
 
-    def __init__(self, model: PreTrainedModel, block: FeedForward) -> None:
-        super().__init__(model, block)
+    def __init__(
+        self, model: PreTrainedModel, block: FeedForward, *, curvature: Float[Tensor, "out out"] | None = None
+    ) -> None:
+        super().__init__(model, block, curvature=curvature)
         self.block = block
         self._neurons: list[Float[Tensor, "windows tokens n"]] = []
         self._bypass: list[Float[Tensor, "windows tokens out"]] = []

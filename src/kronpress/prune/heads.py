@@ -6,6 +6,8 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from jaxtyping import Float
+from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from kronpress.activations import Statistic
@@ -88,10 +90,12 @@ class Heads:
         except KronpressError as error:
             raise KronpressError(f"heads: {error}; choose another share, or value_output in its place") from None
 
-    def statistics(self, model: PreTrainedModel, attention: Attention) -> list[Statistic]:
-        """Return what is to be gathered of an attention."""
+    def statistics(
+        self, model: PreTrainedModel, attention: Attention, *, curvature: Float[Tensor, "out out"] | None = None
+    ) -> list[Statistic]:
+        """Return what is to be gathered of an attention, given the curvature of the loss in what it adds."""
         first = [] if self.query_key is None else [QueryKeyStatistic(model, attention)]
-        return [*first, HeadStatistic(model, attention)]
+        return [*first, HeadStatistic(model, attention, curvature=curvature)]
 
     def thin(self, model: PreTrainedModel, statistic: Statistic, fit: Surgeon) -> Iterator[LayerChange]:
         """Change the attention that a statistic was gathered of; yield the change when its last matrix has changed."""

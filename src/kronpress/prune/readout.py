@@ -44,6 +44,7 @@ class Readout:
         energy: E‖t‖², alike.
         dense: the weight that the model has.
         means: of h and of t where there is an intercept, else None.
+        curvature: of the loss in the outputs, by which their errors count in a choice of inputs; None: all alike.
     """
 
     moment: Float[Tensor, "n n"]
@@ -51,17 +52,25 @@ class Readout:
     energy: float
     dense: Float[Tensor, "out n"]
     means: tuple[Float[Tensor, " n"], Float[Tensor, " out"]] | None
+    curvature: Float[Tensor, "out out"] | None = None
 
     @classmethod
-    def of(cls, moments: Moments, dense: Float[Tensor, "out n"]) -> Readout:
+    def of(
+        cls, moments: Moments, dense: Float[Tensor, "out n"], *, curvature: Float[Tensor, "out out"] | None = None
+    ) -> Readout:
         """Return the problem that moments pose."""
         means = (moments.inputs / moments.count, moments.targets / moments.count) if moments.centered else None
-        return cls(*moments.normal_equations(), moments.target_energy(), dense.double(), means)
+        return cls(*moments.normal_equations(), moments.target_energy(), dense.double(), means, curvature)
 
     def turned(self, into: Float[Tensor, "k n"], out: Float[Tensor, "n k"]) -> Readout:
         """Return the problem in the inputs `into` h; `out` is what turns them back, as far as that is possible."""
         means = None if self.means is None else (into @ self.means[0], self.means[1])
-        return Readout(into @ self.moment @ into.T, self.cross @ into.T, self.energy, self.dense @ out, means)
+        moment, cross = into @ self.moment @ into.T, self.cross @ into.T
+        return replace(self, moment=moment, cross=cross, dense=self.dense @ out, means=means)
+
+    def weighed(self, outputs: Float[Tensor, "out n"]) -> Float[Tensor, "out n"]:
+        """Return rows whose squared length is that of the outputs as the curvature weighs them."""
+        return outputs if self.curvature is None else torch.linalg.cholesky(self.curvature).T @ outputs
 
     def kept(self, weight: Float[Tensor, "out inputs"], *, inputs: Int[Tensor, " inputs"]) -> Kept:
         """Return a weight on some inputs with its intercept and its error; `neurons` are those inputs."""
@@ -81,7 +90,14 @@ class AddedStatistic(Statistic):
     follows, see `Branch`.
     """
 
-    def __init__(self, model: PreTrainedModel, block: FeedForward | Attention) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        block: FeedForward | Attention,
+        *,
+        curvature: Float[Tensor, "out out"] | None = None,
+    ) -> None:
+        self.curvature = curvature
         self.adding = model.get_submodule(block.adding)
         self.norm = model.get_submodule(block.closing_norm) if block.closing_norm else None
         self.branch, self.weight = Branch.of(model, block), weight_of(self.adding)
@@ -123,7 +139,7 @@ class AddedStatistic(Statistic):
 
     def readout(self) -> Readout:
         """Return the problem that the text poses."""
-        return Readout.of(self.moments, self.weight)
+        return Readout.of(self.moments, self.weight, curvature=self.curvature)
 
     def _total(self, output: Float[Tensor, "windows tokens dim"]) -> Float[Tensor, "windows tokens dim"]:
         return self._last.get("sum", output).view_as(output).float()

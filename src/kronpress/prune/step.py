@@ -81,6 +81,8 @@ class Prune(Step):
         self._heads(bench.student, plan)
         window = self.fit.window_of(bench.student)
         bench.training_windows(size=window, tokens=window)
+        if self.fit.curvature is not None:
+            self.fit.curvature.check(bench.student)
 
     def run(self, bench: Workbench) -> FactorizeRecord:
         """Prune every block of the student."""
@@ -89,12 +91,21 @@ class Prune(Step):
         plan, window = layout(model), self.fit.window_of(model)
         neurons, heads = self._neurons(model, plan), self._heads(model, plan)
 
-        def wanted(index: int) -> list[Statistic]:
-            inside = [] if heads is None else heads.statistics(model, plan.attentions[index])
-            blocks = plan.feed_forwards if neurons is not None else ()
-            return [*inside, *(FeedForwardStatistic(model, block) for block in blocks if block.block == index)]
-
         windows = bench.training_windows(size=window, tokens=self.fit.tokens)
+        changed = [] if heads is None else [attention.adding for attention in plan.attentions]
+        changed += [] if neurons is None else [block.adding for block in plan.feed_forwards]
+        bends = self.fit.curvatures(model, windows, paths=changed, seed=bench.seed)
+
+        def wanted(index: int) -> list[Statistic]:
+            found: list[Statistic] = []
+            if heads is not None:
+                attention = plan.attentions[index]
+                found += heads.statistics(model, attention, curvature=bends.get(attention.adding))
+            if neurons is not None:
+                block = plan.feed_forwards[index]
+                found.append(FeedForwardStatistic(model, block, curvature=bends.get(block.adding)))
+            return found
+
         progress = WalkProgress.of(bench.folder / "trainer", model, windows, facts=self._method(window))
         stops = walk(
             model, windows, wanted=wanted, with_dense=True, progress=progress, description="calibrated pruning"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import ClassVar
 
+from jaxtyping import Float, Int
 from pydantic import Field
+from torch import Tensor
 from transformers import PreTrainedModel
 
+from kronpress.activations import Curvature
 from kronpress.families import window_of
 from kronpress.linalg import eliminate, inputs_of, positive_definite, refit
 from kronpress.prune.readout import Kept, Readout
@@ -30,6 +34,8 @@ class Surgeon(Checked):
         window: tokens per window; by default 512, or as many as the model sees.
         ridge: regularization, relative to the mean second moment of a hidden neuron.
         rounds: shares in which neurons are eliminated, re-solving in between.
+        curvature: weigh what the choice loses by what it does to the loss (see `Curvature`); by default all outputs
+            count alike. The weight that is solved for is the same for either.
     """
 
     kind: ClassVar[str] = "surgeon"
@@ -37,16 +43,23 @@ class Surgeon(Checked):
     window: int | None = Field(default=None, ge=2)
     ridge: float = Field(default=1e-5, gt=0)
     rounds: int = Field(default=32, ge=1)
+    curvature: Curvature | None = None
 
     def window_of(self, model: PreTrainedModel) -> int:
         """Return the tokens per window for a model."""
         return window_of(model, self.window)
 
+    def curvatures(
+        self, model: PreTrainedModel, windows: Int[Tensor, "windows tokens"], *, paths: Collection[str], seed: int
+    ) -> Mapping[str, Float[Tensor, "out out"]]:
+        """Return the curvature of the loss in what the layer at each path puts out; none where it is not asked for."""
+        return {} if self.curvature is None else self.curvature.measure(model, windows, paths=paths, seed=seed)
+
     def solve(self, readout: Readout, *, keep: int, run: int = 1) -> Kept:
         """Choose `keep` inputs, or runs of so many consecutive ones, and fit the weight; no model is changed."""
         regularized, strength = positive_definite(readout.moment, ridge=self.ridge)
         towards = readout.cross + strength * readout.dense
-        runs = eliminate(regularized, towards, keep=keep, rounds=self.rounds, run=run)
+        runs = eliminate(regularized, readout.weighed(towards), keep=keep, rounds=self.rounds, run=run)
         inputs = inputs_of(runs, run=run)
         kept = readout.kept(refit(regularized, towards, kept=inputs), inputs=inputs)
         return replace(kept, neurons=runs)

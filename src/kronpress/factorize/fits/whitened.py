@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 from pydantic import Field
 from transformers import PreTrainedModel
 
-from kronpress.activations import InputMoments, WalkProgress, walk
+from kronpress.activations import Curvature, InputMoments, WalkProgress, walk
 from kronpress.errors import KronpressError
 from kronpress.factorize.fits.fit import FITS, Fit, Put
-from kronpress.factorize.forms import Metric, Norm
+from kronpress.factorize.forms import FORMS, Form, Metric, Norm
 from kronpress.factorize.install import dense_at
 from kronpress.families import Site, window_of
 from kronpress.linalg import positive_definite
@@ -31,6 +31,8 @@ class Whitened(Fit):
         tokens: calibration tokens, from the start of the training text.
         window: tokens per window; by default 512, or as many as the model sees.
         ridge: regularization, relative to the mean second moment of an input.
+        curvature: also weigh what leaves a layer by what its errors do to the loss (see `Curvature`), for low-rank
+            products and Kronecker sums; by default all outputs count alike.
     """
 
     kind: ClassVar[str] = "whitened"
@@ -40,12 +42,25 @@ class Whitened(Fit):
     tokens: int = Field(default=32768, ge=1)
     window: int | None = Field(default=None, ge=2)
     ridge: float = Field(default=1e-5, gt=0)
+    curvature: Curvature | None = None
+
+    def require_form(self, form: Form) -> None:
+        """Check that the form's problems can be solved where inputs have weights, and outputs, too, if they have."""
+        super().require_form(form)
+        if self.curvature is not None and "two-sided" not in form.norms:
+            able = [name for name, other in FORMS.items() if "two-sided" in other.norms]
+            raise KronpressError(
+                f"fit: {self.kind} with curvature can not find the numbers of form: {form.kind}; leave curvature out, "
+                f"or take form: {', '.join(able)}"
+            )
 
     def check(self, bench: Workbench, sites: Sequence[Site]) -> None:
         """Check that the sites are in blocks, and that the text has a window."""
         _by_block(sites)
         size = self._window(bench.student)
         bench.training_windows(size=size, tokens=size)
+        if self.curvature is not None:
+            self.curvature.check(bench.student)
 
     def replace(
         self, bench: Workbench, sites: Sequence[Site], put: Put, *, facts: Mapping[str, Any]
@@ -57,11 +72,16 @@ class Whitened(Fit):
             return [InputMoments(site.path, layer=dense_at(model, site)) for site in by_block.get(block, ())]
 
         windows = bench.training_windows(size=self._window(model), tokens=self.tokens)
+        bends = (
+            {}
+            if self.curvature is None
+            else self.curvature.measure(model, windows, paths=[site.path for site in sites], seed=bench.seed)
+        )
         progress = WalkProgress.of(bench.folder / "trainer", model, windows, facts=facts)
         for stop in walk(model, windows, wanted=wanted, progress=progress, description=f"factorize ({self.kind})"):
             for site, moments in zip(by_block.get(stop.block, ()), stop.statistics, strict=True):
                 regularized, _ = positive_definite(moments.second_moment(), ridge=self.ridge)
-                stop.changes.append(put(site, Metric(second_moment=regularized)))
+                stop.changes.append(put(site, Metric(regularized, curvature=bends.get(site.path))))
         return progress.finish()
 
     def resolved(self, model: PreTrainedModel) -> Whitened:

@@ -21,7 +21,7 @@ from kronpress.linalg import energy
 from kronpress.registry import Shelf
 from kronpress.validation import Checked
 
-Norm: TypeAlias = Literal["frobenius", "inputs", "rows"]
+Norm: TypeAlias = Literal["frobenius", "inputs", "rows", "two-sided"]
 
 
 @dataclass(frozen=True)
@@ -31,25 +31,34 @@ class Metric:
     Attributes:
         second_moment: E[x xᵀ] of the inputs x: the distance is √E‖(W − Ŵ)x‖².
         row_weights: how often each row counts.
+        curvature: of the loss in the outputs, R Rᵀ: the distance is √E‖Rᵀ(W − Ŵ)x‖².
     """
 
     second_moment: Float[Tensor, "n n"] | None = None
     row_weights: Float[Tensor, " m"] | None = None
+    curvature: Float[Tensor, "m m"] | None = None
 
     def norm(self, matrix: Float[Tensor, "m n"]) -> float:
         """Return the distance of a matrix from zero."""
         weight = matrix.double()
-        if self.second_moment is not None:
-            return float(energy(weight, self.second_moment).sqrt())
         if self.row_weights is not None:
             weight = weight * self.row_weights.sqrt()[:, None]
+        if self.curvature is not None:
+            weight = torch.linalg.cholesky(self.curvature).T @ weight
+        if self.second_moment is not None:
+            return float(energy(weight, self.second_moment).sqrt())
         return float(torch.linalg.vector_norm(weight))
 
     def at(self, rows: Int[Tensor, " some"] | None) -> Metric:
-        """Return the metric of some rows of the matrix, or of all."""
-        if rows is None or self.row_weights is None:
+        """Return the metric of some rows of the matrix, or of all; the others are as they should be then."""
+        if rows is None:
             return self
-        return Metric(self.second_moment, self.row_weights[rows])
+        weights, bends = self.row_weights, self.curvature
+        return Metric(
+            self.second_moment,
+            None if weights is None else weights[rows],
+            None if bends is None else bends[rows][:, rows],
+        )
 
 
 @dataclass(frozen=True)

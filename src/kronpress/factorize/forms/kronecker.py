@@ -29,7 +29,13 @@ from kronpress.layers import (
     NestedKroneckerEmbeddingSpec,
     StructuredLayer,
 )
-from kronpress.linalg import KroneckerShape, KroneckerSum, nearest_kronecker_sum, weighted_kronecker_sum
+from kronpress.linalg import (
+    KroneckerShape,
+    KroneckerSum,
+    nearest_kronecker_sum,
+    nearest_low_rank,
+    weighted_kronecker_sum,
+)
 
 
 @dataclass(frozen=True)
@@ -41,9 +47,19 @@ class KroneckerProblem:
 
     def nearest(self, weight: Float[Tensor, "m n"], metric: Metric) -> KroneckerSum:
         """Return the nearest sum (Van Loan and Pitsianis, 1993), or a near one for given inputs."""
+        if metric.row_weights is not None and metric.second_moment is not None:
+            assert self.shape.m2 == self.shape.n1 == 1, "such weights are for low-rank factors"
+            product = nearest_low_rank(
+                weight, rank=self.terms, second_moment=metric.second_moment, row_weights=metric.row_weights
+            )
+            return KroneckerSum(product.left.T[..., None], product.right[:, None], error=product.error)
         if metric.second_moment is not None:
             return weighted_kronecker_sum(
-                weight, shape=self.shape, terms=self.terms, second_moment=metric.second_moment
+                weight,
+                shape=self.shape,
+                terms=self.terms,
+                second_moment=metric.second_moment,
+                curvature=metric.curvature,
             )
         return nearest_kronecker_sum(weight, shape=self.shape, terms=self.terms, row_weights=metric.row_weights)
 
@@ -64,7 +80,7 @@ class Kronecker(Form):
     """
 
     kind: ClassVar[str] = "kronecker"
-    norms: ClassVar[frozenset[Norm]] = frozenset({"frobenius", "inputs", "rows"})
+    norms: ClassVar[frozenset[Norm]] = frozenset({"frobenius", "inputs", "rows", "two-sided"})
     tables: ClassVar[bool] = True
     left: Size | None = None
     right: Size | None = None

@@ -28,7 +28,7 @@ class LowRankProblem:
 
     def nearest(self, weight: Float[Tensor, "m n"], metric: Metric) -> LowRankProduct:
         """Return the truncated singular value decomposition, on whitened inputs where those are given."""
-        return nearest_low_rank(weight, rank=self.rank, second_moment=metric.second_moment)
+        return nearest_low_rank(weight, rank=self.rank, second_moment=metric.second_moment, curvature=metric.curvature)
 
 
 @FORMS.enroll
@@ -43,7 +43,7 @@ class LowRank(Form):
     """
 
     kind: ClassVar[str] = "low_rank"
-    norms: ClassVar[frozenset[Norm]] = frozenset({"frobenius", "inputs"})
+    norms: ClassVar[frozenset[Norm]] = frozenset({"frobenius", "inputs", "two-sided"})
     ratio: float = Field(default=0.5, gt=0, lt=1)
     joint: bool = False
 
