@@ -2,6 +2,7 @@
 
 from kronpress.activations.moments import Moments
 from kronpress.activations.progress import WalkProgress
+from kronpress.activations.resident import blocks_in_files, resident
 from kronpress.activations.statistics import InputMoments, Statistic
 from kronpress.activations.stream import BlockStream
 from kronpress.activations.trace import Reading, Sizes, Trace, tracing
@@ -17,6 +18,8 @@ __all__ = [
     "Stop",
     "Trace",
     "WalkProgress",
+    "blocks_in_files",
+    "resident",
     "tracing",
     "walk",
 ]

@@ -74,6 +74,10 @@ class Prune(Step):
         """Return that text is read; the dense stream is that of the student before it is changed."""
         return Needs(teacher=False, copies=1)
 
+    def works_by_block(self, student: PreTrainedModel) -> bool:
+        """Say that it does: block by block is how it works."""
+        return True
+
     def check(self, bench: Workbench) -> None:
         """Check the shares, and that the text has a window."""
         plan = layout(bench.student)
@@ -95,7 +99,7 @@ class Prune(Step):
             return [*inside, *(FeedForwardStatistic(model, block) for block in blocks if block.block == index)]
 
         windows = bench.training_windows(size=window, tokens=self.fit.tokens)
-        progress = WalkProgress.of(bench.folder / "trainer", model, windows, facts=self._method(window))
+        progress = WalkProgress.of(bench.unfinished, model, windows, facts=self._method(window))
         stops = walk(
             model, windows, wanted=wanted, with_dense=True, progress=progress, description="calibrated pruning"
         )

@@ -57,7 +57,7 @@ class Whitened(Fit):
             return [InputMoments(site.path, layer=dense_at(model, site)) for site in by_block.get(block, ())]
 
         windows = bench.training_windows(size=self._window(model), tokens=self.tokens)
-        progress = WalkProgress.of(bench.folder / "trainer", model, windows, facts=facts)
+        progress = WalkProgress.of(bench.unfinished, model, windows, facts=facts)
         for stop in walk(model, windows, wanted=wanted, progress=progress, description=f"factorize ({self.kind})"):
             for site, moments in zip(by_block.get(stop.block, ()), stop.statistics, strict=True):
                 regularized, _ = positive_definite(moments.second_moment(), ridge=self.ridge)
