@@ -122,8 +122,10 @@ class AddedStatistic(Statistic):
         """Take note of a batch of the compressed stream: the inputs, and what goes around the matrix."""
 
     def readout(self) -> Readout:
-        """Return the problem that the text poses."""
-        return Readout.of(self.moments, self.weight)
+        """Return the problem that the text poses, once: the moments, which take as much memory, are given up."""
+        readout = Readout.of(self.moments, self.weight)
+        del self.moments
+        return readout
 
     def _total(self, output: Float[Tensor, "windows tokens dim"]) -> Float[Tensor, "windows tokens dim"]:
         return self._last.get("sum", output).view_as(output).float()
