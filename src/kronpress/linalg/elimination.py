@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from kronpress.linalg.inverse import inverse_in_place
+
 _ROWS = 512  # of a matrix, that change together
 
 
@@ -27,8 +29,7 @@ def eliminate(
         run: so many consecutive inputs stay or go together; what is counted and returned are runs then.
     """
     kept = torch.arange(len(moment) // run, device=moment.device)
-    inverse = torch.linalg.cholesky(moment)
-    inverse = torch.cholesky_inverse(inverse, out=inverse).T  # in place, and symmetric
+    inverse = inverse_in_place(torch.linalg.cholesky(moment)).T  # whose rows lie together
     solution = cross @ inverse
     for target in torch.linspace(len(kept), keep, rounds + 1)[1:].round().long().tolist():
         order = _costs(solution, inverse, run=run).argsort(descending=True)
