@@ -1,7 +1,7 @@
 """Compress a large random Llama whose blocks stay in files, and watch how much memory that takes.
 
     python -m benchmarks.larger_than_memory --folder runs/large                       # the shape of Llama-3.2-3B
-    python -m benchmarks.larger_than_memory --folder runs/small --layers 2 --tokens 2048 --set 0.keep=0.25
+    python -m benchmarks.larger_than_memory --folder runs/small --layers 2 --tokens 2048 --override 0.keep=0.25
 
 The model is written into the folder shard by shard, and stays there. The run is a process of `kronpress run`, whose
 anonymous memory is looked at a hundred times a second; one that was interrupted goes on. Anonymous memory is what only
@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--hidden", type=int, default=SHAPE["hidden_size"], help="its width, a multiple of 128")
     parser.add_argument("--tokens", type=int, default=8192, help="of the calibration text")
     parser.add_argument("--window", type=int, default=512, help="tokens per window")
-    parser.add_argument("--set", action="append", default=[], help="other overrides of the recipe, KEY=VALUE")
+    parser.add_argument("--override", action="append", default=[], help="other overrides of the recipe, KEY=VALUE")
     parser.add_argument("--out", type=Path, default=RESULTS, help="file of the results")
     given = parser.parse_args(arguments)
     config = shaped(given.hidden, layers=given.layers)
@@ -151,7 +151,7 @@ def compressed(given: argparse.Namespace, config: LlamaConfig) -> dict[str, obje
     write_text(recipe, RECIPE.format(model=given.folder / "model", step=step))
     command = [sys.executable, "-m", "kronpress", "run", str(recipe), "--out", str(run), "--resume"]
     started, watched = time.perf_counter(), Watched()
-    process = subprocess.Popen([*command, *(part for text in given.set for part in ("--set", text))])
+    process = subprocess.Popen([*command, *(part for text in given.override for part in ("--override", text))])
     while process.poll() is None:
         watched.look(process.pid, run / "steps" / f"00-{given.step}" / "trainer")
         time.sleep(0.01)
@@ -170,7 +170,7 @@ def compressed(given: argparse.Namespace, config: LlamaConfig) -> dict[str, obje
         "peak_resident_bytes": watched.resident,
         "seconds_per_block": watched.seconds_per_block(),
         "seconds": round(time.perf_counter() - started, 1),
-        "overrides": given.set,
+        "overrides": given.override,
     }
 
 

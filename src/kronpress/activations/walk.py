@@ -82,6 +82,7 @@ def walk(
                 compressed.advance(model, block=block)
             else:
                 compressed.hidden = stop.leaving
+            del statistics  # whose memory the next ones need
         if progress is not None:
             progress.keep(model, streams)
 

@@ -59,10 +59,14 @@ class Whitened(Fit):
         windows = bench.training_windows(size=self._window(model), tokens=self.tokens)
         progress = WalkProgress.of(bench.unfinished, model, windows, facts=facts)
         for stop in walk(model, windows, wanted=wanted, progress=progress, description=f"factorize ({self.kind})"):
-            for site, moments in zip(by_block.get(stop.block, ()), stop.statistics, strict=True):
-                regularized, _ = positive_definite(moments.second_moment(), ridge=self.ridge)
-                stop.changes.append(put(site, Metric(second_moment=regularized)))
+            sites = zip(by_block.get(stop.block, ()), stop.statistics, strict=True)
+            stop.changes += [put(site, self._metric(moments)) for site, moments in sites]
+            stop.statistics = ()  # whose memory the next ones need
         return progress.finish()
+
+    def _metric(self, moments: InputMoments) -> Metric:
+        regularized, _ = positive_definite(moments.second_moment(), ridge=self.ridge)
+        return Metric(second_moment=regularized)
 
     def resolved(self, model: PreTrainedModel) -> Whitened:
         """Return the fit with the window that this model gets."""
