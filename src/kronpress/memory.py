@@ -11,9 +11,9 @@ from pathlib import Path
 if sys.platform != "win32":
     import resource
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h of glibc
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # malloc.h of glibc
 _NEVER = 2**31 - 1
-_USUAL = {_M_TRIM_THRESHOLD: 2**17, _M_MMAP_MAX: 2**16}  # what glibc begins with
+_USUAL = {_M_MMAP_MAX: 2**16, _M_MMAP_THRESHOLD: 2**25, _M_TRIM_THRESHOLD: 2**26}  # what glibc comes to by itself
 _MEMINFO = Path("/proc/meminfo")
 
 
@@ -27,7 +27,7 @@ def keep_freed_memory() -> None:
 
 
 def return_freed_memory() -> None:
-    """Take back `keep_freed_memory`, where memory is short."""
+    """Take back `keep_freed_memory`, where memory is short: what is larger than 32 MB is returned as it is freed."""
     _tell_malloc(_USUAL)
 
 

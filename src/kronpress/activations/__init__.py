@@ -2,7 +2,7 @@
 
 from kronpress.activations.moments import Moments
 from kronpress.activations.progress import WalkProgress
-from kronpress.activations.resident import blocks_in_files, resident
+from kronpress.activations.resident import blocks_in_files, parked, resident
 from kronpress.activations.statistics import InputMoments, Statistic
 from kronpress.activations.stream import BlockStream
 from kronpress.activations.trace import Reading, Sizes, Trace, tracing
@@ -19,6 +19,7 @@ __all__ = [
     "Trace",
     "WalkProgress",
     "blocks_in_files",
+    "parked",
     "resident",
     "tracing",
     "walk",

@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import torch
@@ -66,6 +67,15 @@ def stays_in_files(model: PreTrainedModel) -> bool:
     return blocks is not None and blocks.model is model
 
 
+def parked(model: PreTrainedModel, states: Tensor) -> Tensor:
+    """Return states of a text that are read again when a block has been looked at, and then no more.
+
+    Where the blocks of the model stay in files, they go into a file too, whose room is free again with the tensor.
+    """
+    blocks = _current.get()
+    return states if blocks is None or blocks.model is not model else blocks.park(states)
+
+
 @dataclass
 class _Blocks:
     """The blocks of a model that stay in files, and what the one that is in memory has in its file."""
@@ -100,6 +110,13 @@ class _Blocks:
             parameter.data = parameter.data.to(self.dtype)
         write_block(path, block)
         read_block(self.model, layout(self.model).block_paths[index], path=path, mapped=True)
+
+    def park(self, states: Tensor) -> Tensor:
+        """Return a tensor that lies in a file without a name."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=self.folder) as file:
+            there = torch.from_file(file.name, shared=True, size=states.numel(), dtype=states.dtype)
+        return there.view(states.shape).copy_(states)
 
     def _block(self, index: int) -> nn.Module:
         return self.model.get_submodule(layout(self.model).block_paths[index])

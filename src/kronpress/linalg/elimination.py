@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kronpress.linalg.inverse import inverse_in_place
 
-_ROWS = 512  # of a matrix, that change together
+_ROWS = 256  # of a matrix, that change together
 
 
 def eliminate(
@@ -77,7 +77,9 @@ def _without(
     for start in range(0, len(stay), _ROWS):  # what is written over has been read, since stay[i] >= i
         rows = slice(start, start + _ROWS)
         smaller[rows] = inverse[stay[rows]][:, stay] - crossing[rows] @ repair
-    return solution[:, stay] - solution[:, leave] @ repair, smaller
+    shorter = solution[:, stay]
+    shorter -= solution[:, leave] @ repair
+    return shorter, smaller
 
 
 def refit(

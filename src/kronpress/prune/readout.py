@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kronpress.activations import Moments, Statistic
+from kronpress.activations import Moments, Statistic, parked
 from kronpress.families import Attention, Branch, FeedForward
 from kronpress.layers import bias_of, weight_of
 
@@ -36,13 +37,13 @@ class Kept:
 
 @dataclass(frozen=True)
 class Readout:
-    """A least-squares problem: which W and b make W h + b nearest to a target t; all in float64.
+    """A least-squares problem: which W and b make W h + b nearest to a target t; all but `dense` in float64.
 
     Attributes:
         moment: E[h hᵀ], about the means where there is an intercept.
         cross: E[t hᵀ], alike.
         energy: E‖t‖², alike.
-        dense: the weight that the model has.
+        dense: the weight that the model has, as it has it.
         means: of h and of t where there is an intercept, else None.
     """
 
@@ -56,12 +57,12 @@ class Readout:
     def of(cls, moments: Moments, dense: Float[Tensor, "out n"]) -> Readout:
         """Return the problem that moments pose."""
         means = (moments.inputs / moments.count, moments.targets / moments.count) if moments.centered else None
-        return cls(*moments.normal_equations(), moments.target_energy(), dense.double(), means)
+        return cls(*moments.normal_equations(), moments.target_energy(), dense, means)
 
     def turned(self, into: Float[Tensor, "k n"], out: Float[Tensor, "n k"]) -> Readout:
         """Return the problem in the inputs `into` h; `out` is what turns them back, as far as that is possible."""
         means = None if self.means is None else (into @ self.means[0], self.means[1])
-        return Readout(into @ self.moment @ into.T, self.cross @ into.T, self.energy, self.dense @ out, means)
+        return Readout(into @ self.moment @ into.T, self.cross @ into.T, self.energy, self.dense.double() @ out, means)
 
     def kept(self, weight: Float[Tensor, "out inputs"], *, inputs: Int[Tensor, " inputs"]) -> Kept:
         """Return a weight on some inputs with its intercept and its error; `neurons` are those inputs."""
@@ -91,6 +92,7 @@ class AddedStatistic(Statistic):
         self.moments = Moments(width, out_features, centered=centered, device=self.weight.device)
         self._last: dict[str, Tensor] = {}
         self._aims: list[Tensor] = []
+        self._park = partial(parked, model)
 
     @contextmanager
     def watching(self, model: PreTrainedModel) -> Iterator[None]:
@@ -108,7 +110,7 @@ class AddedStatistic(Statistic):
     def after_dense(self, index: int, output: Float[Tensor, "windows tokens dim"]) -> None:
         """Keep what the dense stream comes to."""
         added = self._last["added"].view_as(output)
-        self._aims.append(self.branch.aim(total=self._total(output), output=added))
+        self._aims.append(self._park(self.branch.aim(total=self._total(output), output=added)))
 
     def after_compressed(self, index: int, output: Float[Tensor, "windows tokens dim"]) -> None:
         """Take in the inputs and the target."""

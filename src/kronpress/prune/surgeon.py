@@ -45,7 +45,7 @@ class Surgeon(Checked):
     def solve(self, readout: Readout, *, keep: int, run: int = 1) -> Kept:
         """Choose `keep` inputs, or runs of so many consecutive ones, and fit the weight; no model is changed."""
         with with_ridge(readout.moment, ridge=self.ridge) as strength:
-            towards = readout.cross + strength * readout.dense
+            towards = readout.cross + strength * readout.dense.double()
             runs = eliminate(readout.moment, towards, keep=keep, rounds=self.rounds, run=run)
             inputs = inputs_of(runs, run=run)
             weight = refit(readout.moment, towards, kept=inputs)
