@@ -12,6 +12,7 @@ under the name of the folder.
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import subprocess
 import sys
@@ -74,7 +75,7 @@ class Watched:
     def seconds_per_block(self) -> float | None:
         """Return the median time from one block to the next."""
         times = sorted(self.finished.values())
-        between = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        between = [later - earlier for earlier, later in itertools.pairwise(times)]
         return round(statistics.median(between), 2) if between else None
 
 

@@ -35,8 +35,9 @@ def _tell_malloc(settings: Mapping[int, int]) -> None:
     if not sys.platform.startswith("linux"):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
-    for name, value in settings.items() if mallopt is not None else ():
-        mallopt(name, value)
+    if mallopt is not None:
+        for name, value in settings.items():
+            mallopt(name, value)
 
 
 def available_bytes() -> int | None:

@@ -14,8 +14,8 @@ from kronpress.checkpoint.verify import verify
 from kronpress.layers import structured_layers
 
 __all__ = [
-    "LARGE_SHARD",
     "BUNDLED",
+    "LARGE_SHARD",
     "KronpressConfig",
     "Probe",
     "adopt",

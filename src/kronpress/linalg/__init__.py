@@ -66,7 +66,6 @@ __all__ = [
     "packed_size",
     "paired_modes",
     "positive_definite",
-    "with_ridge",
     "rearrange",
     "refit",
     "require_blocks",
@@ -78,4 +77,5 @@ __all__ = [
     "truncated_svd_each",
     "unpack",
     "weighted_kronecker_sum",
+    "with_ridge",
 ]

@@ -114,7 +114,9 @@ class Prune(Step):
         modules, parameters = progress.finish(), stored_numbers(model)
         return FactorizeRecord(method=self._method(window), modules=modules, notes=(), parameters=parameters)
 
-    def _change(self, model: PreTrainedModel, stop: Stop[Statistic], heads: Heads | None, *, neurons: int | None) -> None:
+    def _change(
+        self, model: PreTrainedModel, stop: Stop[Statistic], heads: Heads | None, *, neurons: int | None
+    ) -> None:
         """Prune what the statistics of a stop are about."""
         for statistic in stop.statistics:
             if isinstance(statistic, FeedForwardStatistic):

@@ -59,8 +59,8 @@ class Whitened(Fit):
         windows = bench.training_windows(size=self._window(model), tokens=self.tokens)
         progress = WalkProgress.of(bench.unfinished, model, windows, facts=facts)
         for stop in walk(model, windows, wanted=wanted, progress=progress, description=f"factorize ({self.kind})"):
-            sites = zip(by_block.get(stop.block, ()), stop.statistics, strict=True)
-            stop.changes += [put(site, self._metric(moments)) for site, moments in sites]
+            gathered = zip(by_block.get(stop.block, ()), stop.statistics, strict=True)
+            stop.changes += [put(site, self._metric(moments)) for site, moments in gathered]
             stop.statistics = ()  # whose memory the next ones need
         return progress.finish()
 
