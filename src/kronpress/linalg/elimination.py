@@ -67,7 +67,7 @@ def _without(
 ) -> tuple[Tensor, Tensor]:
     """Return the solution and the inverse moment of the problem without the leaving inputs (Schur complement).
 
-    Both index tensors ascend. The inverse moves together in its own memory: a copy may be half a gigabyte.
+    Both index tensors ascend. Either moves together in its own memory: a copy may be half a gigabyte.
     """
     if not len(leave):
         return solution, inverse
@@ -77,8 +77,10 @@ def _without(
     for start in range(0, len(stay), _ROWS):  # what is written over has been read, since stay[i] >= i
         rows = slice(start, start + _ROWS)
         smaller[rows] = inverse[stay[rows]][:, stay] - crossing[rows] @ repair
-    shorter = solution[:, stay]
-    shorter -= solution[:, leave] @ repair
+    shorter = solution[:, : len(stay)]
+    for start in range(0, len(solution), _ROWS):
+        rows = solution[start : start + _ROWS]
+        shorter[start : start + _ROWS] = rows[:, stay] - rows[:, leave] @ repair
     return shorter, smaller
 
 

@@ -127,6 +127,8 @@ class AddedStatistic(Statistic):
         """Return the problem that the text poses, once: the moments, which take as much memory, are given up."""
         readout = Readout.of(self.moments, self.weight)
         del self.moments
+        self._aims.clear()
+        self._last.clear()
         return readout
 
     def _total(self, output: Float[Tensor, "windows tokens dim"]) -> Float[Tensor, "windows tokens dim"]:
