@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 
 if sys.platform != "win32":
     import resource
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h of glibc
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # malloc.h of glibc
 _NEVER = 2**31 - 1
+_USUAL = {_M_MMAP_MAX: 2**16, _M_MMAP_THRESHOLD: 2**25, _M_TRIM_THRESHOLD: 2**26}  # what glibc comes to by itself
+_MEMINFO = Path("/proc/meminfo")
 
 
 def keep_freed_memory() -> None:
@@ -18,12 +23,29 @@ def keep_freed_memory() -> None:
     By default every tensor above 32 MB is mapped afresh and its pages are zeroed again at each batch, which
     takes about as long as the arithmetic of a small model with a large vocabulary.
     """
+    _tell_malloc({_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: _NEVER})
+
+
+def return_freed_memory() -> None:
+    """Take back `keep_freed_memory`, where memory is short: what is larger than 32 MB is returned as it is freed."""
+    _tell_malloc(_USUAL)
+
+
+def _tell_malloc(settings: Mapping[int, int]) -> None:
     if not sys.platform.startswith("linux"):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
     if mallopt is not None:
-        mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, _NEVER)
+        for name, value in settings.items():
+            mallopt(name, value)
+
+
+def available_bytes() -> int | None:
+    """Return how much memory could be taken without swapping; None where the platform does not tell."""
+    if not _MEMINFO.exists():
+        return None
+    told = re.search(r"^MemAvailable:\s+(\d+) kB$", _MEMINFO.read_text(), re.MULTILINE)
+    return None if told is None else int(told[1]) * 1024
 
 
 def peak_rss_bytes() -> int:

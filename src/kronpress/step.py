@@ -84,6 +84,11 @@ class Workbench:
     notes: list[str] = field(default_factory=list)
 
     @property
+    def unfinished(self) -> Path:
+        """The folder for what the step needs to go on after an interruption; it is removed when the step is done."""
+        return self.folder / "trainer"
+
+    @property
     def teacher(self) -> PreTrainedModel:
         """The dense model, which a step has here if its `needs` say so."""
         assert self.dense is not None, "a step uses the teacher, and its `needs` say that it does not"
@@ -216,6 +221,10 @@ class Step(Checked, ABC):
         What it computes does not matter, and `student` stays as it is.
         """
         return student
+
+    def works_by_block(self, student: PreTrainedModel) -> bool:
+        """Say whether the step can do with a student whose blocks stay in files, one at a time being in memory."""
+        return False
 
     def sources(self) -> dict[str, str]:
         """Return digests of what the step reads beside the recipe's model and text, by what messages call it."""

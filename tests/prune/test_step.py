@@ -140,9 +140,9 @@ def test_the_error_is_that_of_what_leaves_the_block(build: Build, tmp_path: Path
         dense = torch.cat(statistic.leaving(whole))
     nothing = Kept(torch.arange(0), statistic.weight[:, :0], None, 0.0)
     bypass = torch.cat(statistic.leaving(nothing))
-    kept = Surgeon(ridge=1e-6, rounds=8).solve(statistic.readout(), keep=10)
+    centered, kept = statistic.moments.centered, Surgeon(ridge=1e-6, rounds=8).solve(statistic.readout(), keep=10)
     missed, targets = (torch.cat(statistic.leaving(kept)) - dense).detach().double(), (dense - bypass).detach().double()
-    if statistic.moments.centered:
+    if centered:
         targets = targets - targets.mean((0, 1))
         torch.testing.assert_close(missed.mean((0, 1)), torch.zeros(16, dtype=torch.float64), atol=1e-4, rtol=0)
     expected = (missed.square().sum() / targets.square().sum()).sqrt().item()
@@ -152,14 +152,15 @@ def test_the_error_is_that_of_what_leaves_the_block(build: Build, tmp_path: Path
 @BUILDERS
 def test_the_choice_beats_chance(build: Build, tmp_path: Path) -> None:
     statistic, _ = statistic_of(build(), tmp_path)
+    moments = statistic.moments
+    moment, cross = moments.normal_equations()
     chosen = Surgeon(ridge=1e-6, rounds=12).solve(statistic.readout(), keep=12)
-    moment, cross = statistic.moments.normal_equations()
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
         neurons = torch.randperm(WIDTH, generator=generator)[:12].sort().values
         weight = refit(moment, cross, kept=neurons)  # even when the random choice is fitted as well
         explained = (weight * cross[:, neurons]).sum()
-        error = (1 - explained / statistic.moments.target_energy()).clamp_min(0).sqrt().item()
+        error = (1 - explained / moments.target_energy()).clamp_min(0).sqrt().item()
         assert chosen.relative_error < error
 
 

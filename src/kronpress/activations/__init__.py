@@ -3,6 +3,7 @@
 from kronpress.activations.curvature import Curvature
 from kronpress.activations.moments import Moments
 from kronpress.activations.progress import WalkProgress
+from kronpress.activations.resident import blocks_in_files, parked, resident
 from kronpress.activations.statistics import InputMoments, Statistic
 from kronpress.activations.stream import BlockStream
 from kronpress.activations.trace import Reading, Sizes, Trace, tracing
@@ -19,6 +20,9 @@ __all__ = [
     "Stop",
     "Trace",
     "WalkProgress",
+    "blocks_in_files",
+    "parked",
+    "resident",
     "tracing",
     "walk",
 ]

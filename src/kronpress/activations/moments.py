@@ -44,12 +44,21 @@ class Moments:
 
     def normal_equations(self) -> tuple[Float[Tensor, "n n"], Float[Tensor, "out n"]]:
         """Return E[h hᵀ] and E[t hᵀ], about the means if centered."""
-        upper = self.second.triu() / self.count
-        second, cross = upper + upper.triu(1).T, self.cross / self.count
+        self._mirror()
+        second, cross = self.second / self.count, self.cross / self.count
         if self.centered:
             mean_h, mean_t = self.inputs / self.count, self.targets / self.count
-            second, cross = second - mean_h.outer(mean_h), cross - mean_t.outer(mean_h)
+            second -= mean_h.outer(mean_h)
+            cross -= mean_t.outer(mean_h)
         return second, cross
+
+    def _mirror(self) -> None:
+        """Make the lower triangle what the upper one is, in place: such a matrix may be half a gigabyte."""
+        for start in range(0, len(self.second), self._stripe):
+            rows = self.second[start : start + self._stripe, start:]
+            corner = rows[:, : self._stripe]
+            corner.copy_(corner.triu() + corner.triu(1).T)
+            self.second[start + self._stripe :, start : start + self._stripe] = rows[:, self._stripe :].T
 
     def target_energy(self) -> float:
         """Return E‖t‖², about the mean if centered."""

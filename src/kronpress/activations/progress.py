@@ -11,22 +11,23 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from jaxtyping import Int
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
+from kronpress.activations.block_files import block_file, read_block, write_block
+from kronpress.activations.resident import stays_in_files
 from kronpress.activations.stream import BlockStream
 from kronpress.checkpoint import files
 from kronpress.errors import KronpressError
-from kronpress.families import layout, replace_module
-from kronpress.layers import DenseLinearSpec, LayerSpec, StructuredSpec, narrowed, parse_spec, spec_of
+from kronpress.families import layout
 from kronpress.records import LayerChange, decode, encode
 
 SECONDS = 60.0  # between two times that progress is written
 _WALK = "walk.safetensors"
+_AT_ONCE = 2**22  # numbers
 _REMEDY = "remove it, and the step begins anew"
 
 
@@ -51,7 +52,7 @@ class WalkProgress:
         cls, folder: Path, model: PreTrainedModel, windows: Int[Tensor, "windows tokens"], *, facts: Mapping[str, Any]
     ) -> WalkProgress:
         """Return the progress of a walk of these windows through the model as it is now, by a step that is `facts`."""
-        sums = [float(parameter.detach().sum(dtype=torch.float64)) for parameter in model.parameters()]
+        sums = [_sum(parameter.detach()) for parameter in model.parameters()]
         told = hashlib.sha256(windows.cpu().numpy().tobytes())
         told.update(json.dumps([facts, sums, list(windows.shape)], sort_keys=True).encode())
         return cls(folder, told.hexdigest())
@@ -80,7 +81,8 @@ class WalkProgress:
                 stream.hidden = [opened.get_tensor(f"{number}.{index}") for index in range(len(stream.hidden))]
         done: list[list[dict[str, Any]]] = json.loads(facts["changes"])
         for block in range(len(done)):
-            _put_back(model, layout(model).block_paths[block], path=self._block(block))
+            path_in_model, path_on_disk = layout(model).block_paths[block], block_file(self.folder, block)
+            read_block(model, path_in_model, path=path_on_disk, mapped=stays_in_files(model))
         self._written = len(done)
         self.changes = [[decode(LayerChange, one, place=path, remedy=_REMEDY) for one in block] for block in done]
 
@@ -89,10 +91,10 @@ class WalkProgress:
         if time.monotonic() - self._since < SECONDS:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        for block in range(self._written, len(self.changes)):
-            module = model.get_submodule(layout(model).block_paths[block])
-            specs = {path: spec.model_dump(mode="json") for path, spec in _specs(module).items()}
-            files.write_tensors(self._block(block), module.state_dict(), metadata={"specs": json.dumps(specs)})
+        if not stays_in_files(model):  # where a block is written as the walk leaves it
+            for block in range(self._written, len(self.changes)):
+                module = model.get_submodule(layout(model).block_paths[block])
+                write_block(block_file(self.folder, block), module)
         hidden = {f"{number}.{index}": part for number, s in enumerate(streams) for index, part in enumerate(s.hidden)}
         changes = json.dumps([[encode(change) for change in block] for block in self.changes])
         files.write_tensors(self.folder / _WALK, hidden, metadata={"key": self.key, "changes": changes})
@@ -103,40 +105,7 @@ class WalkProgress:
         files.remove(self.folder)
         return tuple(chain.from_iterable(self.changes))
 
-    def _block(self, block: int) -> Path:
-        return self.folder / f"block-{block:03}.safetensors"
 
-
-def _specs(block: nn.Module) -> dict[str, LayerSpec]:
-    """Return what stands at each path of a block, a layer of several parts as one."""
-    found: dict[str, LayerSpec] = {}
-    for path, module in block.named_modules():
-        inside = any(path.startswith(f"{other}.") for other in found)
-        if not inside and (spec := spec_of(module)) is not None:
-            found[path] = spec
-    return found
-
-
-@torch.no_grad()
-def _put_back(model: PreTrainedModel, block_path: str, *, path: Path) -> None:
-    """Give a block the layers and numbers that it had when it was finished."""
-    block = model.get_submodule(block_path)
-    with safe_open(path, framework="pt") as opened:
-        specs = json.loads(opened.metadata()["specs"])
-    there = _specs(block)
-    for name, fields in specs.items():
-        spec: LayerSpec = parse_spec(fields, LayerSpec, place=str(path))
-        if spec != there[name]:
-            replace_module(model, f"{block_path}.{name}", module=_empty(spec, block.get_submodule(name)))
-    block.load_state_dict(safetensors.torch.load_file(path, device=str(model.device)))
-
-
-def _empty(spec: LayerSpec, there: nn.Module) -> nn.Module:
-    """Return a layer of a form, without its numbers, for the place of another one."""
-    like = next(there.parameters())
-    if isinstance(spec, StructuredSpec):
-        return spec.build(device=like.device, dtype=like.dtype)
-    assert isinstance(spec, DenseLinearSpec), f"{spec.kind} cannot stand in a block"
-    rows, columns = spec.matrix
-    bias = like.new_empty(rows) if spec.bias else None
-    return narrowed(there, like.new_empty(rows, columns), bias=bias)
+def _sum(tensor: Tensor) -> float:
+    """Return the sum in float64, of which torch would first make a copy of the whole tensor."""
+    return sum(float(part.sum(dtype=torch.float64)) for part in tensor.reshape(-1).split(_AT_ONCE))

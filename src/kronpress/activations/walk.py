@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kronpress.activations.progress import WalkProgress
+from kronpress.activations.resident import resident
 from kronpress.activations.statistics import Statistic
 from kronpress.activations.stream import BlockStream
 from kronpress.bars import Bar
@@ -67,19 +68,21 @@ def walk(
     changes: list[list[LayerChange]] = [] if progress is None else progress.changes
     first, total = len(changes), len(compressed.layout.block_paths)
     for block in Bar(range(first, total), desc=description, unit="block", initial=first, total=total):
-        statistics = wanted(block)
-        changes.append([])
-        if dense is not None:
-            _look_at_dense(model, statistics, block=block, stream=dense)
-        turns = sorted({statistic.turn for statistic in statistics}) or [0]
-        for turn in turns:
-            stop = Stop(block, [statistic for statistic in statistics if statistic.turn == turn], changes[block])
-            _look_at_compressed(model, stop, stream=compressed)
-            yield stop
-        if stop.leaving is None:
-            compressed.advance(model, block=block)
-        else:
-            compressed.hidden = stop.leaving
+        with resident(model, block):
+            statistics = wanted(block)
+            changes.append([])
+            if dense is not None:
+                _look_at_dense(model, statistics, block=block, stream=dense)
+            turns = sorted({statistic.turn for statistic in statistics}) or [0]
+            for turn in turns:
+                stop = Stop(block, [statistic for statistic in statistics if statistic.turn == turn], changes[block])
+                _look_at_compressed(model, stop, stream=compressed)
+                yield stop
+            if stop.leaving is None:
+                compressed.advance(model, block=block)
+            else:
+                compressed.hidden = stop.leaving
+            del statistics  # whose memory the next ones need
         if progress is not None:
             progress.keep(model, streams)
 

@@ -8,13 +8,14 @@ from kronpress.checkpoint.load import load, load_with_tokenizer
 from kronpress.checkpoint.notes import note, notes_of
 from kronpress.checkpoint.plugin import adopt
 from kronpress.checkpoint.probe import Probe, take_probe
-from kronpress.checkpoint.save import bytes_of, save, write_checkpoint, write_manifest
+from kronpress.checkpoint.save import LARGE_SHARD, bytes_of, save, write_checkpoint, write_manifest
 from kronpress.checkpoint.ties import settle_ties
 from kronpress.checkpoint.verify import verify
 from kronpress.layers import structured_layers
 
 __all__ = [
     "BUNDLED",
+    "LARGE_SHARD",
     "KronpressConfig",
     "Probe",
     "adopt",

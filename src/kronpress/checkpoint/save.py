@@ -21,8 +21,17 @@ from kronpress.checkpoint.ties import settle_ties
 from kronpress.errors import KronpressError
 from kronpress.layers import packed, structured_layers
 
+LARGE_SHARD = "50GB"  # as transformers has it
 
-def save(model: PreTrainedModel, folder: str | Path, *, tokenizer: Any = None, card: str | None = None) -> Path:
+
+def save(
+    model: PreTrainedModel,
+    folder: str | Path,
+    *,
+    tokenizer: Any = None,
+    card: str | None = None,
+    shard: str = LARGE_SHARD,
+) -> Path:
     """Write model, tokenizer, probe and hashes into `folder`, which appears complete or not at all.
 
     A model with structured layers becomes a kronpress checkpoint; any other stays a plain one.
@@ -32,6 +41,7 @@ def save(model: PreTrainedModel, folder: str | Path, *, tokenizer: Any = None, c
         folder: must be absent or empty.
         tokenizer: saved beside the weights.
         card: the text of README.md.
+        shard: the most that a file of weights holds.
 
     Returns:
         The folder.
@@ -42,7 +52,7 @@ def save(model: PreTrainedModel, folder: str | Path, *, tokenizer: Any = None, c
     """
     folder = Path(folder)
     with files.staged(folder, needed=bytes_of(model)) as staging:
-        write_checkpoint(staging, model, tokenizer=tokenizer, card=card)
+        write_checkpoint(staging, model, tokenizer=tokenizer, card=card, shard=shard)
     return folder
 
 
@@ -55,12 +65,19 @@ def bytes_of(model: PreTrainedModel, *, dtype: torch.dtype | None = None) -> int
     )
 
 
-def write_checkpoint(folder: Path, model: PreTrainedModel, *, tokenizer: Any = None, card: str | None = None) -> None:
+def write_checkpoint(
+    folder: Path,
+    model: PreTrainedModel,
+    *,
+    tokenizer: Any = None,
+    card: str | None = None,
+    shard: str = LARGE_SHARD,
+) -> None:
     """Write what `save` writes into a folder that is there."""
     settle_ties(model)
     _require_no_adapters(model)
     adopt(model)
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, max_shard_size=shard)
     _require_all_written(folder, model)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)

@@ -107,6 +107,11 @@ class Factorize(Step):
         """Return whether the fit reads text, and whether it keeps blocks; the student is all that it looks at."""
         return Needs(teacher=False, text=self.fit.reads_text, copies=int(self.fit.keeps_blocks))
 
+    def works_by_block(self, student: PreTrainedModel) -> bool:
+        """Say that it does where all sites are in blocks, and only dense layers change, each by itself."""
+        inside = all(site.block is not None for site in self.sites_of(student))
+        return inside and self.form.by_block() and self.fit.by_block() and not self.again
+
     def check(self, bench: Workbench) -> None:
         """Check that the sites exist, that their shapes divide, and that no field is without effect."""
         model, sites = bench.student, self.sites_of(bench.student)

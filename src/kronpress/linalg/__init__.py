@@ -13,7 +13,7 @@ from kronpress.linalg.permutation import (
     nearest_permuted_kronecker_sum,
     search_orders,
 )
-from kronpress.linalg.ridge import energy, positive_definite
+from kronpress.linalg.ridge import energy, positive_definite, with_ridge
 from kronpress.linalg.shapes import KroneckerShape, divisors
 from kronpress.linalg.svd import TruncatedSVD, truncated_svd, truncated_svd_each
 from kronpress.linalg.tensor_train import (
@@ -77,4 +77,5 @@ __all__ = [
     "truncated_svd_each",
     "unpack",
     "weighted_kronecker_sum",
+    "with_ridge",
 ]

@@ -6,6 +6,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from kronpress.linalg.inverse import inverse_in_place
+
+_ROWS = 256  # of a matrix, that change together
+
 
 def eliminate(
     moment: Float[Tensor, "n n"], cross: Float[Tensor, "out n"], *, keep: int, rounds: int = 32, run: int = 1
@@ -25,7 +29,7 @@ def eliminate(
         run: so many consecutive inputs stay or go together; what is counted and returned are runs then.
     """
     kept = torch.arange(len(moment) // run, device=moment.device)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(moment))
+    inverse = inverse_in_place(torch.linalg.cholesky(moment)).T  # whose rows lie together
     solution = cross @ inverse
     for target in torch.linspace(len(kept), keep, rounds + 1)[1:].round().long().tolist():
         order = _costs(solution, inverse, run=run).argsort(descending=True)
@@ -61,11 +65,23 @@ def _without(
     stay: Int[Tensor, " some"],
     leave: Int[Tensor, " others"],
 ) -> tuple[Tensor, Tensor]:
-    """Return the solution and the inverse moment of the problem without the leaving inputs (Schur complement)."""
+    """Return the solution and the inverse moment of the problem without the leaving inputs (Schur complement).
+
+    `stay` ascends. Solution and inverse move together in their own memory: a copy may be half a gigabyte.
+    """
     if not len(leave):
         return solution, inverse
-    repair = torch.linalg.solve(inverse[leave][:, leave], inverse[leave][:, stay])
-    return solution[:, stay] - solution[:, leave] @ repair, inverse[stay][:, stay] - inverse[stay][:, leave] @ repair
+    leaving = inverse[leave]
+    repair = torch.linalg.solve(leaving[:, leave], leaving[:, stay])
+    crossing, smaller = inverse[:, leave][stay], inverse[: len(stay), : len(stay)]
+    for start in range(0, len(stay), _ROWS):  # what is written over has been read, since stay[i] >= i
+        rows = slice(start, start + _ROWS)
+        smaller[rows] = inverse[stay[rows]][:, stay] - crossing[rows] @ repair
+    shorter = solution[:, : len(stay)]
+    for start in range(0, len(solution), _ROWS):
+        outputs = solution[start : start + _ROWS]
+        shorter[start : start + _ROWS] = outputs[:, stay] - outputs[:, leave] @ repair
+    return shorter, smaller
 
 
 def refit(

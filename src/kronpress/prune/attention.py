@@ -106,7 +106,7 @@ class HeadStatistic(AddedStatistic):
         bases = self._bases(readout, fit, keep=keep)
         ranks = torch.tensor([len(basis) for basis in bases], device=readout.dense.device)
         chosen = torch.arange(attention.size, device=ranks.device) < ranks[:, None]
-        turn = readout.dense.new_zeros(attention.groups, attention.size, attention.size)
+        turn = readout.moment.new_zeros(attention.groups, attention.size, attention.size)
         turn[chosen] = torch.cat(bases)
         rows = torch.block_diag(*(basis for basis in bases for _ in range(attention.per_group)))
         solved = fit.solve(readout.turned(rows, rows.T), keep=len(rows)).to(self.weight.dtype)
@@ -124,7 +124,7 @@ class HeadStatistic(AddedStatistic):
         Type III). Of these the least needed ones go, of all heads, one that several heads share for all of them.
         """
         groups, size, shared = self.attention.groups, self.attention.size, self.attention.per_group
-        dense = readout.weighed(readout.dense).unflatten(1, (groups, shared, size))
+        dense = readout.weighed(readout.dense.double()).unflatten(1, (groups, shared, size))
         moment = readout.moment.unflatten(0, (groups, shared, size)).unflatten(-1, (groups, shared, size))
         needed, there = torch.einsum("ogrs,ogrt->gst", dense, dense), torch.einsum("grsgrt->gst", moment)
         balanced = balance(_definite(needed), _definite(there))

@@ -28,8 +28,8 @@ class FeedForwardStatistic(AddedStatistic):
 
     def took_in(self, neurons: Float[Tensor, "windows tokens n"], bypass: Float[Tensor, "windows tokens out"]) -> None:
         """Keep them, for `leaving`."""
-        self._neurons.append(neurons)
-        self._bypass.append(bypass)
+        self._neurons.append(self._park(neurons))
+        self._bypass.append(self._park(bypass))
 
     @torch.no_grad()
     def leaving(self, kept: Kept) -> list[Float[Tensor, "windows tokens out"]]:

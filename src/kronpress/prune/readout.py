@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kronpress.activations import Moments, Statistic
+from kronpress.activations import Moments, Statistic, parked
 from kronpress.families import Attention, Branch, FeedForward
 from kronpress.layers import bias_of, weight_of
 
@@ -36,13 +37,13 @@ class Kept:
 
 @dataclass(frozen=True)
 class Readout:
-    """A least-squares problem: which W and b make W h + b nearest to a target t; all in float64.
+    """A least-squares problem: which W and b make W h + b nearest to a target t; all but `dense` in float64.
 
     Attributes:
         moment: E[h hᵀ], about the means where there is an intercept.
         cross: E[t hᵀ], alike.
         energy: E‖t‖², alike.
-        dense: the weight that the model has.
+        dense: the weight that the model has, as it has it.
         means: of h and of t where there is an intercept, else None.
         curvature: of the loss in the outputs, by which their errors count in a choice of inputs; None: all alike.
     """
@@ -60,13 +61,13 @@ class Readout:
     ) -> Readout:
         """Return the problem that moments pose."""
         means = (moments.inputs / moments.count, moments.targets / moments.count) if moments.centered else None
-        return cls(*moments.normal_equations(), moments.target_energy(), dense.double(), means, curvature)
+        return cls(*moments.normal_equations(), moments.target_energy(), dense, means, curvature)
 
     def turned(self, into: Float[Tensor, "k n"], out: Float[Tensor, "n k"]) -> Readout:
         """Return the problem in the inputs `into` h; `out` is what turns them back, as far as that is possible."""
         means = None if self.means is None else (into @ self.means[0], self.means[1])
         moment, cross = into @ self.moment @ into.T, self.cross @ into.T
-        return replace(self, moment=moment, cross=cross, dense=self.dense @ out, means=means)
+        return replace(self, moment=moment, cross=cross, dense=self.dense.double() @ out, means=means)
 
     def weighed(self, outputs: Float[Tensor, "out n"]) -> Float[Tensor, "out n"]:
         """Return rows whose squared length is that of the outputs as the curvature weighs them."""
@@ -107,6 +108,7 @@ class AddedStatistic(Statistic):
         self.moments = Moments(width, out_features, centered=centered, device=self.weight.device)
         self._last: dict[str, Tensor] = {}
         self._aims: list[Tensor] = []
+        self._park = partial(parked, model)
 
     @contextmanager
     def watching(self, model: PreTrainedModel) -> Iterator[None]:
@@ -124,7 +126,7 @@ class AddedStatistic(Statistic):
     def after_dense(self, index: int, output: Float[Tensor, "windows tokens dim"]) -> None:
         """Keep what the dense stream comes to."""
         added = self._last["added"].view_as(output)
-        self._aims.append(self.branch.aim(total=self._total(output), output=added))
+        self._aims.append(self._park(self.branch.aim(total=self._total(output), output=added)))
 
     def after_compressed(self, index: int, output: Float[Tensor, "windows tokens dim"]) -> None:
         """Take in the inputs and the target."""
@@ -138,8 +140,12 @@ class AddedStatistic(Statistic):
         """Take note of a batch of the compressed stream: the inputs, and what goes around the matrix."""
 
     def readout(self) -> Readout:
-        """Return the problem that the text poses."""
-        return Readout.of(self.moments, self.weight, curvature=self.curvature)
+        """Return the problem that the text poses, once: the moments, which take as much memory, are given up."""
+        readout = Readout.of(self.moments, self.weight, curvature=self.curvature)
+        del self.moments
+        self._aims.clear()
+        self._last.clear()
+        return readout
 
     def _total(self, output: Float[Tensor, "windows tokens dim"]) -> Float[Tensor, "windows tokens dim"]:
         return self._last.get("sum", output).view_as(output).float()

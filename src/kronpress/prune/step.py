@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 from transformers import PreTrainedModel
 
-from kronpress.activations import Statistic, WalkProgress, walk
+from kronpress.activations import Statistic, Stop, WalkProgress, walk
 from kronpress.checkpoint import adopt, settle_ties
 from kronpress.errors import KronpressError
 from kronpress.families import FeedForward, Layout, layout, replace_module
@@ -74,6 +74,10 @@ class Prune(Step):
         """Return that text is read; the dense stream is that of the student before it is changed."""
         return Needs(teacher=False, copies=1)
 
+    def works_by_block(self, student: PreTrainedModel) -> bool:
+        """Say whether no gradients of the whole model are taken: block by block is how the rest works."""
+        return self.fit.curvature is None
+
     def check(self, bench: Workbench) -> None:
         """Check the shares, and that the text has a window."""
         plan = layout(bench.student)
@@ -106,19 +110,13 @@ class Prune(Step):
                 found.append(FeedForwardStatistic(model, block, curvature=bends.get(block.adding)))
             return found
 
-        progress = WalkProgress.of(bench.folder / "trainer", model, windows, facts=self._method(window))
+        progress = WalkProgress.of(bench.unfinished, model, windows, facts=self._method(window))
         stops = walk(
             model, windows, wanted=wanted, with_dense=True, progress=progress, description="calibrated pruning"
         )
         for stop in stops:
-            for statistic in stop.statistics:
-                if isinstance(statistic, FeedForwardStatistic):
-                    assert neurons is not None
-                    kept = self.fit.solve(statistic.readout(), keep=neurons).to(statistic.weight.dtype)
-                    stop.changes.append(self._install(model, statistic.block, kept))
-                    stop.leaving = statistic.leaving(kept)
-                elif heads is not None:
-                    stop.changes += heads.thin(model, statistic, self.fit)
+            self._change(model, stop, heads, neurons=neurons)
+            stop.statistics = ()  # whose memory the next ones need
         if neurons is not None and self.form.plain:
             plan.family.set_width(model.config, neurons)
         if heads is not None:
@@ -126,6 +124,19 @@ class Prune(Step):
         adopt(model)
         modules, parameters = progress.finish(), stored_numbers(model)
         return FactorizeRecord(method=self._method(window), modules=modules, notes=(), parameters=parameters)
+
+    def _change(
+        self, model: PreTrainedModel, stop: Stop[Statistic], heads: Heads | None, *, neurons: int | None
+    ) -> None:
+        """Prune what the statistics of a stop are about."""
+        for statistic in stop.statistics:
+            if isinstance(statistic, FeedForwardStatistic):
+                assert neurons is not None
+                kept = self.fit.solve(statistic.readout(), keep=neurons).to(statistic.weight.dtype)
+                stop.changes.append(self._install(model, statistic.block, kept))
+                stop.leaving = statistic.leaving(kept)
+            elif heads is not None:
+                stop.changes += heads.thin(model, statistic, self.fit)
 
     def _method(self, window: int) -> dict[str, Any]:
         shares = {name: getattr(self, name) for name in ("keep", "query_key", "value_output", "heads")}

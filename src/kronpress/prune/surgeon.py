@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from kronpress.activations import Curvature
 from kronpress.families import window_of
-from kronpress.linalg import eliminate, inputs_of, positive_definite, refit
+from kronpress.linalg import eliminate, inputs_of, refit, with_ridge
 from kronpress.prune.readout import Kept, Readout
 from kronpress.registry import Shelf
 from kronpress.validation import Checked
@@ -57,9 +57,9 @@ class Surgeon(Checked):
 
     def solve(self, readout: Readout, *, keep: int, run: int = 1) -> Kept:
         """Choose `keep` inputs, or runs of so many consecutive ones, and fit the weight; no model is changed."""
-        regularized, strength = positive_definite(readout.moment, ridge=self.ridge)
-        towards = readout.cross + strength * readout.dense
-        runs = eliminate(regularized, readout.weighed(towards), keep=keep, rounds=self.rounds, run=run)
-        inputs = inputs_of(runs, run=run)
-        kept = readout.kept(refit(regularized, towards, kept=inputs), inputs=inputs)
-        return replace(kept, neurons=runs)
+        with with_ridge(readout.moment, ridge=self.ridge) as strength:
+            towards = readout.cross + strength * readout.dense.double()
+            runs = eliminate(readout.moment, readout.weighed(towards), keep=keep, rounds=self.rounds, run=run)
+            inputs = inputs_of(runs, run=run)
+            weight = refit(readout.moment, towards, kept=inputs)
+        return replace(readout.kept(weight, inputs=inputs), neurons=runs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,12 +14,22 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, set_seed
 
 from kronpress import processes
-from kronpress.checkpoint import bytes_of, files, load, notes_of, save, structured_layers, write_manifest
+from kronpress.activations import blocks_in_files
+from kronpress.checkpoint import (
+    LARGE_SHARD,
+    bytes_of,
+    files,
+    load,
+    notes_of,
+    save,
+    structured_layers,
+    write_manifest,
+)
 from kronpress.errors import KronpressError
 from kronpress.evaluate import footprint
 from kronpress.layers import is_learning, pack
 from kronpress.lock import locked
-from kronpress.memory import keep_freed_memory, peak_rss_bytes
+from kronpress.memory import keep_freed_memory, peak_rss_bytes, return_freed_memory
 from kronpress.precision import NumberFormat, choose, computing_in, number_format
 from kronpress.quantizers import keep_progress, take_progress
 from kronpress.records import StepRecord, StepReport
@@ -36,6 +46,7 @@ from kronpress.run.provenance import (
     versions,
 )
 from kronpress.run.recipe import Recipe, TextSource
+from kronpress.run.room import SHARD, Room
 from kronpress.run.summary import pipeline_tag
 from kronpress.run.writing import with_self_text
 from kronpress.step import NO_TEXT, Workbench
@@ -123,6 +134,7 @@ class _Progress:
     run: Run
     manifest: Manifest
     bench: Workbench
+    room: Room
 
     @classmethod
     def open(cls, run: Run) -> _Progress:
@@ -140,12 +152,17 @@ class _Progress:
             manifest = run.manifest()
             if processes.is_main():
                 _require_unchanged(run, manifest, {"environment": versions(), **digests})
-        ready(model)
+        room = Room(manifest.memory) if run.has_begun() else Room.of(run.recipe, model)
+        if room.memory == "blocks":
+            return_freed_memory()
+        else:
+            ready(model)
+        manifest = manifest.model_copy(update={"memory": room.memory})
         dense = model if _compares(run.recipe, first=len(manifest.steps)) else None
         bench = Workbench(model, dense, tokenizer, *(texts or (NO_TEXT, NO_TEXT)), run.folder, run.measurements)
         bench.dtype = getattr(torch, manifest.dtype)
         bench.notes += [] if sources is None else sources.notes
-        return cls(run, manifest, bench)
+        return cls(run, manifest, bench, room)
 
     def begin(self) -> None:
         """Write down what is to be done, and let every step look for mistakes, or go on where the run came to."""
@@ -156,6 +173,8 @@ class _Progress:
         self.run.keep_manifest(self.manifest)
         self.run.keep_recipe()
         self._take_student()
+        if self.room.reason:
+            tqdm.write(self.room.reason)
         tqdm.write(f"matrix products in {number_format(self.bench.student.device)}")
         if done:
             tqdm.write(f"going on after step {done} of {len(self.run.recipe.steps)}")
@@ -168,10 +187,25 @@ class _Progress:
         needed = copies * bytes_of(self.bench.student) - self.run.taken_bytes()
         files.require_space(self.run.folder, needed=max(0, needed))
 
+    @property
+    def _by_block(self) -> bool:
+        return self.room.memory == "blocks"
+
+    def _at_work(self) -> AbstractContextManager[None]:
+        """Have the student compute in float32 during a step; where it is in memory as a whole, it always does."""
+        if not self._by_block:
+            return nullcontext()
+        return blocks_in_files(self.bench.student, self.bench.unfinished, dtype=self.bench.dtype)
+
+    def _save(self, folder: Path) -> None:
+        size = SHARD if self._by_block else LARGE_SHARD
+        save(self.bench.student, folder, tokenizer=self.bench.tokenizer, shard=size)
+
     def _take_student(self) -> None:
         """Take the student as the last finished step left it; before that it is the dense model."""
         if self.manifest.checkpoint is not None:
-            self.bench.student = ready(load(self.run.folder / self.manifest.checkpoint))
+            student = load(self.run.folder / self.manifest.checkpoint)
+            self.bench.student = student if self._by_block else ready(student)
             if self.run.progress_of(self.manifest.checkpoint).exists():
                 take_progress(self.bench.student, self.run.progress_of(self.manifest.checkpoint))
         elif self.bench.dense is not None:
@@ -206,7 +240,8 @@ class _Progress:
                 self.manifest = self.run.manifest()
                 self._take_student()
             set_seed(self.bench.seed)
-            record = step.run(self.bench) if processes.is_main() and alone else None
+            with self._at_work():
+                record = step.run(self.bench) if processes.is_main() and alone else None
         if not alone:
             record = step.run(self.bench)
         with processes.together():
@@ -220,13 +255,15 @@ class _Progress:
         if step.changes_student:
             checkpoint = self.run.step_checkpoint(index)
             files.remove(self.run.folder / checkpoint)
-            save(self.bench.student, self.run.folder / checkpoint, tokenizer=self.bench.tokenizer)
+            self._save(self.run.folder / checkpoint)
             if is_learning(self.bench.student):
                 keep_progress(self.bench.student, self.run.progress_of(checkpoint))
         self.run.keep_report(index, report)
         done = StepDone(name=step.kind, seconds=report.seconds)
         self.manifest = self.manifest.after(done, checkpoint=checkpoint, notes=self.bench.notes)
         self.run.keep_manifest(self.manifest)
+        if self._by_block:
+            self._take_student()  # whose files are to stay
         self.run.sweep()
 
     def finish(self) -> None:
@@ -235,7 +272,7 @@ class _Progress:
         files.remove(run.checkpoint)
         pack(student)
         ready(student, dtype=self.bench.dtype)  # the base model's own; training ran in float32
-        save(student, run.checkpoint, tokenizer=self.bench.tokenizer)
+        self._save(run.checkpoint)
         plain = not structured_layers(student)
         self.manifest = self.manifest.measured(
             footprint(student, folder=run.checkpoint),

@@ -32,6 +32,7 @@ class Manifest(BaseModel):
         created: when the run began, in UTC.
         environment: versions, device, threads and system.
         precision: number format of the matrix products, `bf16` or `fp32`.
+        memory: `whole` or `blocks`: how much of the model was in memory (see `Recipe`).
         sources: digests of what steps read beside the recipe's model and text.
         steps: those that are finished, in the order of the recipe.
         checkpoint: the folder of the latest student within that of the run; None while it is still the dense model.
@@ -52,6 +53,7 @@ class Manifest(BaseModel):
     created: str
     environment: dict[str, str]
     precision: Literal["bf16", "fp32"] | None = None
+    memory: Literal["whole", "blocks"] = "whole"
     sources: dict[str, str]
     steps: tuple[StepDone, ...]
     checkpoint: str | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, Field, SerializeAsAny, field_serializer, field_validator, model_validator
 
@@ -30,6 +30,9 @@ from kronpress.run.self_text import SELF, SelfText
 from kronpress.shipped import shipped
 from kronpress.step import STEPS, Step
 from kronpress.validation import Checked, parse
+
+Memory: TypeAlias = Literal["auto", "whole", "blocks"]
+"""How much of a model is in memory; see `Recipe`."""
 
 _LEAST_WEIGHT = 1e-6  # of a text beside others
 _LARGEST_SEED = 2**31 - 1  # leaves room for the seeds of steps and runs, of the 2**32 that numpy takes
@@ -129,6 +132,8 @@ class Recipe(Checked):
         steps: in order.
         seed: of everything random.
         precision: number format of matrix products, `bf16` or `fp32`; `auto` is the one that is faster on the machine.
+        memory: `whole`, the model in memory; `blocks`, one block of it at a time, while the others stay in files; or
+            `auto`, blocks where the model would take more than half of the memory and all steps can do with them.
     """
 
     description: str = ""
@@ -136,6 +141,7 @@ class Recipe(Checked):
     data: TextSource = TextSource()
     seed: int = Field(default=0, ge=0, le=_LARGEST_SEED)
     precision: Precision = "auto"
+    memory: Memory = "auto"
     steps: tuple[SerializeAsAny[Step], ...] = Field(min_length=1)
 
     @field_validator("steps", mode="before")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from typing import Any, ClassVar, TypeAlias
 
 from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from kronpress.activations import resident
 from kronpress.bars import Bar
 from kronpress.errors import KronpressError
 from kronpress.factorize.forms import FORMS, Form, Metric, Norm, Solution, Solver
@@ -36,6 +38,10 @@ class Fit(Checked, ABC):
     norm: ClassVar[Norm] = "frobenius"
     reads_text: ClassVar[bool] = False
     keeps_blocks: ClassVar[bool] = False
+
+    def by_block(self) -> bool:
+        """Say whether it looks at one block of the model at a time."""
+        return True
 
     def solve(self, weight: Float[Tensor, "m n"], problem: Any, metric: Metric) -> Solution:
         """Return the factors that one problem of a form asks for: by default the nearest ones."""
@@ -81,8 +87,11 @@ class Fit(Checked, ABC):
             put: replaces one, in the metric of its weight.
             facts: what tells this work from others, for one that was interrupted.
         """
-        bar = Bar(sites, desc=f"factorize ({self.kind})", unit="site")
-        return [put(site, self.metric(bench, site)) for site in bar]
+        bar, changes = Bar(sites, desc=f"factorize ({self.kind})", unit="site"), list[LayerChange]()
+        for block, together in groupby(bar, key=lambda site: site.block):
+            with resident(bench.student, block):
+                changes += [put(site, self.metric(bench, site)) for site in together]
+        return changes
 
     def resolved(self, model: PreTrainedModel) -> Fit:
         """Return the fit with what its fields come to for this model, where they leave that open."""

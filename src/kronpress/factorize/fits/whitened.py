@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from jaxtyping import Float
 from pydantic import Field
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from kronpress.activations import Curvature, InputMoments, WalkProgress, walk
@@ -54,6 +56,10 @@ class Whitened(Fit):
                 f"or take form: {', '.join(able)}"
             )
 
+    def by_block(self) -> bool:
+        """Say whether no gradients of the whole model are taken."""
+        return self.curvature is None
+
     def check(self, bench: Workbench, sites: Sequence[Site]) -> None:
         """Check that the sites are in blocks, and that the text has a window."""
         _by_block(sites)
@@ -72,17 +78,18 @@ class Whitened(Fit):
             return [InputMoments(site.path, layer=dense_at(model, site)) for site in by_block.get(block, ())]
 
         windows = bench.training_windows(size=self._window(model), tokens=self.tokens)
-        bends = (
-            {}
-            if self.curvature is None
-            else self.curvature.measure(model, windows, paths=[site.path for site in sites], seed=bench.seed)
-        )
-        progress = WalkProgress.of(bench.folder / "trainer", model, windows, facts=facts)
+        paths, curvature = [site.path for site in sites], self.curvature
+        bends = {} if curvature is None else curvature.measure(model, windows, paths=paths, seed=bench.seed)
+        progress = WalkProgress.of(bench.unfinished, model, windows, facts=facts)
         for stop in walk(model, windows, wanted=wanted, progress=progress, description=f"factorize ({self.kind})"):
-            for site, moments in zip(by_block.get(stop.block, ()), stop.statistics, strict=True):
-                regularized, _ = positive_definite(moments.second_moment(), ridge=self.ridge)
-                stop.changes.append(put(site, Metric(regularized, curvature=bends.get(site.path))))
+            gathered = zip(by_block.get(stop.block, ()), stop.statistics, strict=True)
+            stop.changes += [put(site, self._metric(moments, bends.get(site.path))) for site, moments in gathered]
+            stop.statistics = ()  # whose memory the next ones need
         return progress.finish()
+
+    def _metric(self, moments: InputMoments, curvature: Float[Tensor, "out out"] | None) -> Metric:
+        regularized, _ = positive_definite(moments.second_moment(), ridge=self.ridge)
+        return Metric(second_moment=regularized, curvature=curvature)
 
     def resolved(self, model: PreTrainedModel) -> Whitened:
         """Return the fit with the window that this model gets."""

@@ -159,6 +159,10 @@ class Form(Checked, ABC):
         except ValidationError as error:  # sizes beyond reason
             raise KronpressError(f"{target.path}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
 
+    def by_block(self) -> bool:
+        """Say whether `prepare` leaves the model as it is, so that one block after another can be factorized."""
+        return True
+
     def prepare(self, model: PreTrainedModel, sites: Collection[Site]) -> None:
         """Change dense weights where that leaves the function of the model and helps what follows."""
 

@@ -181,6 +181,10 @@ class Kronecker(Form):
             return set()
         return {"columns"} if target.table else {"rows", "columns"} - target.folded
 
+    def by_block(self) -> bool:
+        """Say that it does where nothing is reordered."""
+        return self.permute == "none"
+
     def prepare(self, model: PreTrainedModel, sites: Collection[Site]) -> None:
         """Reorder what folds into neighbors, where that is asked for."""
         if self.permute != "none":
