@@ -79,8 +79,8 @@ def _without(
         smaller[rows] = inverse[stay[rows]][:, stay] - crossing[rows] @ repair
     shorter = solution[:, : len(stay)]
     for start in range(0, len(solution), _ROWS):
-        rows = solution[start : start + _ROWS]
-        shorter[start : start + _ROWS] = rows[:, stay] - rows[:, leave] @ repair
+        part = solution[start : start + _ROWS]
+        shorter[start : start + _ROWS] = part[:, stay] - part[:, leave] @ repair
     return shorter, smaller
 
 
