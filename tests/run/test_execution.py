@@ -52,7 +52,7 @@ def small(name: str, model: Path, text: Path, *more: str) -> Recipe:
     if "finetune" in kinds:
         overrides += ["finetune.tasks=sst-2", "finetune.epochs=0.5", f"finetune.data={glue(text.parent)}"]
         overrides += ["finetune.augment=null"]  # a tokenizer of bytes has no words
-    if "name: grouped" in read_recipe(name).to_yaml():
+    if "groups:\n" in read_recipe(name).to_yaml():
         overrides += [
             "0.form.groups=[{tokens: 9, terms: 48}, {tokens: 20, terms: 8}]",
             "0.form.right=[1, 48]",

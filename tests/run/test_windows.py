@@ -45,7 +45,7 @@ def on_a_small_model(recipe: str, folder: Path) -> list[str]:
             (folder / "SST-2" / f"{name}.tsv").write_text("sentence\tlabel\nthe fox\t0\na rabbit\t1\n")
         overrides += ["finetune.tasks=sst-2", f"finetune.data={folder}", "finetune.augment=null"]
         overrides += ["finetune.select_on=dev"]
-    if "name: grouped" in text:
+    if "groups:\n" in text:
         overrides += [
             "0.form.groups=[{tokens: 9, terms: 48}, {tokens: 20, terms: 8}]",
             "0.form.right=[1, 48]",

@@ -79,6 +79,8 @@ class Frequency(Fit):
         bench.training_ids(tokens=1)
         if self.curvature is not None:
             self.curvature.check(bench.student)
+            size = window_of(bench.student)
+            bench.training_windows(size=size, tokens=size)
 
     def metric(self, bench: Workbench, site: Site) -> Metric:
         """Weigh the rows of a table by the counts of its tokens, and its columns by the curvature of the loss."""
