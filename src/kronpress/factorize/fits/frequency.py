@@ -18,13 +18,11 @@ from kronpress.factorize.forms import Form, Metric, Norm
 from kronpress.factorize.target import Target
 from kronpress.families import Site, window_of
 from kronpress.layers import scale_of, weight_of
-from kronpress.linalg import positive_definite
 from kronpress.step import Workbench
 
 _AROUND = ("cls", "sep", "mask", "bos", "eos")
 _TOKENS_PER_TEXT = 100
 _FIRST = 100  # tokens whose numbers say little: signs and bytes
-_RIDGE = 1e-6
 
 
 @FITS.enroll
@@ -86,7 +84,7 @@ class Frequency(Fit):
         """Weigh the rows of a table by the counts of its tokens, and its columns by the curvature of the loss."""
         weight = weight_of(bench.student.get_submodule(site.path))
         counts = self._counts(bench, len(weight)).to(weight.device)
-        return Metric(self._columns(bench, site), counts / counts.sum() if self.curvature is not None else counts)
+        return Metric(self._columns(bench, site), counts)
 
     def _columns(self, bench: Workbench, site: Site) -> Float[Tensor, "columns columns"] | None:
         """Return what errors of a row do to the loss, in nats, where its token is read and where it is scored."""
@@ -97,7 +95,7 @@ class Frequency(Fit):
         read = self.curvature.measure(model, windows, paths=[site.path], seed=bench.seed)[site.path]
         read = read * scale_of(model.get_submodule(site.path)) ** 2
         scored = head_moment(model, windows) if model.config.tie_word_embeddings else None
-        return read if scored is None else positive_definite(read + scored, ridge=_RIDGE)[0]
+        return read if scored is None else read + scored
 
     def _counts(self, bench: Workbench, rows: int) -> Float[Tensor, " rows"]:
         seen = bench.training_counts(rows, tokens=self.tokens)

@@ -25,6 +25,11 @@ from kronpress.layers import (
 from kronpress.linalg import KroneckerShape, KroneckerSum
 from kronpress.validation import Checked
 
+_GROUPS = 8  # of equal size, where a share of the numbers is asked for
+_LONGEST = 10  # vocabularies: a rank that falls from so far before the first token on is 1 everywhere
+_EIGHT = 8  # ranks are multiples of it, which is faster
+_FALL = 0.25  # of the vocabulary: over so many tokens the rank falls by a factor e; chosen on SmolLM2's table
+
 
 class Group(Checked):
     """Tokens whose rows share factors.
@@ -36,12 +41,6 @@ class Group(Checked):
 
     tokens: int = Field(ge=1)
     terms: int = Field(ge=1)
-
-
-_GROUPS = 8  # of equal size, where a share of the numbers is asked for
-_LONGEST = 10  # vocabularies: a rank that falls from so far before the first token on is 1 everywhere
-_EIGHT = 8  # ranks are multiples of it, which is faster
-_FALL = 0.25  # of the vocabulary: over so many tokens the rank falls by a factor e; measured with SmolLM2's table
 
 
 class RowsProblem(KroneckerProblem):
