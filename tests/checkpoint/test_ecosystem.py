@@ -20,7 +20,7 @@ from transformers import (
 import kronpress
 from kronpress import KronpressError
 from kronpress.checkpoint import structured_layers
-from tests.tiny import factorized, logits, tiny_bert, tiny_llama
+from tests.tiny import DEPTH, factorized, logits, some_ids, tiny_bert, tiny_gpt2, tiny_llama
 
 
 class Sentences(Dataset[dict[str, torch.Tensor]]):
@@ -103,6 +103,21 @@ def test_it_can_be_cast_after_it_was_opened(checkpoint: Path) -> None:
         assert len({each.dtype for each in model.parameters()}) == 1
     assert model.dtype == torch.float32
     torch.testing.assert_close(logits(model), expected, atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize("build", [tiny_llama, tiny_gpt2, tiny_bert])
+@torch.no_grad()
+def test_it_gives_hidden_states_and_attentions(build: Any, tmp_path: Path) -> None:
+    made = factorized(build(attn_implementation="eager"), tmp_path / "work")
+    kronpress.save(made, tmp_path / "saved")
+    again = kronpress.load(tmp_path / "saved")
+    again.set_attn_implementation("eager")
+    for model in (made, again):
+        given = model(input_ids=some_ids(), output_hidden_states=True, output_attentions=True)
+        assert (len(given.hidden_states), len(given.attentions)) == (DEPTH + 1, DEPTH)
+        last = model.base_model(input_ids=some_ids()).last_hidden_state
+        torch.testing.assert_close(given.hidden_states[-1], last)
+        torch.testing.assert_close(given.attentions[0].sum(-1), torch.ones(2, 4, 12))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

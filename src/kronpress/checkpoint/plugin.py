@@ -28,6 +28,7 @@ from typing_extensions import override
 
 from kronpress.checkpoint import config as described
 from kronpress.checkpoint import fresh, weights
+from kronpress.checkpoint.classes import become
 from kronpress.checkpoint.config import METHOD, PREFIX, KronpressConfig, layers_of, place_of, require_layers
 from kronpress.checkpoint.contents import require_one_folder
 from kronpress.checkpoint.loaded import require_whole
@@ -243,7 +244,7 @@ def adopt(model: PreTrainedModel) -> PreTrainedModel:
     share_tied_factors(model)
     for part in model.modules():  # the base model inside of it can be saved too
         if isinstance(part, PreTrainedModel) and structured_layers(part) and _is_named(type(part)):
-            part.__class__ = model_class(type(part))
+            become(part, model_class(type(part)))
     adopted: Any = model
     config = KronpressConfig({path: layer.spec for path, layer in layers.items()})
     _claim(adopted.config).quantization_config = config
@@ -257,7 +258,7 @@ def _release(model: PreTrainedModel) -> None:
     """Make a model of ours, none of whose leaves is swapped any more, one of transformers again."""
     for part in model.modules():
         if isinstance(part, KronpressModel):
-            part.__class__ = type(part).__mro__[2]
+            become(part, type(part).__mro__[2])
             config: Any = part.config
             if type(config) in _CONFIGS.values():
                 config.__class__ = _base_of(type(config))
