@@ -1,6 +1,6 @@
 """What is seen of a model while text streams through it."""
 
-from kronpress.activations.curvature import Curvature
+from kronpress.activations.curvature import Curvature, curvatures
 from kronpress.activations.moments import Moments
 from kronpress.activations.progress import WalkProgress
 from kronpress.activations.resident import blocks_in_files, parked, resident
@@ -21,6 +21,7 @@ __all__ = [
     "Trace",
     "WalkProgress",
     "blocks_in_files",
+    "curvatures",
     "parked",
     "resident",
     "tracing",

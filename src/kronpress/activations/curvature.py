@@ -66,7 +66,7 @@ class Curvature(Checked):
         read = windows[: max(1, self.tokens // windows.shape[1])].to(model.device)
         generator = torch.Generator(model.device).manual_seed(seed)
         moments: dict[str, Moments] = {}
-        for batch in Bar(read.split(max(1, _BATCH_TOKENS // windows.shape[1])), desc="curvature", unit="batch"):
+        for batch in Bar(read.split(max(1, _BATCH_TOKENS // windows.shape[1])), desc="curvature", unit="step"):
             for path, gradient in self._gradients(model, batch, paths=paths, generator=generator):
                 size = gradient.shape[-1]
                 if path not in moments:
@@ -95,6 +95,18 @@ class Curvature(Checked):
             targets = torch.multinomial(logits.detach().softmax(dim=-1), 1, generator=generator)[:, 0]
         loss = F.cross_entropy(logits, targets, reduction="sum")
         yield from zip(outputs, torch.autograd.grad(loss, list(outputs.values())), strict=True)
+
+
+def curvatures(
+    asked: Curvature | None,
+    model: PreTrainedModel,
+    windows: Int[Tensor, "windows tokens"],
+    *,
+    paths: Collection[str],
+    seed: int,
+) -> Mapping[str, Float[Tensor, "out out"]]:
+    """Return the curvature of the loss in what the layer at each path puts out; none where it is not asked for."""
+    return {} if asked is None else asked.measure(model, windows, paths=paths, seed=seed)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 from transformers import PreTrainedModel
 
-from kronpress.activations import Statistic, Stop, WalkProgress, walk
+from kronpress.activations import Statistic, Stop, WalkProgress, curvatures, walk
 from kronpress.checkpoint import adopt, settle_ties
 from kronpress.errors import KronpressError
 from kronpress.families import FeedForward, Layout, layout, replace_module
@@ -103,7 +103,7 @@ class Prune(Step):
         windows = bench.training_windows(size=window, tokens=self.fit.tokens)
         changed = [] if heads is None else [attention.adding for attention in plan.attentions]
         changed += [] if neurons is None else [block.adding for block in plan.feed_forwards]
-        bends = self.fit.curvatures(model, windows, paths=changed, seed=bench.seed)
+        bends = curvatures(self.fit.curvature, model, windows, paths=changed, seed=bench.seed)
 
         def wanted(index: int) -> list[Statistic]:
             found: list[Statistic] = []

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import ClassVar
 
-from jaxtyping import Float, Int
 from pydantic import Field
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from kronpress.activations import Curvature
@@ -48,12 +45,6 @@ class Surgeon(Checked):
     def window_of(self, model: PreTrainedModel) -> int:
         """Return the tokens per window for a model."""
         return window_of(model, self.window)
-
-    def curvatures(
-        self, model: PreTrainedModel, windows: Int[Tensor, "windows tokens"], *, paths: Collection[str], seed: int
-    ) -> Mapping[str, Float[Tensor, "out out"]]:
-        """Return the curvature of the loss in what the layer at each path puts out; none where it is not asked for."""
-        return {} if self.curvature is None else self.curvature.measure(model, windows, paths=paths, seed=seed)
 
     def solve(self, readout: Readout, *, keep: int, run: int = 1) -> Kept:
         """Choose `keep` inputs, or runs of so many consecutive ones, and fit the weight; no model is changed."""

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kronpress.activations import Curvature, InputMoments, WalkProgress, walk
+from kronpress.activations import Curvature, InputMoments, WalkProgress, curvatures, walk
 from kronpress.errors import KronpressError
 from kronpress.factorize.fits.fit import FITS, Fit, Put
 from kronpress.factorize.forms import FORMS, Form, Metric, Norm
@@ -78,8 +78,8 @@ class Whitened(Fit):
             return [InputMoments(site.path, layer=dense_at(model, site)) for site in by_block.get(block, ())]
 
         windows = bench.training_windows(size=self._window(model), tokens=self.tokens)
-        paths, curvature = [site.path for site in sites], self.curvature
-        bends = {} if curvature is None else curvature.measure(model, windows, paths=paths, seed=bench.seed)
+        paths = [site.path for site in sites]
+        bends = curvatures(self.curvature, model, windows, paths=paths, seed=bench.seed)
         progress = WalkProgress.of(bench.unfinished, model, windows, facts=facts)
         for stop in walk(model, windows, wanted=wanted, progress=progress, description=f"factorize ({self.kind})"):
             gathered = zip(by_block.get(stop.block, ()), stop.statistics, strict=True)
