@@ -4,7 +4,7 @@ from kronpress.activations.curvature import Curvature, curvatures
 from kronpress.activations.moments import Moments
 from kronpress.activations.progress import WalkProgress
 from kronpress.activations.resident import blocks_in_files, parked, resident
-from kronpress.activations.statistics import InputMoments, Statistic
+from kronpress.activations.statistics import InputMoments, Statistic, noted_outputs
 from kronpress.activations.stream import BlockStream
 from kronpress.activations.trace import Reading, Sizes, Trace, tracing
 from kronpress.activations.walk import Stop, walk
@@ -22,6 +22,7 @@ __all__ = [
     "WalkProgress",
     "blocks_in_files",
     "curvatures",
+    "noted_outputs",
     "parked",
     "resident",
     "tracing",

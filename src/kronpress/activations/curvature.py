@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from kronpress.activations.moments import Moments
+from kronpress.activations.statistics import noted_outputs
 from kronpress.bars import Bar
 from kronpress.errors import KronpressError
 from kronpress.families import is_causal
@@ -88,7 +88,7 @@ class Curvature(Checked):
         generator: torch.Generator,
     ) -> Iterator[tuple[str, Tensor]]:
         """Yield the gradient of the summed loss of a batch at what each layer puts out."""
-        with _outputs(model, paths) as outputs, mixed_precision(model.device):
+        with noted_outputs(model, paths) as outputs, mixed_precision(model.device):
             logits = model(input_ids=batch, use_cache=False).logits[:, :-1].flatten(0, 1).float()
         targets = batch[:, 1:].flatten()
         if self.loss == "kl":
@@ -107,17 +107,3 @@ def curvatures(
 ) -> Mapping[str, Float[Tensor, "out out"]]:
     """Return the curvature of the loss in what the layer at each path puts out; none where it is not asked for."""
     return {} if asked is None else asked.measure(model, windows, paths=paths, seed=seed)
-
-
-@contextmanager
-def _outputs(model: PreTrainedModel, paths: Collection[str]) -> Iterator[dict[str, Tensor]]:
-    """Note what the layers at some paths put out."""
-    noted: dict[str, Tensor] = {}
-    with ExitStack() as watched:
-        for path in paths:
-
-            def note(_: nn.Module, __: tuple[Tensor, ...], output: Tensor, path: str = path) -> None:
-                noted[path] = output
-
-            watched.callback(model.get_submodule(path).register_forward_hook(note).remove)
-        yield noted

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import ClassVar
 
 from jaxtyping import Float
@@ -72,3 +72,17 @@ class InputMoments(Statistic):
     def second_moment(self) -> Float[Tensor, "n n"]:
         """Return E[x xᵀ] of what was seen."""
         return self._moments.normal_equations()[0]
+
+
+@contextmanager
+def noted_outputs(model: PreTrainedModel, paths: Collection[str]) -> Iterator[dict[str, Tensor]]:
+    """Give what the layers at some paths put out last, by path, as the model runs inside of the context."""
+    noted: dict[str, Tensor] = {}
+    with ExitStack() as watched:
+        for path in paths:
+
+            def note(_: nn.Module, __: tuple[Tensor, ...], output: Tensor, path: str = path) -> None:
+                noted[path] = output
+
+            watched.callback(model.get_submodule(path).register_forward_hook(note).remove)
+        yield noted

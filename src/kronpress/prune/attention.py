@@ -6,15 +6,15 @@ The modules keep their shapes, so that any attention computes with them: what is
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from kronpress.activations import Statistic
+from kronpress.activations import Statistic, noted_outputs
 from kronpress.families import Attention, replace_module
 from kronpress.layers import SubmatrixLinear, bias_of, narrowed, weight_of
 from kronpress.linalg import balance, inputs_of, positive_definite
@@ -44,20 +44,14 @@ class QueryKeyStatistic(Statistic):
     @contextmanager
     def watching(self, model: PreTrainedModel) -> Iterator[None]:
         """Look at what the matrices put out."""
-        with ExitStack() as watched:
-            for role in ("query", "key"):
-                layer = model.get_submodule(self.attention.paths[role])
-
-                def note(_: nn.Module, args: tuple[Tensor, ...], output: Tensor, role: str = role) -> None:
-                    self._last[role] = output
-
-                watched.callback(layer.register_forward_hook(note).remove)
+        paths = [self.attention.paths[role] for role in ("query", "key")]
+        with noted_outputs(model, paths) as self._last:
             yield
 
     def after_compressed(self, index: int, output: Float[Tensor, "windows tokens dim"]) -> None:
         """Take in a batch."""
         for role, moment in (("query", self.query), ("key", self.key)):
-            rows = self.attention.rows(self._last[role].flatten(0, -2).T, role=role).float()
+            rows = self.attention.rows(self._last[self.attention.paths[role]].flatten(0, -2).T, role=role).float()
             heads = rows.unflatten(0, (-1, self.attention.size))  # heads, size, tokens
             with torch.autocast(rows.device.type, enabled=False):
                 products = torch.bmm(heads, heads.mT).double()
