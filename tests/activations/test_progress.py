@@ -12,6 +12,7 @@ from kronpress.activations import BlockStream, progress
 from kronpress.errors import KronpressError
 from kronpress.factorize import Factorize
 from kronpress.prune import Prune
+from kronpress.quantize import Quantize
 from kronpress.step import Step
 from tests.tiny import TEXT, bench, tiny_bert, tiny_gpt2, tiny_llama
 
@@ -26,6 +27,7 @@ CASES = {
     "smaller heads": (tiny_bert, Prune(fit=TOKENS, keep=None, value_output=0.5)),
     "low rank": (tiny_gpt2, Factorize(**WHITENED, form="low_rank")),
     "products in another order": (tiny_llama, Factorize(**WHITENED, form=KRONECKER)),
+    "codes": (tiny_llama, Quantize(weights={"bits": 4}, tables=8, inputs=8, fit={"name": "compensated", **TOKENS})),
     "low rank and rows": (tiny_bert, Factorize(**WHITENED, form="losparse")),
 }
 

@@ -1,4 +1,6 @@
-"""Finished blocks in files: each has its layers' forms beside its numbers, so that any model of the kind takes it."""
+"""Finished blocks in files: each has its layers' forms beside its numbers, so that any model of the kind takes it.
+
+Numbers on grids are there as codes, and as they are learned."""
 
 from __future__ import annotations
 
@@ -13,7 +15,19 @@ from transformers import PreTrainedModel
 
 from kronpress.checkpoint import files
 from kronpress.families import replace_module
-from kronpress.layers import DenseLinearSpec, LayerSpec, StructuredSpec, narrowed, parse_spec, spec_of
+from kronpress.layers import (
+    DenseLinearSpec,
+    LayerSpec,
+    StructuredSpec,
+    is_learning,
+    narrowed,
+    packed,
+    parse_spec,
+    spec_of,
+)
+from kronpress.quantizers import go_on_learning, learned_by
+
+_LEARNED = "learned: "
 
 
 def block_file(folder: Path, block: int) -> Path:
@@ -29,7 +43,10 @@ def write_block(path: Path, block: nn.Module) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     specs = {name: spec.model_dump(mode="json") for name, spec in _specs(block).items()}
-    files.write_tensors(path, block.state_dict(), metadata={"specs": json.dumps(specs)})
+    learned, rules = learned_by(block)
+    with packed(block):
+        tensors = block.state_dict() | {_LEARNED + name: tensor for name, tensor in learned.items()}
+    files.write_tensors(path, tensors, metadata={"specs": json.dumps(specs), "rules": json.dumps(rules)})
 
 
 @torch.no_grad()
@@ -44,14 +61,16 @@ def read_block(model: PreTrainedModel, block_path: str, *, path: Path, mapped: b
     """
     block = model.get_submodule(block_path)
     with safe_open(path, framework="pt") as opened:
-        specs = json.loads(opened.metadata()["specs"])
+        specs, rules = (json.loads(opened.metadata()[key]) for key in ("specs", "rules"))
     there = _specs(block)
     for name, fields in specs.items():
         spec: LayerSpec = parse_spec(fields, LayerSpec, place=str(path))
-        if spec != there[name]:
+        if spec != there[name] or is_learning(block.get_submodule(name)):
             replace_module(model, f"{block_path}.{name}", module=_empty(spec, block.get_submodule(name)))
     tensors = safetensors.torch.load_file(path, device=str(model.device))
+    learned = {name.removeprefix(_LEARNED): tensors.pop(name) for name in list(tensors) if name.startswith(_LEARNED)}
     block.load_state_dict(tensors, assign=mapped)
+    go_on_learning(block, learned, rules, place=path)
 
 
 def _specs(block: nn.Module) -> dict[str, LayerSpec]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from jaxtyping import Int
@@ -23,39 +23,49 @@ from kronpress.activations.stream import BlockStream
 from kronpress.checkpoint import files
 from kronpress.errors import KronpressError
 from kronpress.families import layout
-from kronpress.records import LayerChange, decode, encode
+from kronpress.records import Record, decode, encode
 
 SECONDS = 60.0  # between two times that progress is written
 _WALK = "walk.safetensors"
 _AT_ONCE = 2**22  # numbers
 _REMEDY = "remove it, and the step begins anew"
 
+R = TypeVar("R", bound=Record)
+
 
 @dataclass
-class WalkProgress:
+class WalkProgress(Generic[R]):
     """The finished blocks of a walk, and the streams as they come to the next one.
 
     Attributes:
         folder: for the files, which are this walk's alone.
         key: what tells the walk from others; files of another one are removed.
+        kind: of the records of changes.
         changes: what the caller has changed in each block so far, those of an interrupted walk included.
     """
 
     folder: Path
     key: str
-    changes: list[list[LayerChange]] = field(default_factory=list)
+    kind: type[R]
+    changes: list[list[R]] = field(default_factory=list)
     _since: float = field(default_factory=time.monotonic)
     _written: int = 0
 
     @classmethod
     def of(
-        cls, folder: Path, model: PreTrainedModel, windows: Int[Tensor, "windows tokens"], *, facts: Mapping[str, Any]
-    ) -> WalkProgress:
+        cls,
+        folder: Path,
+        model: PreTrainedModel,
+        windows: Int[Tensor, "windows tokens"],
+        *,
+        facts: Mapping[str, Any],
+        kind: type[R],
+    ) -> WalkProgress[R]:
         """Return the progress of a walk of these windows through the model as it is now, by a step that is `facts`."""
         sums = [_sum(parameter.detach()) for parameter in model.parameters()]
         told = hashlib.sha256(windows.cpu().numpy().tobytes())
         told.update(json.dumps([facts, sums, list(windows.shape)], sort_keys=True).encode())
-        return cls(folder, told.hexdigest())
+        return cls(folder, told.hexdigest(), kind)
 
     def restore(self, model: PreTrainedModel, streams: Sequence[BlockStream]) -> None:
         """Put the finished blocks into the model, and move the streams behind them.
@@ -84,7 +94,7 @@ class WalkProgress:
             path_in_model, path_on_disk = layout(model).block_paths[block], block_file(self.folder, block)
             read_block(model, path_in_model, path=path_on_disk, mapped=stays_in_files(model))
         self._written = len(done)
-        self.changes = [[decode(LayerChange, one, place=path, remedy=_REMEDY) for one in block] for block in done]
+        self.changes = [[decode(self.kind, one, place=path, remedy=_REMEDY) for one in block] for block in done]
 
     def keep(self, model: PreTrainedModel, streams: Sequence[BlockStream]) -> None:
         """Write down the finished blocks and the streams, if it is time; the last file says what counts."""
@@ -100,7 +110,7 @@ class WalkProgress:
         files.write_tensors(self.folder / _WALK, hidden, metadata={"key": self.key, "changes": changes})
         self._written, self._since = len(self.changes), time.monotonic()
 
-    def finish(self) -> tuple[LayerChange, ...]:
+    def finish(self) -> tuple[R, ...]:
         """Remove the files; return all changes in the order of the blocks."""
         files.remove(self.folder)
         return tuple(chain.from_iterable(self.changes))

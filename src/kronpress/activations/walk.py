@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -17,7 +17,7 @@ from kronpress.activations.resident import resident
 from kronpress.activations.statistics import Statistic
 from kronpress.activations.stream import BlockStream
 from kronpress.bars import Bar
-from kronpress.records import LayerChange
+from kronpress.records import Record
 
 S = TypeVar("S", bound=Statistic)
 
@@ -36,7 +36,7 @@ class Stop(Generic[S]):
 
     block: int
     statistics: Sequence[S]
-    changes: list[LayerChange]
+    changes: list[Record]
     leaving: list[Float[Tensor, "windows tokens dim"]] | None = None
 
 
@@ -46,7 +46,7 @@ def walk(
     *,
     wanted: Callable[[int], Sequence[S]],
     dense: PreTrainedModel | None = None,
-    progress: WalkProgress | None = None,
+    progress: WalkProgress[Any] | None = None,
     description: str,
 ) -> Iterator[Stop[S]]:
     """Lead a text through the blocks, stopping at each; the text that comes to a block has seen all changes before it.
@@ -66,7 +66,7 @@ def walk(
     streams = [stream for stream in (compressed, towards) if stream is not None]
     if progress is not None:
         progress.restore(model, streams)
-    changes: list[list[LayerChange]] = [] if progress is None else progress.changes
+    changes: list[list[Record]] = [] if progress is None else progress.changes
     first, total = len(changes), len(compressed.layout.block_paths)
     for block in Bar(range(first, total), desc=description, unit="block", initial=first, total=total):
         with resident(model, block):

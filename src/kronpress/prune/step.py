@@ -115,7 +115,7 @@ class Prune(Step):
                 found.append(FeedForwardStatistic(model, block, curvature=bends.get(block.adding)))
             return found
 
-        progress = WalkProgress.of(bench.unfinished, model, windows, facts=self._method(window))
+        progress = WalkProgress.of(bench.unfinished, model, windows, facts=self._method(window), kind=LayerChange)
         stops = walk(
             model,
             windows,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +13,7 @@ from pydantic import SerializeAsAny, field_validator, model_validator
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from kronpress.activations import InputMoments, walk
+from kronpress.activations import InputMoments, WalkProgress, walk
 from kronpress.activations.head import head_moment
 from kronpress.bars import Bar
 from kronpress.checkpoint import adopt, bytes_of, settle_ties
@@ -86,7 +86,8 @@ class Quantize(Scheme, Step):
 
     def needs(self) -> Needs:
         """Return whether text is read: by the fit, or for the ranges of rounded inputs."""
-        return Needs(teacher=False, text=self.fit.reads_text or self._rounds_inputs)
+        kept = 2 if isinstance(self.fit, Compensated) else 0  # finished blocks: latent numbers, and codes
+        return Needs(teacher=False, text=self.fit.reads_text or self._rounds_inputs, copies=kept)
 
     def check(self, bench: Workbench) -> None:
         """Check that grids fit the shapes, and that the text has a window."""
@@ -101,10 +102,12 @@ class Quantize(Scheme, Step):
         settle_ties(model)
         before = {target.site.path: _form(model, target) for target in self.targets(model)}
         parts_before = _parts(model, bench.dtype)
-        layers = tuple(
-            self._quantized(bench, target, moment, before=before[target.site.path])
-            for target, moment in self._with_moments(bench)
-        )
+        targets = [target for target in self.targets(model) if not target.storage.leaves]
+        if isinstance(self.fit, Compensated):
+            layers = self._by_block(bench, targets, before, fit=self.fit)
+        else:
+            every = Bar(targets, desc="quantize", unit="layer")
+            layers = tuple(self._quantized(bench, target, None, before=before[target.site.path]) for target in every)
         examples = self._round_inputs(bench)
         adopt(model)
         fit = {"name": self.fit.kind, **self.fit.model_dump(mode="json")}
@@ -128,30 +131,33 @@ class Quantize(Scheme, Step):
     def _window(self, model: PreTrainedModel) -> int:
         return window_of(model, self.fit.window if isinstance(self.fit, Compensated) else None)
 
-    def _with_moments(self, bench: Workbench) -> Iterator[tuple[Target, Moment]]:
-        """Go through the targets, each with the second moment of its inputs where the fit reads them."""
+    def _by_block(
+        self, bench: Workbench, targets: Sequence[Target], before: Mapping[str, LayerSpec], *, fit: Compensated
+    ) -> tuple[QuantizedLayer, ...]:
+        """Quantize tables and then block after block, with the second moments of the inputs; a stopped walk goes on."""
         model = bench.student
-        targets = [target for target in self.targets(model) if not target.storage.leaves]
-        if not isinstance(self.fit, Compensated):
-            yield from ((target, None) for target in Bar(targets, desc="quantize", unit="layer"))
-            return
         by_block: dict[int | None, list[Target]] = defaultdict(list)
         for target in targets:
             by_block[target.site.block].append(target)
-        windows = bench.training_windows(size=self._window(model), tokens=self.fit.tokens)
+        windows = bench.training_windows(size=self._window(model), tokens=fit.tokens)
+        facts = self.model_dump(mode="json")
+        progress = WalkProgress.of(bench.unfinished, model, windows, facts=facts, kind=QuantizedLayer)
+
+        def quantized(target: Target, moment: Moment) -> QuantizedLayer:
+            return self._quantized(bench, target, moment, before=before[target.site.path])
+
         fitted = [target for target in by_block[None] if _is_fitted_to_head(target, model)]
         head = head_moment(model, windows) if fitted else None
-        yield from ((target, _of_table(head, model) if target in fitted else None) for target in by_block[None])
+        beside = [quantized(target, _of_table(head, model) if target in fitted else None) for target in by_block[None]]
 
         def wanted(block: int) -> list[InputMoments]:
             layers = {target.site.path: model.get_submodule(target.site.path) for target in by_block[block]}
             return [InputMoments(path, layer=layer) for path, layer in layers.items() if not _has_factors(layer)]
 
-        for stop in walk(model, windows, wanted=wanted, description="quantize (compensated)"):
-            moments = iter(stop.statistics)
-            for target in by_block[stop.block]:
-                factors = _has_factors(model.get_submodule(target.site.path))
-                yield target, None if factors else next(moments).second_moment()
+        for stop in walk(model, windows, wanted=wanted, progress=progress, description="quantize (compensated)"):
+            moments = {statistic.path: statistic.second_moment() for statistic in stop.statistics}
+            stop.changes += [quantized(target, moments.get(target.site.path)) for target in by_block[stop.block]]
+        return (*beside, *progress.finish())
 
     def _quantized(self, bench: Workbench, target: Target, moment: Moment, *, before: LayerSpec) -> QuantizedLayer:
         """Put the matrices of a layer on their grid."""

@@ -10,7 +10,7 @@ from kronpress.quantizers.maxabs import MaxAbs
 from kronpress.quantizers.minmax import MinMax
 from kronpress.quantizers.module_wise import ModuleWise
 from kronpress.quantizers.mse import LeastSquares
-from kronpress.quantizers.progress import keep_progress, take_progress
+from kronpress.quantizers.progress import go_on_learning, keep_progress, learned_by, take_progress
 from kronpress.quantizers.quantizer import BITS, QUANTIZERS, Quantizer
 from kronpress.quantizers.reported import input_ranges, number_formats, rounded_sites
 from kronpress.quantizers.scheme import TABLES, Scheme, Target, round_inputs
@@ -37,9 +37,11 @@ __all__ = [
     "TakeImportance",
     "Target",
     "TernaryWeights",
+    "go_on_learning",
     "input_examples",
     "input_ranges",
     "keep_progress",
+    "learned_by",
     "learned_names",
     "learning",
     "let_learn",

@@ -80,7 +80,7 @@ class Whitened(Fit):
         windows = bench.training_windows(size=self._window(model), tokens=self.tokens)
         paths = [site.path for site in sites]
         bends = curvatures(self.curvature, model, windows, paths=paths, seed=bench.seed)
-        progress = WalkProgress.of(bench.unfinished, model, windows, facts=facts)
+        progress = WalkProgress.of(bench.unfinished, model, windows, facts=facts, kind=LayerChange)
         for stop in walk(model, windows, wanted=wanted, progress=progress, description=f"factorize ({self.kind})"):
             gathered = zip(by_block.get(stop.block, ()), stop.statistics, strict=True)
             stop.changes += [put(site, self._metric(moments, bends.get(site.path))) for site, moments in gathered]
