@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from jaxtyping import Float
@@ -51,7 +52,7 @@ def groups_of(blocks: Sequence[nn.Module], paths: Sequence[str], *, at_once: int
     found = [[weight_of(block.get_submodule(path)) for path in paths] for block in blocks]
     if together:
         found = [[torch.cat(matrices)] for matrices in found]
-    return [sum(found[first : first + at_once], []) for first in range(0, len(found), at_once)]
+    return [list(chain.from_iterable(found[first : first + at_once])) for first in range(0, len(found), at_once)]
 
 
 @torch.inference_mode()
