@@ -2,6 +2,7 @@
 
     python -m benchmarks.calibrated --out runs/calibrated
     python -m benchmarks.calibrated "hidden neurons" "ridge 1e-3" --without novel --out runs/calibrated
+    python -m benchmarks.calibrated "hidden neurons" --self-text --out runs/calibrated
 
 The models of experiments/calibrated-rows.yaml. Measured are `general`, the geometric mean over the kinds of the
 perplexity relative to the dense model, and the kinds alone. Rows join benchmarks/results/calibrated.json. What is done
@@ -28,9 +29,11 @@ _TABLE = experiment.table("calibrated-rows")
 MODELS: dict[str, Any] = _TABLE["models"]
 
 
-def recipe_of(name: str, unread: str | None = None) -> Recipe:
-    """Return the recipe of a model, which reads all kinds of text, or all but one."""
-    return without(make_recipe({"model": _TABLE["model"], "data": _TABLE["data"], "steps": MODELS[name]}), unread)
+def recipe_of(name: str, unread: str | None = None, *, self_text: bool = False) -> Recipe:
+    """Return the recipe of a model, which reads all kinds of text, all but one, or what the dense model writes."""
+    data = {"train": "self"} if self_text else _TABLE["data"]
+    recipe = make_recipe({"model": _TABLE["model"], "data": data, "steps": MODELS[name]})
+    return recipe if unread is None else without(recipe, unread)
 
 
 def row(recipe: Recipe, texts: TextSet, folder: Path) -> dict[str, Any]:
@@ -46,7 +49,9 @@ def main(given: Sequence[str] | None = None) -> None:
     """Make and measure models, and print a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", metavar="model", help=f"all by default: {', '.join(MODELS)}")
-    parser.add_argument("--without", choices=list(_TABLE["data"]["train"]), help="a kind of text that is not read")
+    read = parser.add_mutually_exclusive_group()
+    read.add_argument("--without", choices=list(_TABLE["data"]["train"]), help="a kind of text that is not read")
+    read.add_argument("--self-text", action="store_true", help="only text is read that the dense model writes")
     parser.add_argument("--out", type=Path, default=Path("runs/calibrated"))
     parser.add_argument("--texts", type=Path, default=experiment.FOLDER / "general.yaml")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/calibrated.json"))
@@ -57,7 +62,9 @@ def main(given: Sequence[str] | None = None) -> None:
     print(f"| model | parameters | general | {' | '.join(kinds)} |\n|---|{'---:|' * (2 + len(kinds))}")
     for model in arguments.models or MODELS:
         name = model if arguments.without is None else f"{model}, without {arguments.without}"
-        make = partial(row, recipe_of(model, arguments.without), texts, arguments.out / slug(name))
+        name += ", self text" if arguments.self_text else ""
+        recipe = recipe_of(model, arguments.without, self_text=arguments.self_text)
+        make = partial(row, recipe, texts, arguments.out / slug(name))
         found = kept(arguments.json, name, make)
         ratios = " | ".join(f"{found[kind]:.3f}" for kind in ("general", *kinds))
         print(f"| {name} | {found['parameters'] / 1e6:.1f} M | {ratios} |", flush=True)

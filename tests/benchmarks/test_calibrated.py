@@ -17,6 +17,7 @@ from tests.tiny import TEXT, bench, save_tiny, tiny_llama
 def test_every_model_can_be_made(name: str, tmp_path: Path) -> None:
     recipe = recipe_of(name, "novel")
     assert "novel" not in recipe.data.train
+    assert recipe_of(name, self_text=True).data.train == "self"
     sizes = {"hidden_size": 36, "num_attention_heads": 9, "num_key_value_heads": 3, "num_hidden_layers": 30}
     work: Workbench = bench(tiny_llama(**sizes), tmp_path)
     assert len(layout(work.student).attentions) == 30
@@ -43,6 +44,6 @@ def test_models_are_made_measured_and_not_again(tmp_path: Path, monkeypatch: pyt
     assert set(rows) == {"half", "half, without novel"}
     assert rows["half"]["general"] == pytest.approx((rows["half"]["novel"] * rows["half"]["news"]) ** 0.5)
     assert rows["half"]["novel"] != rows["half, without novel"]["novel"]
-    monkeypatch.setattr(calibrated, "recipe_of", lambda *_: None)
+    monkeypatch.setattr(calibrated, "recipe_of", lambda *_, **__: None)
     calibrated.main(asked)
     assert read_json(paths["json"]) == rows
