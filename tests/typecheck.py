@@ -22,16 +22,31 @@ def check(package: str) -> None:
 
 
 def _quick(function: Any = None, *, typechecker: Callable[[Any], Any]) -> Any:
-    """Decorate as `jaxtyped` does. A function that names no shapes needs no memory of them, which costs most."""
+    """Decorate as `jaxtyped` does, which looks at every argument twice and binds them, for better messages.
+
+    A function that names no shapes needs no memory of them, either.
+    """
     if function is None:
         return functools.partial(_quick, typechecker=typechecker)
-    if not inspect.isfunction(function):
+    if not inspect.isfunction(function) or inspect.isgeneratorfunction(function):
         return _jaxtyped(function, typechecker=typechecker)
     hints = {name: _resolved(hint, function.__globals__) for name, hint in function.__annotations__.items()}
-    if any(map(_has_shape, hints.values())):
+    shapes = [shape for hint in hints.values() for shape in _shapes(hint)]
+    if any("{" in shape for shape in shapes):  # the value of an argument
         return _jaxtyped(function, typechecker=typechecker)
     function.__annotations__ = hints
-    return typechecker(function)
+    return _remembering(typechecker(function)) if shapes else typechecker(function)
+
+
+def _remembering(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let all sizes of one name be the same during a call."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        with _jaxtyped("context"):
+            return function(*args, **options)
+
+    return call
 
 
 def _resolved(hint: Any, names: dict[str, Any]) -> Any:
@@ -43,5 +58,8 @@ def _resolved(hint: Any, names: dict[str, Any]) -> Any:
         return Any
 
 
-def _has_shape(hint: Any) -> bool:
-    return (inspect.isclass(hint) and issubclass(hint, jaxtyping.AbstractArray)) or any(map(_has_shape, get_args(hint)))
+def _shapes(hint: Any) -> list[str]:
+    """Return the shapes that an annotation names."""
+    if inspect.isclass(hint) and issubclass(hint, jaxtyping.AbstractArray):
+        return [hint.dim_str]
+    return [shape for part in get_args(hint) for shape in _shapes(part)]
