@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 from pathlib import Path
 
@@ -20,6 +21,12 @@ def pytest_configure() -> None:
         import torch
 
         torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector, which every training calls, look no more at the modules that are there for good."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
