@@ -155,8 +155,10 @@ class Quantize(Scheme, Step):
             return [InputMoments(path, layer=layer) for path, layer in layers.items() if not _has_factors(layer)]
 
         for stop in walk(model, windows, wanted=wanted, progress=progress, description="quantize (compensated)"):
-            moments = {statistic.path: statistic.second_moment() for statistic in stop.statistics}
-            stop.changes += [quantized(target, moments.get(target.site.path)) for target in by_block[stop.block]]
+            inputs = {statistic.path: statistic for statistic in stop.statistics}
+            for target in by_block[stop.block]:
+                seen = inputs.get(target.site.path)
+                stop.changes.append(quantized(target, None if seen is None else seen.second_moment()))
         return (*beside, *progress.finish())
 
     def _quantized(self, bench: Workbench, target: Target, moment: Moment, *, before: LayerSpec) -> QuantizedLayer:
