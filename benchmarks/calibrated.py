@@ -32,8 +32,7 @@ MODELS: dict[str, Any] = _TABLE["models"]
 def recipe_of(name: str, unread: str | None = None, *, self_text: bool = False) -> Recipe:
     """Return the recipe of a model, which reads all kinds of text, all but one, or what the dense model writes."""
     data = {"train": "self"} if self_text else _TABLE["data"]
-    recipe = make_recipe({"model": _TABLE["model"], "data": data, "steps": MODELS[name]})
-    return recipe if unread is None else without(recipe, unread)
+    return without(make_recipe({"model": _TABLE["model"], "data": data, "steps": MODELS[name]}), unread)
 
 
 def row(recipe: Recipe, texts: TextSet, folder: Path) -> dict[str, Any]:

@@ -105,6 +105,8 @@ class Study:
 
 def without(recipe: Recipe, kind: str | None) -> Recipe:
     """Return a recipe that trains on several kinds of text without one of them, or as it is."""
+    if kind is None:
+        return recipe
     train = recipe.data.train
     assert isinstance(train, dict)
     rest = {name: share for name, share in train.items() if name != kind}

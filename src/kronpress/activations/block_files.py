@@ -1,6 +1,7 @@
 """Finished blocks in files: each has its layers' forms beside its numbers, so that any model of the kind takes it.
 
-Numbers on grids are there as codes, and as they are learned."""
+Numbers on grids are there as codes, and as they are learned.
+"""
 
 from __future__ import annotations
 
