@@ -28,10 +28,12 @@ def _quick(function: Any = None, *, typechecker: Callable[[Any], Any]) -> Any:
     """
     if function is None:
         return functools.partial(_quick, typechecker=typechecker)
-    if not inspect.isfunction(function) or inspect.isgeneratorfunction(function):
+    if not inspect.isfunction(function):
         return _jaxtyped(function, typechecker=typechecker)
     hints = {name: _resolved(hint, function.__globals__) for name, hint in function.__annotations__.items()}
     shapes = [shape for hint in hints.values() for shape in _shapes(hint)]
+    if shapes and inspect.isgeneratorfunction(function):
+        return _generator(_jaxtyped(function, typechecker=typechecker))
     if any("{" in shape for shape in shapes):  # the value of an argument
         return _jaxtyped(function, typechecker=typechecker)
     function.__annotations__ = hints
@@ -45,6 +47,16 @@ def _remembering(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **options: Any) -> Any:
         with _jaxtyped("context"):
             return function(*args, **options)
+
+    return call
+
+
+def _generator(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make what `jaxtyped` returns a generator again: `torch.no_grad` treats a generator in its own way."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        return (yield from function(*args, **options))
 
     return call
 
