@@ -55,15 +55,18 @@ def test_a_seed_writes_the_same_again_and_another_one_other_texts(model: Path) -
     assert written(recipe(model, self_text=SHORT | {"seed": 1})) != first
 
 
-def test_it_draws_from_the_models_distribution(tmp_path: Path) -> None:
-    """At a temperature of almost 0 every text is the greedy one."""
-    model = save_tiny(tmp_path / "model")
+@pytest.mark.parametrize("beginning", ["<s>", "<|endoftext|>"])
+def test_it_draws_from_the_models_distribution(model: Path, beginning: str) -> None:
+    """At a temperature of almost 0 every text is the greedy one after what stands before a document."""
+    if beginning == "<|endoftext|>":  # beside a bos, which then begins no document
+        for path in model.glob("tokenizer*.json"):
+            path.write_text(path.read_text(encoding="utf-8").replace("[UNK]", beginning), encoding="utf-8")
     texts = written(recipe(model, self_text=SHORT | {"temperature": 1e-4}))
     loaded, tokenizer = load_with_tokenizer(str(model))
-    ids = tokenizer("<s>", return_tensors="pt")["input_ids"]
+    ids = tokenizer(beginning, return_tensors="pt")["input_ids"]
     loaded.generation_config.eos_token_id = None
     (greedy,) = loaded.generate(ids, do_sample=False, max_new_tokens=15, pad_token_id=0).tolist()
-    special = set(tokenizer.all_special_ids)
+    special = {*tokenizer.all_special_ids, *ids[0].tolist()}
     runs = tokenizer.decode([id_ if id_ not in special else tokenizer.pad_token_id for id_ in greedy]).split("[PAD]")
     assert set(texts) == {run.strip() for run in runs if run.strip()}
 

@@ -14,8 +14,9 @@ class SelfText(Checked):
     """How much the model writes, and how.
 
     Every token is drawn from the model's own distribution (LLM-QAT, Liu et al., 2023, section 2.1, draws the first ones
-    greedily). A model without a chat template begins with the token that begins or ends a text. One with a template
-    writes every second batch as a chat, the user's part included (Magpie, Xu et al., 2024).
+    greedily). A document begins with `<|endoftext|>`, which stands between documents in what many models learned from,
+    or with bos, or with eos, whichever the tokenizer has first. A model with a chat template writes every second batch
+    as chats, the user's part included (Magpie, Xu et al., 2024).
 
     Attributes:
         tokens: in all, rounded up to whole batches of 32 texts.

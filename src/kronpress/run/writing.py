@@ -33,6 +33,7 @@ _BYTES = 16  # that a token takes at most, beside the model's own
 _WORTH_TELLING = 60  # seconds
 _BATCH = 32  # texts that are written at once
 _PART = "batch-{}.json"
+_BETWEEN_DOCUMENTS = "<|endoftext|>"  # in what GPT-2 learned from, and many after it; often not their bos
 _MARK = "9f2c1e"  # stands for what a user says, to see what a chat template puts before it
 
 
@@ -61,11 +62,13 @@ def _written(model: PreTrainedModel, tokenizer: Any, settings: SelfText) -> Path
     """Return the file in the cache, which is written where it is missing."""
     if not is_causal(model):
         raise KronpressError(f"{type(model).__name__} does not write text; name a text in place of data.train: {SELF}")
-    folder = cached("self", key_of(model_digests(model, tokenizer), settings.model_dump()))
+    beginnings = _beginnings(tokenizer)
+    folder = cached("self", key_of(model_digests(model, tokenizer), settings.model_dump(), *beginnings))
     path = folder / "self.jsonl"
     with making(folder, needed=_BYTES * settings.tokens):
         if not path.exists():
-            documents = [text for batch in _Writer.of(model, tokenizer, settings).batches(folder) for text in batch]
+            writer = _Writer.of(model, tokenizer, settings, beginnings)
+            documents = [text for batch in writer.batches(folder) for text in batch]
             lines = (json.dumps({"text": text}, ensure_ascii=False) for text in documents)
             files.write_text(path, "".join(f"{line}\n" for line in lines))
             for part in folder.glob(_PART.format("*")):
@@ -80,23 +83,16 @@ class _Writer:
     model: PreTrainedModel
     tokenizer: Any
     settings: SelfText
-    beginnings: tuple[list[int], ...]
+    beginnings: list[list[int]]
 
     @classmethod
-    def of(cls, model: PreTrainedModel, tokenizer: Any, settings: SelfText) -> _Writer:
+    def of(cls, model: PreTrainedModel, tokenizer: Any, settings: SelfText, beginnings: list[list[int]]) -> _Writer:
         """Let a model, which is used for nothing else, draw tokens as the settings say, without ever ending."""
-        first = next((mark for mark in (tokenizer.bos_token_id, tokenizer.eos_token_id) if mark is not None), None)
-        if first is None:
-            raise KronpressError(
-                f"{type(tokenizer).__name__} has no bos and no eos token for a text to begin with; set one, or name a "
-                f"text in place of data.train: {SELF}"
-            )
-        chat = [_before_the_user(tokenizer)] if tokenizer.chat_template else []
         ready(model, dtype=torch.bfloat16 if computes_in_bfloat16(computing_device()) else torch.float32).eval()
         model.generation_config = GenerationConfig(
             do_sample=True, temperature=settings.temperature, top_p=settings.top_p, top_k=0, pad_token_id=0
         )
-        return cls(model, tokenizer, settings, ([int(first)], *chat))
+        return cls(model, tokenizer, settings, beginnings)
 
     @property
     def length(self) -> int:
@@ -124,7 +120,7 @@ class _Writer:
         rows = self._drawn(self.beginnings[int(chat)], seed=self.settings.seed * 1_000_003 + index).tolist()
         if chat:  # with the marks of the turns, which the tokenizer reads as such
             return [self.tokenizer.decode(row, skip_special_tokens=False) for row in rows]
-        special = set(self.tokenizer.all_special_ids)
+        special = {*self.tokenizer.all_special_ids, *self.beginnings[0]}
         runs = (list(run) for row in rows for marks, run in groupby(row, special.__contains__) if not marks)
         return [text for run in runs if (text := self.tokenizer.decode(run).strip())]
 
@@ -138,6 +134,19 @@ class _Writer:
         torch.manual_seed(seed)
         generate: Any = self.model.generate
         return generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=new)  # type: ignore[no-any-return]
+
+
+def _beginnings(tokenizer: Any) -> list[list[int]]:
+    """Return the ids that a document begins with and, where there is a chat template, those before what a user says."""
+    between = tokenizer.get_vocab().get(_BETWEEN_DOCUMENTS)
+    marks = (between, tokenizer.bos_token_id, tokenizer.eos_token_id)
+    first = next((mark for mark in marks if mark is not None), None)
+    if first is None:
+        raise KronpressError(
+            f"{type(tokenizer).__name__} has no bos and no eos token for a text to begin with; set one, or name a "
+            f"text in place of data.train: {SELF}"
+        )
+    return [[int(first)], *([_before_the_user(tokenizer)] if tokenizer.chat_template else [])]
 
 
 def _before_the_user(tokenizer: Any) -> list[int]:
