@@ -22,8 +22,10 @@ from kronpress.data import (
     StoredWindows,
     TextWindows,
     beginning,
+    count_of_windows,
     knows_more,
     require_known,
+    spread,
     stored_tokens,
     tokenize,
     windows,
@@ -34,6 +36,8 @@ from kronpress.registry import Shelf
 from kronpress.validation import Checked
 
 R = TypeVar("R", bound=Record)
+
+_SPREAD = 64  # times the tokens that are read: so far into a text they are looked for
 
 
 @dataclass(frozen=True)
@@ -119,25 +123,34 @@ class Workbench:
         return sound
 
     def training_windows(self, *, size: int, tokens: int | None = None) -> Int[Tensor, "windows size"]:
-        """Return the training text, or about its first `tokens` tokens, as windows of ids in the order of the text.
+        """Return windows of the training text in its order: all, or so many that about `tokens` are in them.
 
-        Where the model needs it, each begins with the token of the beginning of a text.
+        The latter stand evenly apart, as far as `_reach` tells: a text begins with one chapter, and that is not what
+        all of it is like. Where the model needs it, each window begins with the token of the beginning of a text.
         """
-        limit = None if tokens is None else max(size, tokens)
-        self._note_shares(limit)
-        return self._windows(self.train, size=size, limit=limit)
+        if tokens is None:
+            self._note_shares(None)
+            return self._windows(self.train, size=size, limit=None)
+        read = max(size, tokens)
+        self._note_shares(read)
+        found = self._windows(self.train, size=size, limit=self._reach(read))
+        first = beginning(self.tokenizer, model=self.student)
+        return spread(found, count=count_of_windows(read, size=size, name=self.train.name, first=first))
 
     def drawn_windows(self, *, size: int, drawn: int | None, tokens: int | None = None) -> TextWindows:
-        """Return windows as `training_windows` does, for a step that draws so many tokens of them from all over.
+        """Return the windows of the training text for a step that draws so many tokens of them from all over.
 
-        Of a mixture of texts it gets the first `drawn` tokens, because in all of a mixture the longest text has the
-        largest share; without a number it gets all. Windows of a large text are read from the cache, where its tokens
-        are put once. A check needs only about the first `tokens` of a small one.
+        Of a mixture of texts it gets those as far as `_reach` tells, because in all of a mixture the longest text has
+        the largest share; without a number it gets all. Windows of a large text are read from the cache, where its
+        tokens are put once. A check needs only some of about `tokens` of a small one.
         """
+        if not self.train.is_large and tokens is not None:
+            return self.training_windows(size=size, tokens=tokens)
+        read = None if self.train.shares is None or drawn is None else max(size, drawn)
+        limit = None if read is None else self._reach(read)
+        self._note_shares(read)
         if not self.train.is_large:
-            return self.training_windows(size=size, tokens=drawn if self.train.shares and tokens is None else tokens)
-        limit = max(size, drawn) if self.train.shares and drawn is not None else None
-        self._note_shares(limit)
+            return self._windows(self.train, size=size, limit=limit)
         ids = stored_tokens(self.train, self.tokenizer, model=self.student, limit=limit)
         first = beginning(self.tokenizer, model=self.student)
         return StoredWindows(ids, size=size, name=self.train.name, first=first, limit=limit)
@@ -174,6 +187,14 @@ class Workbench:
         if note not in self.notes:
             self.notes.append(note)
             tqdm.write(f"note: {note}")
+
+    def _reach(self, tokens: int) -> int:
+        """Return how far into the training text windows of so many tokens may stand.
+
+        That is 64 times as far, and in a mixture of texts no farther than they keep their shares.
+        """
+        far = _SPREAD * tokens
+        return far if self.train.shares is None else max(tokens, min(far, self.train.shares.tokens))
 
     def _windows(self, text: Corpus, *, size: int, limit: int | None) -> Int[Tensor, "windows size"]:
         first = beginning(self.tokenizer, model=self.student)

@@ -43,7 +43,8 @@ def test_one_text_is_read_as_it_is(tmp_path: Path) -> None:
     work = dataclasses.replace(bench(tiny_llama(), tmp_path), train=train)
     expected = windows(tokenize(train.text, tiny_tokenizer()), size=32)
     assert torch.equal(work.drawn_windows(size=32, drawn=64), expected), "a step draws from all of it"
-    assert torch.equal(work.training_windows(size=32, tokens=64), expected[:2])
+    far = expected[: 64 * 2]
+    assert torch.equal(work.training_windows(size=32, tokens=64), far[[0, len(far) // 2]]), "apart, not the beginning"
     assert opened(train={"apple.txt": 3}) == (train, held_out)
 
 
@@ -109,11 +110,13 @@ def test_a_recipe_reads_and_writes_its_weights() -> None:
 
 
 @pytest.mark.usefixtures("texts")
-def test_training_reads_the_first_tokens_of_a_mixture(tmp_path: Path) -> None:
+def test_steps_read_a_mixture_where_it_keeps_its_shares(tmp_path: Path) -> None:
     train, _ = opened(train={"apple.txt": 1, "cheese.txt": 1})
     assert train.shares is not None
     work = dataclasses.replace(bench(tiny_llama(), tmp_path), train=train)
-    assert len(work.drawn_windows(size=32, drawn=640)) == 20
+    fair = windows(tokenize(train.text, tiny_tokenizer(), limit=train.shares.tokens), size=32)
+    assert torch.equal(work.drawn_windows(size=32, drawn=640), fair)
+    assert torch.equal(work.training_windows(size=32, tokens=640), fair[torch.arange(20) * len(fair) // 20])
     assert work.notes == []
     step = Distill(tokens=2048, window=32, losses={"cross_entropy": 1})
     assert step.run(work).tokens == 2048 and work.notes == []

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from kronpress.activations.moments import Moments
 from kronpress.activations.statistics import noted_outputs
 from kronpress.bars import Bar
+from kronpress.data import spread
 from kronpress.errors import KronpressError
 from kronpress.families import is_causal
 from kronpress.linalg import positive_definite
@@ -34,7 +35,7 @@ class Curvature(Checked):
     Attributes:
         loss: `kl` draws each next token from the model's own predictions, so that E[g gᵀ] is the curvature of the KL
             divergence from the dense model; `text` takes that of the text (the empirical Fisher information).
-        tokens: of the calibration text, from its start, whose gradients are taken.
+        tokens: of the calibration text, in windows from all over it, whose gradients are taken.
         ridge: what is added to the diagonal, relative to its mean; the more, the nearer to no weights.
     """
 
@@ -63,7 +64,7 @@ class Curvature(Checked):
         self, model: PreTrainedModel, windows: Int[Tensor, "windows tokens"], *, paths: Collection[str], seed: int
     ) -> Mapping[str, Float[Tensor, "out out"]]:
         """Return E[g gᵀ] with its ridge, positive definite and in float64, for the layer at each path."""
-        read = windows[: max(1, self.tokens // windows.shape[1])].to(model.device)
+        read = spread(windows, count=max(1, self.tokens // windows.shape[1])).to(model.device)
         generator = torch.Generator(model.device).manual_seed(seed)
         moments: dict[str, Moments] = {}
         for batch in Bar(read.split(max(1, _BATCH_TOKENS // windows.shape[1])), desc="curvature", unit="step"):

@@ -23,14 +23,35 @@ if TYPE_CHECKING:
     from kronpress.data.mixture import WeightedText, mix
     from kronpress.data.text import read_text
     from kronpress.data.token_files import StoredTokens, StoredWindows, TextWindows, stored_tokens
-    from kronpress.data.tokens import beginning, bos_of, count_tokens, knows_more, require_known, tokenize, windows
+    from kronpress.data.tokens import (
+        beginning,
+        bos_of,
+        count_of_windows,
+        count_tokens,
+        knows_more,
+        require_known,
+        spread,
+        tokenize,
+        windows,
+    )
 else:
     _HOMES = {
         "corpus": ("Corpus", "Shares", "split_held_out"),
         "mixture": ("WeightedText", "mix"),
         "text": ("read_text",),
         "token_files": ("StoredTokens", "StoredWindows", "TextWindows", "stored_tokens"),
-        "tokens": ("beginning", "bos_of", "count_tokens", "knows_more", "require_known", "tokenize", "windows"),
+        "tokens": (
+            "beginning",
+            "bos_of",
+            "count_of_windows",
+            "count_of_windows",
+            "count_tokens",
+            "knows_more",
+            "require_known",
+            "spread",
+            "tokenize",
+            "windows",
+        ),
     }
     _MODULES = {name: lazily(f"{__name__}.{home}") for home, names in _HOMES.items() for name in names}
 
@@ -51,6 +72,7 @@ __all__ = [
     "WeightedText",
     "beginning",
     "bos_of",
+    "count_of_windows",
     "count_tokens",
     "hub_arguments",
     "knows_more",
@@ -64,6 +86,7 @@ __all__ = [
     "require_characters",
     "require_known",
     "split_held_out",
+    "spread",
     "stored_tokens",
     "tokenize",
     "user_path",

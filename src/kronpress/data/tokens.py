@@ -160,6 +160,16 @@ def windows(
     return cut if first is None else torch.cat([cut.new_full((count, 1), first), cut], dim=1)
 
 
+def spread(found: Int[Tensor, "windows size"], *, count: int) -> Int[Tensor, "some size"]:
+    """Return `count` windows that stand evenly apart, the first among them; all where there are fewer.
+
+    >>> spread(torch.arange(14).view(7, 2), count=3)[:, 0].tolist()
+    [0, 4, 8]
+    """
+    count = min(count, len(found))
+    return found[torch.arange(count) * len(found) // count]
+
+
 def count_of_windows(tokens: int, *, size: int, name: str, first: int | None) -> int:
     """Return how many windows there are in so many tokens, see `windows`.
 

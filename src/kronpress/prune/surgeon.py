@@ -27,7 +27,7 @@ class Surgeon(Checked):
     lost (see `linalg.eliminate`; MoDeGPT's Nyström step is the case without a stream).
 
     Attributes:
-        tokens: calibration tokens, from the start of the training text.
+        tokens: calibration tokens, in windows from all over the training text.
         window: tokens per window; by default 512, or as many as the model sees.
         ridge: regularization, relative to the mean second moment of a hidden neuron.
         rounds: shares in which neurons are eliminated, re-solving in between.

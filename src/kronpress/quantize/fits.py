@@ -41,7 +41,7 @@ class Compensated(QuantizeFit):
     of a table whose quantizer would not keep other codes.
 
     Attributes:
-        tokens: calibration tokens, from the start of the training text.
+        tokens: calibration tokens, in windows from all over the training text.
         window: tokens per window; by default 512, or as many as the model sees.
         rounds: how often scales and codes are fitted to one another.
         ridge: regularization, relative to the mean second moment of an input.

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from jaxtyping import Int
 from pydantic import Field
 from torch import Tensor
@@ -19,8 +18,6 @@ from kronpress.records import BlockMeasure
 from kronpress.registry import Shelf
 from kronpress.step import Workbench
 from kronpress.validation import Checked
-
-_SPREAD = 16  # times the tokens that are read: so far they are drawn apart
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,7 @@ class Measured(Choice):
     """A way that measures the blocks on the training text.
 
     Attributes:
-        tokens: of that text, from its start.
+        tokens: of that text, in windows from all over it.
     """
 
     reads_text: ClassVar[bool] = True
@@ -101,7 +98,7 @@ def depth_of(model: PreTrainedModel) -> int:
 
 
 def calibration(bench: Workbench, *, tokens: int) -> Int[Tensor, "windows size"]:
-    """Return so many tokens from the start of the training text as windows.
+    """Return so many tokens of the training text as windows from all over it.
 
     The student has not been trained on them yet, so that what is chosen by them is held out.
     """
@@ -121,14 +118,11 @@ def apart(
     """
     size = window_of(bench.student)
     first, then = -(-fitted // size), -(-judged // size)
-    windows = bench.drawn_windows(size=size, drawn=_SPREAD * (first + then) * size)
-    if len(windows) < 2:
+    chosen = bench.training_windows(size=size, tokens=(first + then) * size)
+    if len(chosen) < 2:
         raise KronpressError(
             f"{bench.train.name} has one window of {size} tokens, and a repair is judged on another one than it is "
             "fitted to; give a longer text, or leave repair out"
         )
-    count = min(len(windows), first + then)
-    places = torch.linspace(0, len(windows) - 1, count).round().long().tolist()
-    chosen = torch.stack([windows[place] for place in places])
-    cut = min(count - 1, max(1, round(count * first / (first + then))))
+    cut = min(len(chosen) - 1, max(1, round(len(chosen) * first / (first + then))))
     return chosen[cut:], chosen[:cut]

@@ -30,7 +30,7 @@ class Whitened(Fit):
     model, so that each block is fitted to the inputs that it will get.
 
     Attributes:
-        tokens: calibration tokens, from the start of the training text.
+        tokens: calibration tokens, in windows from all over the training text.
         window: tokens per window; by default 512, or as many as the model sees.
         ridge: regularization, relative to the mean second moment of an input.
         curvature: also weigh what leaves a layer by what its errors do to the loss (see `Curvature`), for low-rank
