@@ -37,7 +37,8 @@ class Reconstruct(Step):
     interrupted.
 
     Attributes:
-        tokens: of the training text, in windows from all over it; one batch in 16 is not trained on and selects the epoch.
+        tokens: of the training text, in windows from all over it; one batch in 16 is not trained on and selects the
+            epoch.
         window: tokens per window; by default 512, or as many as the model sees.
         batch: windows in a training step.
         epochs: passes over the text for each block.
