@@ -12,7 +12,7 @@ from kronpress.finetune import Finetune
 from kronpress.run import read_recipe
 
 FILES = {path.stem for path in experiment.FOLDER.iterdir()}
-TEXTS = {"general", "wikitext"}
+TEXTS = {"general", "general-12", "wikitext"}
 RECIPES = {name for name in FILES if not name.endswith(("-starts", "-rows", "-arms"))} - TEXTS
 STARTS = {
     "decoders": experiment.table("decoders-starts"),

@@ -366,7 +366,7 @@ def test_all_numbers_of_the_heads_in_other_coordinates_leave_the_logits(
     model = build(model_type)
     bench = tiny.bench(model, tmp_path)
     shares = {"value_output": 1.0} | ({} if model_type in UNLIKE_SCORES else {"query_key": 1.0})
-    record = Prune(keep=None, fit={"tokens": 2048, "window": 64, "ridge": 1e-3}, **shares).run(bench)
+    record = Prune(keep=None, fit={"tokens": 8192, "window": 64, "ridge": 1e-2}, **shares).run(bench)
     family = FAMILIES[model_type]
     behind = family.closing_norm or family.attention_norm  # norms magnify what float32 rounds in a fit
     atol = 2e-3 if behind else 1e-4

@@ -80,13 +80,14 @@ def test_a_tokenizer_without_it_is_refused() -> None:
 def test_calibration_and_training_read_it_and_counts_of_tokens_do_not(tmp_path: Path) -> None:
     gemma, llama = bench(tiny_gemma(), tmp_path), bench(tiny_llama(), tmp_path)
     ids = llama.training_windows(size=1).flatten()
-    for windows in (gemma.training_windows(size=8, tokens=64), gemma.held_out_windows(size=8, count=4)):
+    for windows in (gemma.training_windows(size=8), gemma.held_out_windows(size=8, count=4)):
         assert windows.shape[1] == 8
         assert (windows[:, 0] == BOS).all()
         assert torch.equal(windows[:, 1:].flatten(), ids[: 7 * len(windows)])
     assert gemma.held_out_windows(size=8, count=4).shape == (4, 8)
     assert torch.equal(gemma.training_ids(), ids)
-    assert torch.equal(llama.training_windows(size=8, tokens=64), ids[:64].view(8, 8))
+    assert (gemma.training_windows(size=8, tokens=64)[:, 0] == BOS).all()
+    assert torch.equal(llama.training_windows(size=8)[:8], ids[:64].view(8, 8))
 
 
 def test_prompts_and_passages_begin_with_it() -> None:
