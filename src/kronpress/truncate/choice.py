@@ -102,8 +102,7 @@ def calibration(bench: Workbench, *, tokens: int) -> Int[Tensor, "windows size"]
 
     The student has not been trained on them yet, so that what is chosen by them is held out.
     """
-    size = window_of(bench.student)
-    return bench.training_windows(size=size, tokens=max(size, tokens))
+    return bench.training_windows(size=window_of(bench.student), tokens=tokens)
 
 
 def apart(
