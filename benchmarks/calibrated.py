@@ -1,7 +1,7 @@
 """What compression that reads text and trains nothing loses, on the kinds that it read and on one that it did not.
 
     python -m benchmarks.calibrated --out runs/calibrated
-    python -m benchmarks.calibrated "hidden neurons" "ridge 1e-3" --without novel --out runs/calibrated
+    python -m benchmarks.calibrated "hidden neurons" "and both" --without novel --out runs/calibrated
     python -m benchmarks.calibrated "hidden neurons" --self-text --out runs/calibrated
 
 The models of experiments/calibrated-rows.yaml. Measured are `general`, the geometric mean over the kinds of the
