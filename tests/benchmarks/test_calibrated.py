@@ -9,6 +9,7 @@ from benchmarks import calibrated
 from benchmarks.calibrated import MODELS, recipe_of
 from kronpress.checkpoint.files import read_json
 from kronpress.families import layout
+from kronpress.run.recipe import shares_of
 from kronpress.step import Workbench
 from tests.tiny import TEXT, bench, save_tiny, tiny_llama
 
@@ -18,6 +19,8 @@ def test_every_model_can_be_made(name: str, tmp_path: Path) -> None:
     recipe = recipe_of(name, "novel")
     assert "novel" not in recipe.data.train
     assert recipe_of(name, self_text=True).data.train == "self"
+    shares = shares_of(recipe_of(name, twice="novel").data.train)
+    assert shares["novel"].weight == 2 * shares["news"].weight
     sizes = {"hidden_size": 36, "num_attention_heads": 9, "num_key_value_heads": 3, "num_hidden_layers": 30}
     work: Workbench = bench(tiny_llama(**sizes), tmp_path)
     assert len(layout(work.student).attentions) == 30
