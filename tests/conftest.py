@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,17 @@ def own_cache(
     """Keep what a test makes out of the user's cache, but for slow ones, whose models take minutes to make."""
     if request.node.get_closest_marker("slow") is None:
         monkeypatch.setenv("KRONPRESS_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def in_float32() -> Iterator[None]:
+    """Let products have all their digits, on machines that are faster in bfloat16, too."""
+    import torch
+
+    from kronpress.precision import choose, computing_in
+
+    with computing_in(choose("fp32", torch.device("cpu"))):
+        yield
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ def test_the_loss_rises_less(build: Any, form: dict[str, Any], tmp_path: Path) -
     assert divergence["kl"] < 0.98 * divergence[None]
 
 
+@pytest.mark.usefixtures("in_float32")
 def test_shares_of_a_fused_matrix_have_their_rows_of_the_curvature(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

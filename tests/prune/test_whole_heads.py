@@ -49,6 +49,7 @@ def test_the_result_is_a_plain_model_with_fewer_heads(model_type: str, tmp_path:
     assert torch.equal(*texts)
 
 
+@pytest.mark.usefixtures("in_float32")
 @pytest.mark.parametrize("groups", [2, 4])
 def test_heads_that_nothing_reads_go_and_nothing_changes(groups: int, tmp_path: Path) -> None:
     model = tiny_llama(num_attention_heads=4, num_key_value_heads=groups)
