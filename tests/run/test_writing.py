@@ -55,6 +55,7 @@ def test_a_seed_writes_the_same_again_and_another_one_other_texts(model: Path) -
     assert written(recipe(model, self_text=SHORT | {"seed": 1})) != first
 
 
+@pytest.mark.usefixtures("in_float32")
 @pytest.mark.parametrize("beginning", ["<s>", "<|endoftext|>"])
 def test_it_draws_from_the_models_distribution(model: Path, beginning: str) -> None:
     """At a temperature of almost 0 every text is the greedy one after what stands before a document."""
