@@ -359,17 +359,16 @@ def test_a_permuted_start_is_no_worse_and_saves(model_type: str, permute: str, t
     assert torch.equal(tiny.logits(again, ids()), tiny.logits(bench.student, ids()))
 
 
+@pytest.mark.usefixtures("in_float32")
 @pytest.mark.parametrize("model_type", [name for name, family in FAMILIES.items() if family.has_attention])
-def test_all_numbers_of_the_heads_in_other_coordinates_leave_the_logits(
-    model_type: str, tmp_path: Path, exact: None
-) -> None:
+def test_all_numbers_of_the_heads_in_other_coordinates_leave_the_logits(model_type: str, tmp_path: Path) -> None:
     model = build(model_type)
     bench = tiny.bench(model, tmp_path)
     shares = {"value_output": 1.0} | ({} if model_type in UNLIKE_SCORES else {"query_key": 1.0})
-    record = Prune(keep=None, fit={"tokens": 8192, "window": 64, "ridge": 1e-2}, **shares).run(bench)
+    record = Prune(keep=None, fit={"tokens": 2048, "window": 64, "ridge": 1e-1}, **shares).run(bench)
     family = FAMILIES[model_type]
     behind = family.closing_norm or family.attention_norm  # norms magnify what float32 rounds in a fit
-    atol = 2e-3 if behind else 3e-4 if model_type == "opt" else 1e-4  # OPT differs by up to 1.9e-4, on some machines
+    atol = 2e-3 if behind else 1e-4
     torch.testing.assert_close(tiny.logits(bench.student, ids()), tiny.logits(model, ids()), atol=atol, rtol=1e-4)
     assert all(change.relative_error < 5e-3 for change in record.modules)
     assert count(bench.student) == count(model) == record.parameters
