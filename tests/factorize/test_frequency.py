@@ -101,6 +101,19 @@ def test_frequent_tokens_keep_more_than_rare_ones(build: Any, tmp_path: Path) ->
     assert logits(work.student, ids[None, :32]).isfinite().all()
 
 
+def test_a_ratio_finds_groups_that_miss_less_than_equal_ones(tmp_path: Path) -> None:
+    work = bench(tiny_gpt2(), tmp_path)
+    rows, columns = work.teacher.get_input_embeddings().weight.shape
+    rank = rows * columns // 2 // (rows + 8 * columns)
+    equal = [{"tokens": rows // 8, "terms": rank}] * 7
+    (even,) = factorize("van_loan_frequency", groups=equal, terms=rank).run(work).modules
+    work = bench(tiny_gpt2(), tmp_path)
+    step = Factorize(form={"name": "grouped", "ratio": 0.5}, fit="frequency", sites="embedding")
+    (found,) = step.run(work).modules
+    assert found.relative_error < 0.95 * even.relative_error
+    assert 0.45 < found.parameters_after / found.parameters_before <= 0.5
+
+
 @pytest.mark.parametrize(
     ("groups", "message"),
     [

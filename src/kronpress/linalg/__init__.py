@@ -2,6 +2,7 @@
 
 from kronpress.linalg.balancing import Balanced, balance
 from kronpress.linalg.elimination import eliminate, inputs_of, refit
+from kronpress.linalg.grouping import RowGroup, low_rank_groups
 from kronpress.linalg.kronecker import KroneckerSum, expand, nearest_kronecker_sum, rearrange
 from kronpress.linalg.low_rank import LowRank, nearest_low_rank
 from kronpress.linalg.low_rank_sparse import LowRankSparse, nearest_low_rank_sparse
@@ -41,6 +42,7 @@ __all__ = [
     "Modes",
     "MonarchMatrix",
     "PermutedKroneckerSum",
+    "RowGroup",
     "TensorTrainMatrix",
     "TensorTrainTable",
     "TruncatedSVD",
@@ -57,6 +59,7 @@ __all__ = [
     "inputs_of",
     "look_up",
     "look_up_rows",
+    "low_rank_groups",
     "nearest_kronecker_sum",
     "nearest_low_rank",
     "nearest_low_rank_sparse",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -22,13 +23,10 @@ from kronpress.layers import (
     KroneckerEmbeddingSpec,
     StructuredLayer,
 )
-from kronpress.linalg import KroneckerShape, KroneckerSum
+from kronpress.linalg import KroneckerShape, KroneckerSum, low_rank_groups
 from kronpress.validation import Checked
 
-_GROUPS = 8  # of equal size, where a share of the numbers is asked for
-_LONGEST = 10  # vocabularies: a rank that falls from so far before the first token on is 1 everywhere
-_EIGHT = 8  # ranks are multiples of it, which is faster
-_FALL = 0.25  # of the vocabulary: over so many tokens the rank falls by a factor e; chosen on SmolLM2's table
+_GROUPS = 8  # where a share of the numbers is asked for
 
 
 class Group(Checked):
@@ -52,12 +50,6 @@ class RowsProblem(KroneckerProblem):
         rows, columns = self.shape.matrix
         return self.terms * self.shape.parameters >= rows * columns
 
-    @property
-    def numbers(self) -> int:
-        """How many numbers stand for the rows."""
-        rows, columns = self.shape.matrix
-        return min(self.terms * self.shape.parameters, rows * columns)
-
     def nearest(self, weight: Float[Tensor, "m n"], metric: Metric) -> KroneckerSum:
         """Return the nearest sum, or the rows."""
         if self.kept:
@@ -67,15 +59,15 @@ class RowsProblem(KroneckerProblem):
 
 @FORMS.enroll
 class Grouped(Form):
-    """A table in groups of tokens of like frequency (GroupReduce, Chen et al., 2018, section 3.2).
+    """A table in groups of tokens with factors of their own (GroupReduce, Chen et al., 2018, section 3.2).
 
     A fit that counts tokens says which are frequent. With `right: [1, columns]` the factors are low-rank ones. Give
     either `ratio`, and the groups are found, or the groups with `right` and `terms`.
 
     Attributes:
-        ratio: numbers to keep, as a fraction of those of the table. Eight groups of equal size have low-rank factors;
-            the most frequent tokens stay as they are, and over each next quarter of the vocabulary the rank falls to
-            1/e of what it was.
+        ratio: numbers to keep, as a fraction of those of the table. Up to eight groups have low-rank factors. They
+            begin with equal sizes, by frequency; then their ranks and their tokens are found in turn (section 3.3
+            there), so that little is missed in the metric of the fit (see `low_rank_groups`).
         groups: the most frequent tokens, the next ones, and so on, with the terms that each group has for itself.
             Rows that factors would not make smaller stay as they are.
         right: (1, n2) of the right factors.
@@ -103,7 +95,7 @@ class Grouped(Form):
         return self
 
     def spec(self, target: Target) -> GroupedEmbeddingSpec:
-        """Return the table of all groups."""
+        """Return the table of all groups; where `ratio` finds them, their first sizes and as many numbers at most."""
         groups = tuple(_spec(problem) for problem in self.problems(target))
         return GroupedEmbeddingSpec(groups=groups, padding_idx=target.padding_idx, scale=target.scale)
 
@@ -111,7 +103,7 @@ class Grouped(Form):
         """Return one for each group, and one for what remains."""
         if self.ratio is not None:
             with target.named():
-                return _falling(target.matrix, ratio=self.ratio)
+                return _even(target.matrix, ratio=self.ratio)
         rows, columns = target.matrix
         assert self.right is not None
         with target.named():
@@ -134,47 +126,52 @@ class Grouped(Form):
         ]
 
     def assemble(self, weight: Float[Tensor, "m n"], target: Target, solve: Solver) -> tuple[StructuredLayer, float]:
-        """Solve group by group, the most frequent tokens first."""
-        problems = self.problems(target)
-        counts = solve.metric.row_weights
-        assert counts is not None, "no fit without counts takes this form"
-        order: Int[Tensor, " m"] = counts.argsort(descending=True, stable=True)
-        members = order.split([problem.shape.matrix[0] for problem in problems])
-        solutions: list[Solution] = [
-            solve(weight[ids], problem, rows=ids) for ids, problem in zip(members, problems, strict=True)
-        ]
+        """Solve group by group."""
+        groups = self._groups(weight, target, solve.metric)
+        solutions: list[Solution] = [solve(weight[ids], problem, rows=ids) for ids, problem in groups]
         tables = [KroneckerEmbedding.of(solution.value) for solution in solutions]
-        table = GroupedEmbedding.of(tables, order.argsort(), padding_idx=target.padding_idx)
+        positions = torch.cat([ids for ids, _ in groups]).argsort()
+        table = GroupedEmbedding.of(tables, positions, padding_idx=target.padding_idx)
         return table, math.hypot(*(solution.value.error for solution in solutions))
 
+    def _groups(
+        self, weight: Float[Tensor, "m n"], target: Target, metric: Metric
+    ) -> Sequence[tuple[Int[Tensor, " some"], RowsProblem]]:
+        """Return the tokens of each group with their problem."""
+        assert metric.row_weights is not None, "no fit without counts takes this form"
+        order: Int[Tensor, " m"] = metric.row_weights.argsort(descending=True, stable=True)
+        problems = self.problems(target)
+        members = order.split([problem.shape.matrix[0] for problem in problems])
+        if self.ratio is None:
+            return list(zip(members, problems, strict=True))
+        found = low_rank_groups(_seen(weight, metric), members, numbers=int(self.ratio * weight.numel()))
+        return [(group.rows, _low_rank((len(group.rows), weight.shape[1]), rank=group.rank)) for group in found]
 
-def _falling(matrix: Size, *, ratio: float) -> Sequence[RowsProblem]:
-    """Return low-rank problems of groups of equal size with at most `ratio` of the numbers of a table.
+
+def _even(matrix: Size, *, ratio: float) -> Sequence[RowsProblem]:
+    """Return low-rank problems of groups of equal size and equal rank with at most `ratio` of the numbers of a table.
 
     Raises:
         KronpressError: even products of one column and one row have more.
     """
     rows, columns = matrix
-    wholes = range(-_LONGEST * rows, rows + 1)
-    place = bisect_right(wholes, ratio * rows * columns, key=lambda whole: _numbers(_ranked(matrix, whole=whole)))
-    if place == 0:
+    groups = min(_GROUPS, rows)
+    rank = int(ratio * rows * columns) // (rows + groups * columns)
+    if rank < 1:
         raise KronpressError(f"ratio: {ratio:g} is too little even for rank 1; choose a larger one")
-    return list(_ranked(matrix, whole=wholes[place - 1]))
+    ends = [rows * group // groups for group in range(groups + 1)]
+    return [_low_rank((end - start, columns), rank=rank) for start, end in pairwise(ends)]
 
 
-def _ranked(matrix: Size, *, whole: int) -> Iterator[RowsProblem]:
-    """Yield the problem of each group where the rank begins to fall behind the first `whole` tokens."""
-    rows, columns = matrix
-    ends = [rows * (group + 1) // _GROUPS for group in range(_GROUPS)]
-    for start, end in zip([0, *ends], ends, strict=False):
-        rank = int(columns * math.exp(min(0.0, (whole - (start + end) / 2) / (_FALL * rows))))
-        rank = max(1, rank if rank < _EIGHT else rank // _EIGHT * _EIGHT)
-        if end > start:
-            yield RowsProblem(KroneckerShape.of_right((end - start, columns), right=(1, columns)), rank)
+def _low_rank(matrix: Size, *, rank: int) -> RowsProblem:
+    return RowsProblem(KroneckerShape.of_right(matrix, right=(1, matrix[1])), rank)
 
 
-def _numbers(problems: Iterable[RowsProblem]) -> int:
-    return sum(problem.numbers for problem in problems)
+def _seen(weight: Float[Tensor, "m n"], metric: Metric) -> Float[Tensor, "m n"]:
+    """Return the matrix whose Frobenius norm is that of a table in a metric of rows and columns."""
+    assert metric.row_weights is not None
+    rows = weight.float() * metric.row_weights.sqrt().float()[:, None]
+    return rows if metric.second_moment is None else rows @ torch.linalg.cholesky(metric.second_moment).float()
 
 
 def _spec(problem: RowsProblem) -> KroneckerEmbeddingSpec:
