@@ -3,7 +3,7 @@
     python -m benchmarks.calibrated --out runs/calibrated
     python -m benchmarks.calibrated "hidden neurons" "and both" --without novel --out runs/calibrated
     python -m benchmarks.calibrated "hidden neurons" --twice news --out runs/calibrated
-    python -m benchmarks.calibrated "hidden neurons" --self-text --out runs/calibrated
+    python -m benchmarks.calibrated "hidden neurons" --self-text 65536 --out runs/calibrated
 
 The models of experiments/calibrated-rows.yaml. Measured are `general`, the geometric mean over the kinds of the
 perplexity relative to the dense model, and the kinds alone. Rows join benchmarks/results/calibrated.json. What is done
@@ -30,15 +30,18 @@ _TABLE = experiment.table("calibrated-rows")
 MODELS: dict[str, Any] = _TABLE["models"]
 
 
-def recipe_of(name: str, unread: str | None = None, *, twice: str | None = None, self_text: bool = False) -> Recipe:
+def recipe_of(
+    name: str, unread: str | None = None, *, twice: str | None = None, self_text: int | None = None
+) -> Recipe:
     """Return the recipe of a model.
 
-    It reads all kinds of text alike, all but one, one of them twice as much as the others, or what the dense model
-    writes.
+    It reads all kinds of text alike, all but one, one of them twice as much as the others, or so many tokens that the
+    dense model writes.
     """
     kinds = _TABLE["data"]["train"]
     doubled = {} if twice is None else {twice: {**kinds[twice], "weight": 2}}
-    data = {"train": "self" if self_text else {**kinds, **doubled}}
+    written = {"train": "self", "self_text": {"tokens": self_text}}
+    data = {"train": {**kinds, **doubled}} if self_text is None else written
     return without(make_recipe({"model": _TABLE["model"], "data": data, "steps": MODELS[name]}), unread)
 
 
@@ -58,7 +61,7 @@ def main(given: Sequence[str] | None = None) -> None:
     read = parser.add_mutually_exclusive_group()
     read.add_argument("--without", choices=list(_TABLE["data"]["train"]), help="a kind of text that is not read")
     read.add_argument("--twice", choices=list(_TABLE["data"]["train"]), help="a kind of which twice as much is read")
-    read.add_argument("--self-text", action="store_true", help="only text is read that the dense model writes")
+    read.add_argument("--self-text", type=int, metavar="TOKENS", help="only text is read that the dense model writes")
     parser.add_argument("--out", type=Path, default=Path("runs/calibrated"))
     parser.add_argument("--texts", type=Path, default=experiment.FOLDER / "general.yaml")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/calibrated.json"))
@@ -70,7 +73,7 @@ def main(given: Sequence[str] | None = None) -> None:
     for model in arguments.models or MODELS:
         name = model if arguments.without is None else f"{model}, without {arguments.without}"
         name += "" if arguments.twice is None else f", {arguments.twice} twice"
-        name += ", self text" if arguments.self_text else ""
+        name += "" if arguments.self_text is None else f", {arguments.self_text} tokens of self text"
         recipe = recipe_of(model, arguments.without, twice=arguments.twice, self_text=arguments.self_text)
         make = partial(row, recipe, texts, arguments.out / slug(name))
         found = kept(arguments.json, name, make)

@@ -72,7 +72,7 @@ def test_the_moments_are_those_of_the_layer_s_inputs(build: type, tmp_path: Path
 def test_a_changed_block_is_what_the_next_one_sees_and_the_dense_stream_stays(build: type, tmp_path: Path) -> None:
     model, dense = build(), build()
     windows = windows_of(model, tmp_path)
-    for stop in walk(model, windows, wanted=lambda _: [Outputs()], dense=model, description="test"):
+    for stop in walk(model, windows, wanted=lambda _: [Outputs()], with_dense=True, description="test"):
         (outputs,) = stop.statistics
         expected = dense(input_ids=windows, output_hidden_states=True).hidden_states[stop.block + 1]
         if stop.block + 1 < DEPTH:  # the last ones have passed the closing norm
@@ -117,7 +117,7 @@ class Later(Outputs):
 def test_a_later_turn_sees_what_was_changed_at_the_stop_before(tmp_path: Path) -> None:
     model = tiny_llama()
     windows, stops = windows_of(model, tmp_path), []
-    for stop in walk(model, windows, wanted=lambda _: [Later(), Outputs()], dense=model, description="test"):
+    for stop in walk(model, windows, wanted=lambda _: [Later(), Outputs()], with_dense=True, description="test"):
         stops.append(stop)
         if len(stops) % 2:
             halve(model, stop.block)

@@ -18,7 +18,7 @@ from tests.tiny import TEXT, bench, save_tiny, tiny_llama
 def test_every_model_can_be_made(name: str, tmp_path: Path) -> None:
     recipe = recipe_of(name, "novel")
     assert "novel" not in recipe.data.train
-    assert recipe_of(name, self_text=True).data.train == "self"
+    assert recipe_of(name, self_text=4096).data.train == "self"
     shares = shares_of(recipe_of(name, twice="novel").data.train)
     assert shares["novel"].weight == 2 * shares["news"].weight
     sizes = {"hidden_size": 36, "num_attention_heads": 9, "num_key_value_heads": 3, "num_hidden_layers": 30}

@@ -50,7 +50,7 @@ def statistic_of(model: PreTrainedModel, folder: Path, *, block: int = 1) -> Pla
     def wanted(index: int) -> list[FeedForwardStatistic]:
         return [FeedForwardStatistic(model, place)] if index == block else []
 
-    for stop in walk(model, windows, wanted=wanted, dense=model, description="test"):
+    for stop in walk(model, windows, wanted=wanted, with_dense=True, description="test"):
         if stop.statistics:
             (statistic,) = stop.statistics
     dense = BlockStream.begin(model, windows)

@@ -45,7 +45,7 @@ def walk(
     windows: Int[Tensor, "windows tokens"],
     *,
     wanted: Callable[[int], Sequence[S]],
-    dense: PreTrainedModel | None = None,
+    with_dense: bool = False,
     progress: WalkProgress[Any] | None = None,
     description: str,
 ) -> Iterator[Stop[S]]:
@@ -56,14 +56,13 @@ def walk(
         windows: token ids.
         wanted: returns the statistics to gather at a block; asked when the walk comes there. Those of each turn have a
             stop of their own.
-        dense: lead the text through its blocks as well, for statistics that look at both streams: another model with
-            the same modules, or `model` itself, whose blocks are as they were until the walk comes to them.
+        with_dense: lead the text through the dense blocks as well, for statistics that look at both streams.
         progress: notes how far the walk comes; blocks that an interrupted one had finished have no stop.
         description: of the progress bar.
     """
     compressed = BlockStream.begin(model, windows)
-    towards = None if dense is None else BlockStream.begin(dense, windows)
-    streams = [stream for stream in (compressed, towards) if stream is not None]
+    dense = BlockStream.begin(model, windows) if with_dense else None
+    streams = [stream for stream in (compressed, dense) if stream is not None]
     if progress is not None:
         progress.restore(model, streams)
     changes: list[list[Record]] = [] if progress is None else progress.changes
@@ -72,8 +71,8 @@ def walk(
         with resident(model, block):
             statistics = wanted(block)
             changes.append([])
-            if dense is not None and towards is not None:
-                _look_at_dense(dense, statistics, block=block, stream=towards)
+            if dense is not None:
+                _look_at_dense(model, statistics, block=block, stream=dense)
             turns = sorted({statistic.turn for statistic in statistics}) or [0]
             for turn in turns:
                 stop = Stop(block, [statistic for statistic in statistics if statistic.turn == turn], changes[block])

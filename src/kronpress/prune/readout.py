@@ -98,7 +98,7 @@ class AddedStatistic(Statistic):
         *,
         curvature: Float[Tensor, "out out"] | None = None,
     ) -> None:
-        self._place, self.curvature = block, curvature
+        self.curvature = curvature
         self.adding = model.get_submodule(block.adding)
         self.norm = model.get_submodule(block.closing_norm) if block.closing_norm else None
         self.branch, self.weight = Branch.of(model, block), weight_of(self.adding)
@@ -113,11 +113,10 @@ class AddedStatistic(Statistic):
     @contextmanager
     def watching(self, model: PreTrainedModel) -> Iterator[None]:
         """Look at what enters and leaves the matrix, and at what enters the closing norm."""
-        last, adding = self._last, model.get_submodule(self._place.adding)
-        handles = [adding.register_forward_hook(lambda _, args, out: last.update(neurons=args[0], added=out))]
-        if self._place.closing_norm is not None:
-            norm = model.get_submodule(self._place.closing_norm)
-            handles.append(norm.register_forward_pre_hook(lambda _, args: last.update(sum=args[0])))
+        last = self._last
+        handles = [self.adding.register_forward_hook(lambda _, args, out: last.update(neurons=args[0], added=out))]
+        if self.norm is not None:
+            handles.append(self.norm.register_forward_pre_hook(lambda _, args: last.update(sum=args[0])))
         try:
             yield
         finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 from transformers import PreTrainedModel
@@ -36,8 +36,6 @@ class Prune(Step):
         query_key: share of the numbers of queries and keys to keep, or null.
         value_output: share of the numbers of values to keep, and of those that the output matrix reads; or null.
         heads: share of the attention's heads to keep, in groups that share a key and a value; or null.
-        aim: what the text comes to in each block: `student`, as it does before the step, or `dense`, as in the model of
-            the recipe, so that what earlier steps lost is made up for, too; both models are in memory then.
         form: what stands there afterwards: `narrow`, a plain narrower block that opens without kronpress; or
             `kronecker`, the same function over all hidden neurons, whose silent half can be trained.
         fit: how neurons are chosen and the down-projection is found: `surgeon`, by name or with its fields.
@@ -48,7 +46,6 @@ class Prune(Step):
     query_key: float | None = Field(default=None, gt=0, le=1)
     value_output: float | None = Field(default=None, gt=0, le=1)
     heads: float | None = Field(default=None, gt=0, lt=1)
-    aim: Literal["student", "dense"] = "student"
     form: SerializeAsAny[PrunedForm] = Narrow()
     fit: SerializeAsAny[Surgeon] = Surgeon()
 
@@ -74,20 +71,18 @@ class Prune(Step):
         return self
 
     def needs(self) -> Needs:
-        """Return that text is read, and whether the dense model is."""
-        return Needs(teacher=self.aim == "dense", copies=1)
+        """Return that text is read; the dense stream is that of the student before it is changed."""
+        return Needs(teacher=False, copies=1)
 
     def works_by_block(self, student: PreTrainedModel) -> bool:
-        """Say whether no gradients of the whole model are taken, and no second one is read."""
-        return self.fit.curvature is None and self.aim == "student"
+        """Say whether no gradients of the whole model are taken: block by block is how the rest works."""
+        return self.fit.curvature is None
 
     def check(self, bench: Workbench) -> None:
         """Check the shares, and that the text has a window."""
         plan = layout(bench.student)
         self._neurons(bench.student, plan)
         self._heads(bench.student, plan)
-        if self.aim == "dense":
-            _require_alike(bench.student, bench.teacher)
         window = self.fit.window_of(bench.student)
         bench.training_windows(size=window, tokens=window)
         if self.fit.curvature is not None:
@@ -117,12 +112,7 @@ class Prune(Step):
 
         progress = WalkProgress.of(bench.unfinished, model, windows, facts=self._method(window), kind=LayerChange)
         stops = walk(
-            model,
-            windows,
-            wanted=wanted,
-            dense=model if self.aim == "student" else bench.teacher,
-            progress=progress,
-            description="calibrated pruning",
+            model, windows, wanted=wanted, with_dense=True, progress=progress, description="calibrated pruning"
         )
         for stop in stops:
             self._change(model, stop, heads, neurons=neurons)
@@ -151,9 +141,8 @@ class Prune(Step):
     def _method(self, window: int) -> dict[str, Any]:
         shares = {name: getattr(self, name) for name in ("keep", "query_key", "value_output", "heads")}
         form = {"name": self.form.kind, **self.form.model_dump(mode="json")}
-        aim = {} if self.aim == "student" else {"aim": self.aim}
         fit = {"name": self.fit.kind, **self.fit.model_dump(mode="json"), "window": window}
-        return {name: share for name, share in shares.items() if share is not None} | aim | {"form": form, "fit": fit}
+        return {name: share for name, share in shares.items() if share is not None} | {"form": form, "fit": fit}
 
     def _heads(self, model: PreTrainedModel, plan: Layout) -> Heads | None:
         """Return what stays of the heads, if any of it goes."""
@@ -190,15 +179,4 @@ class Prune(Step):
             parameters_after=count(model, block.paths),
             relative_error=kept.relative_error,
             layer=f"{len(kept.neurons)} hidden neurons",
-        )
-
-
-def _require_alike(student: PreTrainedModel, dense: PreTrainedModel) -> None:
-    """Check that the blocks of one model can aim at those of the other."""
-    sizes = [(len(layout(model).block_paths), int(model.config.hidden_size)) for model in (student, dense)]
-    if sizes[0] != sizes[1]:
-        (depth, width), (blocks, dim) = sizes
-        raise KronpressError(
-            f"aim: dense goes block by block, and the student has {depth} blocks of width {width}, the dense model "
-            f"{blocks} of {dim}; set aim: student"
         )
