@@ -95,14 +95,17 @@ class _Spectrum:
 
     def at(self, price: float) -> RowGroup:
         """Return the group with the rank that is best where a number costs so much."""
-        chosen = int((self.missed + price * self.numbers).argmin())
+        chosen = self._best(price)
         whole = int(self.numbers[chosen]) == len(self.rows) * len(self.vectors)
         rank = len(self.vectors) if whole else int(self.ranks[chosen])
         return RowGroup(self.rows, rank, float(self.missed[chosen]))
 
     def spent(self, price: float) -> int:
         """Return how many numbers the group then has."""
-        return int(self.numbers[(self.missed + price * self.numbers).argmin()])
+        return int(self.numbers[self._best(price)])
+
+    def _best(self, price: float) -> int:
+        return int((self.missed + price * self.numbers).argmin())
 
 
 def _price(spectra: Sequence[_Spectrum], *, numbers: int) -> float:
@@ -111,7 +114,7 @@ def _price(spectra: Sequence[_Spectrum], *, numbers: int) -> float:
     low = high * 2.0**-80
     for _ in range(80):
         middle = (low * high) ** 0.5
-        low, high = (middle, high) if sum(s.spent(middle) for s in spectra) > numbers else (low, middle)
+        low, high = (middle, high) if sum(spectrum.spent(middle) for spectrum in spectra) > numbers else (low, middle)
     return high
 
 
