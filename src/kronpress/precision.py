@@ -70,12 +70,18 @@ def computes_in_bfloat16(device: torch.device) -> bool:
 
 
 @contextmanager
-def mixed_precision(device: torch.device) -> Iterator[None]:
-    """Compute products in bfloat16 where they are to run in it; on a CPU, short attentions in training stay float32."""
+def mixed_precision(device: torch.device, *, cached: bool = True) -> Iterator[None]:
+    """Compute products in bfloat16 where they are to run in it; on a CPU, short attentions in training stay float32.
+
+    Args:
+        device: where.
+        cached: keep weights that were cast until the end, for those that are used again; they take memory.
+    """
     if not computes_in_bfloat16(device):
         yield
         return
-    with torch.autocast(device.type, torch.bfloat16), _WideAttention() if device.type == "cpu" else nullcontext():
+    autocast = torch.autocast(device.type, torch.bfloat16, cache_enabled=cached)
+    with autocast, _WideAttention() if device.type == "cpu" else nullcontext():
         yield
 
 

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import pytest
 import torch
 
 from kronpress.activations import BlockStream, Moments
 from kronpress.activations import stream as calibrate
+from kronpress.precision import NumberFormat, computing_in
 from tests.tiny import VOCABULARY, tiny_llama
 
 
@@ -54,9 +53,9 @@ def test_autocast_does_not_coarsen_them() -> None:
     assert torch.equal(found[1], expected[1])
 
 
+@pytest.mark.usefixtures("in_float32")
 @pytest.mark.parametrize("windows", [1, 6, 7])
 def test_batches_do_not_change_the_stream(windows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibrate, "mixed_precision", lambda _: nullcontext())
     model, ids = tiny_llama(), torch.arange(windows * 8).view(windows, 8) % VOCABULARY
     whole = BlockStream.begin(model, ids)
     monkeypatch.setattr(calibrate, "_BATCH_TOKENS", 16)
@@ -66,6 +65,15 @@ def test_batches_do_not_change_the_stream(windows: int, monkeypatch: pytest.Monk
     whole.advance(model, block=0)
     pieces.advance(model, block=0)
     torch.testing.assert_close(torch.cat(pieces.hidden), torch.cat(whole.hidden))
+
+
+def test_no_cast_weights_stay_in_memory_while_the_blocks_are_called() -> None:
+    model, kept = tiny_llama(), []
+    for block in model.model.layers:
+        block.register_forward_hook(lambda *_: kept.append(torch.is_autocast_cache_enabled()))
+    with computing_in(NumberFormat("bf16", "for the test")):
+        BlockStream.begin(model, torch.arange(16).view(2, 8))
+    assert kept == [False] * len(model.model.layers)
 
 
 def test_no_hook_stays_behind() -> None:

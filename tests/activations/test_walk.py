@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,12 +15,8 @@ from kronpress.families import layout
 from kronpress.layers import weight_of
 from tests.tiny import DEPTH, bench, tiny_bert, tiny_gpt2, tiny_llama
 
+pytestmark = pytest.mark.usefixtures("in_float32")
 BUILDERS = pytest.mark.parametrize("build", [tiny_llama, tiny_gpt2, tiny_bert])
-
-
-@pytest.fixture(autouse=True)
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "mixed_precision", lambda _: nullcontext())
 
 
 class Outputs(Statistic):

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from kronpress.activations import stream
 from kronpress.errors import KronpressError
 from kronpress.families import layout
 from kronpress.layers import FusedLinear, SubmatrixLinear, bias_of, weight_of
@@ -19,14 +17,10 @@ from kronpress.step import Workbench
 from tests.conformance.test_families import build
 from tests.tiny import DIM, bench, factorized, logits, tiny_bert, tiny_gpt2, tiny_llama
 
+pytestmark = pytest.mark.usefixtures("in_float32")
 Build = Callable[[], PreTrainedModel]
 BUILDERS = pytest.mark.parametrize("build", [tiny_llama, tiny_gpt2, tiny_bert])
 SIZE = 4  # of a head of the tiny models
-
-
-@pytest.fixture(autouse=True)
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "mixed_precision", lambda _: nullcontext())
 
 
 def pruned(model: PreTrainedModel, folder: Path, **fields: Any) -> tuple[Workbench, FactorizeRecord]:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from kronpress.activations import stream
 from kronpress.checkpoint import load, save
 from kronpress.errors import KronpressError
 from kronpress.footprint import footprint
@@ -20,14 +18,10 @@ from kronpress.step import Workbench
 from kronpress.validation import parse
 from tests.tiny import bench, factorized, logits, tiny_bert, tiny_gpt2, tiny_llama
 
+pytestmark = pytest.mark.usefixtures("in_float32")
 Build = Callable[[], PreTrainedModel]
 BUILDERS = pytest.mark.parametrize("build", [tiny_llama, tiny_gpt2, tiny_bert], ids=["llama", "gpt2", "bert"])
 FIT = {"tokens": 2048, "window": 64}
-
-
-@pytest.fixture(autouse=True)
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "mixed_precision", lambda _: nullcontext())
 
 
 def quantized(model: PreTrainedModel, folder: Path, **fields: Any) -> tuple[Workbench, QuantizationRecord]:

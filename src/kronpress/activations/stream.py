@@ -58,7 +58,7 @@ class BlockStream:
         blocks = [model.get_submodule(path) for path in plan.block_paths]
         first, *others = windows.to(model.device).split(size)
         base = model.get_submodule(base_prefix(model).rstrip("."))
-        with _hooks(blocks, note), mixed_precision(model.device):
+        with _hooks(blocks, note), mixed_precision(model.device, cached=False):  # blocks may lie in files
             base(input_ids=first, **_no_cache(model))
         with _hooks(blocks[:1], stop):
             for batch in others:
