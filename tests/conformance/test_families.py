@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
 import kronpress
-from kronpress.activations import stream as calibrate
 from kronpress.activations import tracing
 from kronpress.activations.attention import training_attention
 from kronpress.activations.stream import BlockStream
@@ -126,11 +124,6 @@ def count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-@pytest.fixture
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibrate, "mixed_precision", lambda _: nullcontext())
-
-
 def test_every_model_type_is_tried() -> None:
     assert set(FIELDS) == set(FAMILIES)
 
@@ -219,7 +212,7 @@ def test_generation_with_a_cache_gives_what_it_gave(model_type: str, tmp_path: P
 
 
 @CASES
-def test_the_stream_through_the_blocks_is_the_model(model_type: str, tied: bool, exact: None) -> None:
+def test_the_stream_through_the_blocks_is_the_model(model_type: str, tied: bool, in_float32: None) -> None:
     model, windows = build(model_type, tied=tied), ids().view(4, 6)
     states: list[torch.Tensor] = []
     blocks = [model.get_submodule(path) for path in layout(model).block_paths]
@@ -278,7 +271,7 @@ def test_a_truncated_model_is_what_its_config_says_and_generates_alike_with_a_ca
 
 @pytest.mark.parametrize("model_type", [name for name, family in FAMILIES.items() if family.holder("up") != "up"])
 def test_a_narrow_model_is_its_kronecker_form_where_gate_and_up_are_fused(
-    model_type: str, exact: None, tmp_path: Path
+    model_type: str, in_float32: None, tmp_path: Path
 ) -> None:
     found = {}
     for form in ("narrow", "kronecker"):

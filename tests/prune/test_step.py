@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import torch
 from transformers import PreTrainedModel
 
 from kronpress.activations import BlockStream, walk
-from kronpress.activations import stream as calibrate
 from kronpress.errors import KronpressError
 from kronpress.factorize import Factorize
 from kronpress.families import layout
@@ -24,15 +22,11 @@ from kronpress.records import FactorizeRecord
 from kronpress.step import Workbench
 from tests.tiny import WIDTH, bench, logits, some_ids, tiny_bert, tiny_gpt2, tiny_llama
 
+pytestmark = pytest.mark.usefixtures("in_float32")
 Build = Callable[[], PreTrainedModel]
 BUILDERS = pytest.mark.parametrize("build", [tiny_llama, tiny_gpt2, tiny_bert])
 CALIBRATION = {"tokens": 4096, "window": 64}
 Place = tuple[FeedForwardStatistic, torch.Tensor]
-
-
-@pytest.fixture(autouse=True)
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibrate, "mixed_precision", lambda _: nullcontext())
 
 
 def pruned(
