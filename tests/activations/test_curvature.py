@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -8,18 +7,14 @@ import torch
 from torch.nn import functional as F
 
 from kronpress.activations import Curvature
-from kronpress.activations import curvature as measured
 from kronpress.errors import KronpressError
 from kronpress.families import layout
 from kronpress.prune import Prune
 from tests.tiny import bench, logits, tiny_bert, tiny_gpt2, tiny_llama
 
+pytestmark = pytest.mark.usefixtures("in_float32")
+
 CALIBRATION = {"tokens": 1024, "window": 32}
-
-
-@pytest.fixture(autouse=True)
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measured, "mixed_precision", lambda _: nullcontext())
 
 
 def test_the_curvature_of_the_head_is_that_of_the_softmax() -> None:

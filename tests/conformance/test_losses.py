@@ -101,11 +101,6 @@ def gradients(value: torch.Tensor, student: PreTrainedModel) -> dict[str, torch.
     return dict(zip(names, found, strict=True))
 
 
-@pytest.fixture
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distillation, "mixed_precision", lambda _: nullcontext())
-
-
 def test_the_examples_are_of_losses_that_there_are() -> None:
     assert set(EXAMPLES) <= set(LOSSES)
 
@@ -116,7 +111,7 @@ def test_it_survives_a_recipe(loss: Loss) -> None:
     assert LOSSES[loss.kind] is type(loss)
 
 
-@pytest.mark.usefixtures("exact")
+@pytest.mark.usefixtures("in_float32")
 @FAMILIES
 @pytest.mark.parametrize("loss", VANISHING, ids=repr)
 def test_it_vanishes_with_its_gradient_where_the_student_equals_the_teacher(loss: Loss, family: str) -> None:
@@ -127,7 +122,7 @@ def test_it_vanishes_with_its_gradient_where_the_student_equals_the_teacher(loss
         torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-4, rtol=0, msg=name)
 
 
-@pytest.mark.usefixtures("exact")
+@pytest.mark.usefixtures("in_float32")
 @FAMILIES
 @pytest.mark.parametrize("loss", ALL, ids=repr)
 def test_it_is_positive_elsewhere_and_reaches_every_factor_before_what_it_looks_at(loss: Loss, family: str) -> None:
@@ -148,7 +143,7 @@ def is_factor(name: str) -> bool:
     return name.endswith((".left", ".right", ".scales"))
 
 
-@pytest.mark.usefixtures("exact")
+@pytest.mark.usefixtures("in_float32")
 @FAMILIES
 @pytest.mark.parametrize("loss", ALL, ids=repr)
 def test_what_stands_in_the_padding_does_not_matter(loss: Loss, family: str) -> None:
@@ -164,7 +159,7 @@ def test_what_stands_in_the_padding_does_not_matter(loss: Loss, family: str) -> 
     assert abs(alone.item() - values[0].item()) > 1e-6
 
 
-@pytest.mark.usefixtures("exact")
+@pytest.mark.usefixtures("in_float32")
 @pytest.mark.parametrize("loss", ALL, ids=repr)
 def test_it_is_finite_where_nothing_is_predicted(loss: Loss) -> None:
     student = student_of("llama")
@@ -175,7 +170,7 @@ def test_it_is_finite_where_nothing_is_predicted(loss: Loss) -> None:
         assert value.item() == 0
 
 
-@pytest.mark.usefixtures("exact")
+@pytest.mark.usefixtures("in_float32")
 @FAMILIES
 @pytest.mark.parametrize("loss", ALL, ids=repr)
 def test_a_small_step_down_the_gradient_lowers_it(loss: Loss, family: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +14,13 @@ from transformers import PreTrainedModel
 
 from kronpress.distill import Distill
 from kronpress.errors import KronpressError
-from kronpress.teacher import choice, frozen_copy, text_outputs
+from kronpress.teacher import choice, frozen_copy
 from kronpress.teacher.store import INDEX
-from kronpress.train import language_objective as distillation
 from kronpress.train.trainer import DistillationTrainer
 from tests.teacher.asking import Killed, asked
 from tests.tiny import VOCABULARY, bench, tiny_bert, tiny_gpt2, tiny_llama
 
-
-@pytest.fixture(autouse=True)
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compute in fp32."""
-    for module in (text_outputs, distillation):
-        monkeypatch.setattr(module, "mixed_precision", lambda _: nullcontext())
-    monkeypatch.setattr("kronpress.teacher.live.computes_in_bfloat16", lambda _: False)
+pytestmark = pytest.mark.usefixtures("in_float32")
 
 
 def step(**fields: Any) -> Distill:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,14 @@ from kronpress.distill import Distill
 from kronpress.errors import KronpressError
 from kronpress.factorize import Factorize
 from kronpress.step import Workbench
-from kronpress.train import language_objective as distillation
 from kronpress.train import read_log
 from kronpress.train import settings as training
 from kronpress.train.checkpoints import MARK, newest_whole
 from kronpress.train.trainer import DistillationTrainer
 from kronpress.validation import parse
 from tests.tiny import VOCABULARY, bench, save_tiny, tiny_bert, tiny_gpt2, tiny_llama, with_more_rows
+
+pytestmark = pytest.mark.usefixtures("in_float32")
 
 STEPS, SAVED = 8, 4
 Build = Callable[[], PreTrainedModel]
@@ -35,11 +35,6 @@ MODELS = pytest.mark.parametrize(
 
 class Killed(BaseException):
     """What stands for the end of the process."""
-
-
-@pytest.fixture(autouse=True)
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distillation, "mixed_precision", lambda _: nullcontext())
 
 
 def step(**fields: Any) -> Distill:

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +20,12 @@ from kronpress.teacher import task_live
 from kronpress.teacher.task_outputs import StoredTask, build_task
 from tests.tiny import tiny_bert, tiny_gpt2, tiny_llama, tiny_tokenizer
 
+pytestmark = pytest.mark.usefixtures("in_float32")
+
 BUILDS: dict[str, Any] = {"bert": tiny_bert, "gpt2": tiny_gpt2, "llama": tiny_llama}
 MODELS = pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
 READ: frozenset[Any] = frozenset({"embedding", "blocks"})
 LABELS = {"mrpc": [(1.0,), (0.0,), (1.0,)], "sts-b": [(2.5,), (0.0,), (5.0,)], "squad": [(2, 4), (0, 0), (1, 1)]}
-
-
-@pytest.fixture(autouse=True)
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("kronpress.finetune.objective", "kronpress.tasks.predict"):
-        monkeypatch.setattr(import_module(module), "mixed_precision", lambda _: nullcontext())
 
 
 def features(task: str) -> list[Feature]:

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +26,9 @@ from tests.losses.traces import SIZES, TOKENS, VOCABULARY, all_seen, some_trace
 from tests.tiny import DIM, bench, tiny_bert, tiny_llama, tiny_tokenizer
 from tests.tiny import VOCABULARY as IDS
 
+pytestmark = pytest.mark.usefixtures("in_float32")
+
 PLANE = Sizes(depth=1, dim=2, heads=1, head=2, vocabulary=9)
-
-
-@pytest.fixture(autouse=True)
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("kronpress.train.language_objective", "kronpress.finetune.objective", "kronpress.tasks.predict"):
-        monkeypatch.setattr(import_module(module), "mixed_precision", lambda _: nullcontext())
 
 
 def bank_of(loss: TokenBankContrast, sizes: Sizes = SIZES) -> TokenBank:

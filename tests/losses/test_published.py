@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from importlib import import_module
-
 import pytest
 import torch
 import yaml
@@ -21,12 +18,9 @@ from tests.docs.pages import PAGES
 from tests.losses.traces import VOCABULARY
 from tests.tiny import DEPTH, tiny_bert, tiny_tokenizer
 
+pytestmark = pytest.mark.usefixtures("in_float32")
+
 SYSTEMS = ("BinaryBERT, phase 1", "BinaryBERT, phase 2", "TernaryBERT", "BiT", "BiBERT", "QuantGPT")
-
-
-@pytest.fixture(autouse=True)
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("kronpress.finetune.objective"), "mixed_precision", lambda _: nullcontext())
 
 
 def published(system: str) -> dict[str, Loss]:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,15 @@ from kronpress.factorize import Factorize
 from kronpress.pretrain import Pretrain
 from kronpress.quantize import Quantize
 from kronpress.step import Workbench
-from kronpress.train import language_objective, log, read_log
+from kronpress.train import log, read_log
 from kronpress.train.trainer import DistillationTrainer
 from kronpress.truncate import Truncate
 from kronpress.validation import parse
 from tests.tiny import TEXT, bench, tiny_bert, tiny_gpt2, tiny_llama
 
+pytestmark = pytest.mark.usefixtures("in_float32")
+
 STEPS = 8
-
-
-@pytest.fixture(autouse=True)
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(language_objective, "mixed_precision", lambda _: nullcontext())
 
 
 def step(**fields: Any) -> Pretrain:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from transformers import PreTrainedModel
 
 from kronpress.errors import KronpressError
 from kronpress.losses import parse_losses
-from kronpress.teacher import store, text_outputs
+from kronpress.teacher import store
 from kronpress.teacher.store import INDEX
 from kronpress.teacher.text_outputs import Likeliest, StoredText, build_text, check_size, open_text
 from kronpress.train import Distillation
@@ -20,15 +19,16 @@ from kronpress.train.text import Taught
 from tests.teacher.asking import COUNT, WINDOW, Killed, asked, masked_text, predictions, text
 from tests.tiny import VOCABULARY, tiny_bert, tiny_gpt2, tiny_llama
 
+pytestmark = pytest.mark.usefixtures("in_float32")
+
 PLENTY = 2**20
 TOP = Likeliest(5)
 SHARDS = [f"shard-0000{index}.safetensors" for index in range(3)]
 
 
 @pytest.fixture(autouse=True)
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compute in fp32, and keep two windows to a shard."""
-    monkeypatch.setattr(text_outputs, "mixed_precision", lambda _: nullcontext())
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep two windows to a shard."""
     monkeypatch.setattr(store, "SHARD_BYTES", 2 * WINDOW * 22)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,13 @@ from kronpress.factorize import Factorize
 from kronpress.pretrain import Pretrain
 from kronpress.quantize import Quantize
 from kronpress.step import Workbench
-from kronpress.train import language_objective
 from kronpress.train.checkpoints import newest_whole
 from kronpress.train.language import LanguageStep
 from kronpress.train.trainer import DistillationTrainer
 from kronpress.validation import parse
 from tests.tiny import bench, tiny_gpt2, tiny_llama
+
+pytestmark = pytest.mark.usefixtures("in_float32")
 
 STEPS, SAVED = 8, 4
 LORA, LOKR = {"name": "lora", "rank": 2}, {"name": "lokr", "rank": 2}
@@ -29,11 +29,6 @@ LORA, LOKR = {"name": "lora", "rank": 2}, {"name": "lokr", "rank": 2}
 
 class Killed(BaseException):
     """What stands for the end of the process."""
-
-
-@pytest.fixture(autouse=True)
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(language_objective, "mixed_precision", lambda _: nullcontext())
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,9 @@ from kronpress.losses import IGNORED, Loss, parse_losses, readings_of
 from kronpress.run.recipe import read_recipe
 from kronpress.teacher import text_live
 from kronpress.train import Distillation, objective
-from kronpress.train import language_objective as distillation
 from tests.tiny import DEPTH, DIM, VOCABULARY, factorized, some_ids, tiny_bert, tiny_gpt2, tiny_llama, with_more_rows
+
+pytestmark = pytest.mark.usefixtures("in_float32")
 
 BUILDS: dict[str, Any] = {
     "llama": tiny_llama,
@@ -30,11 +30,6 @@ BUILDS: dict[str, Any] = {
     "gpt2": tiny_gpt2,
     "bert": tiny_bert,
 }
-
-
-@pytest.fixture(autouse=True)
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distillation, "mixed_precision", lambda _: nullcontext())
 
 
 def taught(student: PreTrainedModel, teacher: PreTrainedModel | None, losses: Mapping[str, Loss]) -> Distillation:
