@@ -48,6 +48,14 @@ def test_a_log_gets_a_line_every_half_minute_and_a_last_one(
     assert all(re.fullmatch(r"[ -~]+", line) for line in lines), "no control characters"
 
 
+def test_a_line_has_the_plural_of_what_is_counted(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    for unit in ("batch", "text"):
+        for _ in Bar(range(2), desc="all", unit=unit):
+            clock[0] += 40
+    lines = capsys.readouterr().err.splitlines()
+    assert ["2 of 2 batches" in lines[1], "2 of 2 texts" in lines[-1]] == [True, True]
+
+
 def test_short_work_and_hidden_work_leave_no_line(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     for _ in Bar(range(4), desc="short", unit="step"):
         clock[0] += 7

@@ -11,7 +11,7 @@ from tqdm import tqdm
 SECONDS = 30.0
 """Between two lines where there is no terminal."""
 
-_LINE = "{desc}: {n_fmt} of {total_fmt} {unit}s, {elapsed} gone, {remaining} left, {rate_fmt}{postfix}"
+_LINE = "{desc}: {n_fmt} of {total_fmt} UNITS, {elapsed} gone, {remaining} left, {rate_fmt}{postfix}"
 
 
 class Bar(tqdm):  # type: ignore[misc]
@@ -28,7 +28,9 @@ class Bar(tqdm):  # type: ignore[misc]
     def __init__(self, iterable: Any = None, *, hidden: bool = False, **options: Any) -> None:
         self.in_lines = not sys.stderr.isatty()
         if self.in_lines:
-            options |= {"bar_format": _LINE, "delay": SECONDS, "mininterval": SECONDS, "miniters": 1}
+            unit = options.get("unit", "step")
+            line = _LINE.replace("UNITS", f"{unit}es" if unit.endswith("ch") else f"{unit}s")
+            options |= {"bar_format": line, "delay": SECONDS, "mininterval": SECONDS, "miniters": 1}
         super().__init__(iterable, disable=hidden, **options)
 
     def set_postfix(self, ordered_dict: Any = None, refresh: bool = True, **values: Any) -> None:

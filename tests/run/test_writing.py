@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,18 @@ def test_what_was_written_before_an_interruption_is_not_written_again(
     assert written(recipe(model)) == whole
     assert [file.name for file in calls] == ["batch-00000.json", "batch-00001.json", "batch-00001.json"]
     assert not list(path.parent.glob("batch-*"))
+
+
+def test_it_tells_how_far_it_is_before_the_first_batch_is_done(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = count(step=16.0)
+    monkeypatch.setattr("tqdm.std.time", lambda: next(clock))
+    written(recipe(model))
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("text that the model writes")]
+    assert re.match(r"text that the model writes: \d+ of 1024 tokens, \d\d:\d\d gone, [\d:]+ left", lines[0])
+    assert 0 < int(lines[0].split()[5]) < 512
+    assert lines[-1].split()[5] == "1024"
 
 
 def test_a_chat_model_writes_every_second_batch_as_a_chat(model: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,8 +13,7 @@ from typing import Any
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from tqdm import tqdm
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel, StoppingCriteriaList
 
 from kronpress import processes
 from kronpress.bars import Bar
@@ -30,7 +28,6 @@ from kronpress.run.recipe import Recipe, TextSource, shares_of
 from kronpress.run.self_text import SELF, SelfText
 
 _BYTES = 16  # that a token takes at most, beside the model's own
-_WORTH_TELLING = 60  # seconds
 _BATCH = 32  # texts that are written at once
 _PART = "batch-{}.json"
 _BETWEEN_DOCUMENTS = "<|endoftext|>"  # in what GPT-2 learned from, and many after it; often not their bos
@@ -102,22 +99,17 @@ class _Writer:
         """Yield the documents of each batch, which a file in the folder keeps once they are written."""
         count = math.ceil(self.settings.tokens / (_BATCH * self.length))
         paths = [folder / _PART.format(f"{index:05}") for index in range(count)]
-        tell = True
-        for index, path in enumerate(Bar(paths, desc="text that the model writes", unit="batch")):
-            if not path.exists():
-                started = time.perf_counter()
-                files.write_json(path, self._documents(index))
-                left = (time.perf_counter() - started) * (count - index - 1)
-                if tell and left > _WORTH_TELLING:
-                    tokens = count * _BATCH * self.length
-                    tqdm.write(f"note: the model writes {tokens:,} tokens, which takes about {left / 60:.0f} minutes")
-                tell = False
-            yield files.read_json(path)
+        written, batch = sum(path.exists() for path in paths), _BATCH * self.length
+        with Bar(desc="text that the model writes", unit="token", initial=written * batch, total=count * batch) as bar:
+            for index, path in enumerate(paths):
+                if not path.exists():
+                    files.write_json(path, self._documents(index, bar))
+                yield files.read_json(path)
 
-    def _documents(self, index: int) -> list[str]:
-        """Write a batch."""
+    def _documents(self, index: int, bar: Bar) -> list[str]:
+        """Write a batch, and move a bar of tokens on."""
         chat = index % len(self.beginnings) == 1
-        rows = self._drawn(self.beginnings[int(chat)], seed=self.settings.seed * 1_000_003 + index).tolist()
+        rows = self._drawn(self.beginnings[int(chat)], seed=self.settings.seed * 1_000_003 + index, bar=bar).tolist()
         if chat:  # with the marks of the turns, which the tokenizer reads as such
             return [self.tokenizer.decode(row, skip_special_tokens=False) for row in rows]
         special = {*self.tokenizer.all_special_ids, *self.beginnings[0]}
@@ -125,15 +117,24 @@ class _Writer:
         return [text for run in runs if (text := self.tokenizer.decode(run).strip())]
 
     @torch.inference_mode()
-    def _drawn(self, beginning: list[int], *, seed: int) -> Int[Tensor, "texts length"]:
+    def _drawn(self, beginning: list[int], *, seed: int, bar: Bar) -> Int[Tensor, "texts length"]:
         ids = torch.tensor([beginning] * _BATCH, device=self.model.device)
         if (new := self.length - len(beginning)) < 1:
             raise KronpressError(
                 f"a chat begins with {len(beginning)} tokens, and self_text.length is {self.length}; make it longer"
             )
+        before = bar.n
+
+        def move(texts: Tensor, scores: Any, **_: Any) -> Tensor:
+            bar.update(before + texts.numel() - bar.n)
+            return torch.zeros(len(texts), dtype=torch.bool, device=texts.device)  # none has ended
+
         torch.manual_seed(seed)
         generate: Any = self.model.generate
-        return generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=new)  # type: ignore[no-any-return]
+        told = StoppingCriteriaList([move])  # transformers asks it after each token
+        return generate(  # type: ignore[no-any-return]
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, stopping_criteria=told
+        )
 
 
 def _beginnings(tokenizer: Any) -> list[list[int]]:
