@@ -146,15 +146,14 @@ def test_the_error_is_that_of_what_leaves_the_block(build: Build, tmp_path: Path
 @BUILDERS
 def test_the_choice_beats_chance(build: Build, tmp_path: Path) -> None:
     statistic, _ = statistic_of(build(), tmp_path)
-    moments = statistic.moments
-    moment, cross = moments.normal_equations()
-    chosen = Surgeon(ridge=1e-6, rounds=12).solve(statistic.readout(), keep=12)
+    readout = statistic.readout()
+    chosen = Surgeon(ridge=1e-6, rounds=12).solve(readout, keep=12)
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
         neurons = torch.randperm(WIDTH, generator=generator)[:12].sort().values
-        weight = refit(moment, cross, kept=neurons)  # even when the random choice is fitted as well
-        explained = (weight * cross[:, neurons]).sum()
-        error = (1 - explained / moments.target_energy()).clamp_min(0).sqrt().item()
+        weight = refit(readout.moment, readout.cross, kept=neurons)  # even when the random choice is fitted as well
+        explained = (weight * readout.cross[:, neurons]).sum()
+        error = (1 - explained / readout.energy).clamp_min(0).sqrt().item()
         assert chosen.relative_error < error
 
 

@@ -43,12 +43,17 @@ class Moments:
         self.count += len(h)
 
     def normal_equations(self) -> tuple[Float[Tensor, "n n"], Float[Tensor, "out n"]]:
-        """Return E[h hᵀ] and E[t hᵀ], about the means if centered."""
+        """Return E[h hᵀ] and E[t hᵀ], about the means if centered.
+
+        They lie in the memory of the sums, which are given up: this is asked once, after all batches.
+        """
         self._mirror()
-        second, cross = self.second / self.count, self.cross / self.count
+        second, cross = self.second.div_(self.count), self.cross.div_(self.count)
+        del self.second, self.cross
         if self.centered:
             mean_h, mean_t = self.inputs / self.count, self.targets / self.count
-            second -= mean_h.outer(mean_h)
+            for rows, mean in zip(second.split(self._stripe), mean_h.split(self._stripe), strict=True):
+                rows -= mean.outer(mean_h)
             cross -= mean_t.outer(mean_h)
         return second, cross
 

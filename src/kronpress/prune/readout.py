@@ -140,9 +140,8 @@ class AddedStatistic(Statistic):
         """Take note of a batch of the compressed stream: the inputs, and what goes around the matrix."""
 
     def readout(self) -> Readout:
-        """Return the problem that the text poses, once: the moments, which take as much memory, are given up."""
+        """Return the problem that the text poses, once."""
         readout = Readout.of(self.moments, self.weight, curvature=self.curvature)
-        del self.moments
         self._aims.clear()
         self._last.clear()
         return readout
