@@ -40,7 +40,7 @@ def text(tmp_path: Path) -> Path:
 def small(name: str, model: Path, text: Path, *more: str) -> Recipe:
     """A shipped recipe on a tiny model and little text."""
     kinds = {step.kind for step in read_recipe(name).steps}
-    overrides = [f"model={model}", f"data.train={text}"]
+    overrides = [f"model={model}", f"data.train={text}", "data.self_text=null"]
     if "evaluate" in kinds:
         overrides += ["evaluate.max_windows=1", "evaluate.speed=false"]
     overrides += ["evaluate.prompts=[Once]"] if "prompts" in read_recipe(name).to_yaml() else []

@@ -204,6 +204,11 @@ def test_a_wrong_step_is_not_buried_in_the_others() -> None:
     assert "unknown key" in str(caught.value) and "narrow" not in str(caught.value), "no faults of other steps"
 
 
+@pytest.mark.parametrize("name", shipped())
+def test_the_users_text_takes_the_place_of_that_of_a_recipe(name: str) -> None:
+    assert read_recipe(name, fields={"data": {"train": "my.txt"}}).data.train == "my.txt"
+
+
 def test_an_unknown_recipe_gets_the_nearest_name() -> None:
     with pytest.raises(KronpressError, match="did you mean 'halve-ffn'"):
         read_recipe("halve-fn")

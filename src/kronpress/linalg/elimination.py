@@ -51,7 +51,8 @@ def inputs_of(runs: Int[Tensor, " count"], *, run: int) -> Int[Tensor, " inputs"
 def _costs(solution: Float[Tensor, "out n"], inverse: Float[Tensor, "n n"], *, run: int) -> Float[Tensor, " runs"]:
     """Return what it costs to remove each run: tr(W_r [inverse_rr]⁻¹ W_rᵀ), W_r being its columns of the solution."""
     if run == 1:
-        return torch.linalg.vector_norm(solution, dim=0).square() / inverse.diagonal()  # without a copy
+        lengths: Tensor = torch.linalg.vector_norm(solution, dim=0)  # which takes no copy
+        return lengths.square() / inverse.diagonal()
     blocks = inverse.unflatten(0, (-1, run)).unflatten(2, (-1, run)).diagonal(dim1=0, dim2=2)  # run, run, runs
     columns = solution.T.unflatten(0, (-1, run))  # runs, run, out
     costs: Tensor = (columns * torch.linalg.solve(blocks.permute(2, 0, 1), columns)).sum((1, 2))

@@ -72,7 +72,7 @@ class TextSource(Checked):
         if SELF in _sources(self.held_out):
             raise KronpressError(f"data.held_out: {SELF} would measure on what the model writes; name another text")
         if self.self_text is not None and SELF not in _sources(self.train):
-            raise KronpressError(f"data.self_text is of no use without {SELF} in data.train; leave it out")
+            raise KronpressError(f"data.self_text is of no use without {SELF} in data.train; make it null")
         return self
 
     @field_validator("clean", mode="before")
