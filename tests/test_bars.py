@@ -53,7 +53,8 @@ def test_a_line_has_the_plural_of_what_is_counted(clock: list[float], capsys: py
         for _ in Bar(range(2), desc="all", unit=unit):
             clock[0] += 40
     lines = capsys.readouterr().err.splitlines()
-    assert ["2 of 2 batches" in lines[1], "2 of 2 texts" in lines[-1]] == [True, True]
+    assert "2 of 2 batches" in lines[1]
+    assert "2 of 2 texts" in lines[-1]
 
 
 def test_short_work_and_hidden_work_leave_no_line(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:

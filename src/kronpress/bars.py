@@ -21,17 +21,17 @@ class Bar(tqdm):  # type: ignore[misc]
 
     Args:
         iterable: what the loop goes through; without it, call `update`.
+        unit: what is counted, in the singular.
         hidden: print nothing at all.
-        options: of `tqdm`: `total`, `initial`, `desc`, `unit`, `leave`.
+        options: of `tqdm`: `total`, `initial`, `desc`, `leave`.
     """
 
-    def __init__(self, iterable: Any = None, *, hidden: bool = False, **options: Any) -> None:
+    def __init__(self, iterable: Any = None, *, unit: str, hidden: bool = False, **options: Any) -> None:
         self.in_lines = not sys.stderr.isatty()
         if self.in_lines:
-            unit = options.get("unit", "step")
             line = _LINE.replace("UNITS", f"{unit}es" if unit.endswith("ch") else f"{unit}s")
             options |= {"bar_format": line, "delay": SECONDS, "mininterval": SECONDS, "miniters": 1}
-        super().__init__(iterable, disable=hidden, **options)
+        super().__init__(iterable, unit=unit, disable=hidden, **options)
 
     def set_postfix(self, ordered_dict: Any = None, refresh: bool = True, **values: Any) -> None:
         """Show values beside the bar, or on the next line."""

@@ -38,5 +38,6 @@ def test_a_model_is_shown_beside_the_dense_one(tmp_path: Path, capsys: pytest.Ca
     model = str(save_tiny(tmp_path / "model"))
     writing.main([model, "--dense", model, "--prompt", "a line", "--tokens", "8"])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.startswith(f"| {model} | ") and line.endswith(" | 1.00 |") for line in lines[2:3]] == [True]
+    assert lines[2].startswith(f"| {model} | ")
+    assert lines[2].endswith(" | 1.00 |")
     assert lines[-1].startswith(f"{model}: **a line**")

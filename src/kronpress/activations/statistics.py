@@ -70,7 +70,7 @@ class InputMoments(Statistic):
             handle.remove()
 
     def second_moment(self) -> Float[Tensor, "n n"]:
-        """Return E[x xᵀ] of what was seen."""
+        """Return E[x xᵀ] of what was seen, once: see `Moments.normal_equations`."""
         return self._moments.normal_equations()[0]
 
 
